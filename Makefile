@@ -1,0 +1,44 @@
+# Each target sets up what it needs; that is instant when nothing changed.
+# ARGS is passed on to the command: make test ARGS="-k schedule -x"
+
+ENV := .venv
+CLASSIC := .venv-classic
+MIM := .venv-mim
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-classic lint format env env-classic mim-env \
+        clean-env
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / \
+	    {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: env  ## Search, export and compare a small model on the CPU
+	@$(ENV)/bin/python demo/demo.py $(ARGS)
+
+test: env  ## Run all tests (modern set: Python 3.11, torch 2.11)
+	@$(ENV)/bin/python -m pytest $(ARGS)
+
+test-classic: env-classic  ## Run all tests (classic set: Python 3.10, torch 1.13)
+	@$(CLASSIC)/bin/python -m pytest $(ARGS)
+
+lint: env  ## Check style
+	@$(ENV)/bin/python -m ruff check .
+	@$(ENV)/bin/python -m ruff format --check .
+
+format: env  ## Mend style where that is automatic
+	@$(ENV)/bin/python -m ruff check --fix .
+	@$(ENV)/bin/python -m ruff format .
+
+env:  ## Set up .venv, the modern set
+	@.dev_scripts/setup_env.sh modern
+
+env-classic:  ## Set up .venv-classic, the classic set
+	@.dev_scripts/setup_env.sh classic
+
+mim-env: env  ## Set up .venv-mim, the mim command on top of .venv
+	@.dev_scripts/setup_mim.sh
+
+clean-env:  ## Remove all environments
+	rm -rf $(ENV) $(CLASSIC) $(MIM)

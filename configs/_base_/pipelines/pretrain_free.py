@@ -1,0 +1,27 @@
+# The default pipeline of the paper (Table 1, second row): search from random
+# weights, train all of them, retrain the subnet from scratch.
+#
+# A config combines it with any mmpretrain config like this:
+#
+#   _base_ = ['mmpretrain::resnet/resnet50_8xb32_in1k.py',
+#             'dms_mmrazor::_base_/pipelines/pretrain_free.py']
+#   model = dict(_delete_=True, architecture=_base_.model, **_base_.algorithm)
+#   optim_wrapper = _base_.search_optim_wrapper
+#   custom_hooks = [dict(_base_.resource_hook, target='1G')]
+custom_imports = dict(
+    imports=['dms_mmrazor.plugin'], allow_failed_imports=False
+)
+
+algorithm = dict(
+    type='mmrazor.DMSAlgorithm', mutator=dict(type='mmrazor.DMSMutator')
+)
+
+# Pruning ratios get a group of their own; Table 15 explains how to set it.
+search_optim_wrapper = dict(
+    constructor='mmrazor.DMSOptimWrapperConstructor',
+    paramwise_cfg=dict(structure=dict(lr=5e-3)),
+)
+
+resource_hook = dict(
+    type='mmrazor.ResourceHook', target=0.5, loss_weight=1.0, decay=0.8
+)

@@ -1,0 +1,29 @@
+"""Make the plain architecture of a supernet again."""
+
+from copy import deepcopy
+
+from torch import nn
+
+from dms_mmrazor.models.ops import DMSOp
+from dms_mmrazor.models.units import DepthScaling
+
+
+def plain_copy(architecture: nn.Module) -> nn.Module:
+    """A copy of a supernet's architecture without masks, everything kept.
+
+    Args:
+        architecture (nn.Module): Architecture of a prepared supernet; it is
+            not changed.
+
+    Returns:
+        nn.Module: Only layers of the architecture's own code.
+    """
+    plain = deepcopy(architecture)
+    for parent in list(plain.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, DMSOp):
+                setattr(parent, name, child.to_plain_op())
+        for key, hook in list(parent._forward_hooks.items()):
+            if isinstance(hook, DepthScaling):
+                del parent._forward_hooks[key]
+    return plain

@@ -1,0 +1,21 @@
+"""The one place that works around other packages.
+
+Every module here names the symptom it cures, the versions it was seen with
+and when it can be dropped. :func:`apply` is idempotent and is called before
+any other part of this package imports mmrazor.
+"""
+
+from dms_mmrazor.compat.checkpoint_loading import allow_mmengine_checkpoints
+from dms_mmrazor.compat.mmrazor_import import import_mmrazor
+
+__all__ = [
+    'allow_mmengine_checkpoints',
+    'apply',
+    'import_mmrazor',
+]
+
+
+def apply() -> None:
+    """Apply every workaround that the installed versions need."""
+    allow_mmengine_checkpoints()
+    import_mmrazor()

@@ -1,0 +1,43 @@
+"""Differentiable Model Scaling in pure torch.
+
+Top-k operators, importances, resource models, schedules and the final
+rounding: the method without any framework. Imports torch alone.
+"""
+
+from .fitting import FitResult, fit_to_targets
+from .flat_topk import FlatTopk
+from .importance import (
+    METRICS,
+    STATIC_METRICS,
+    fisher,
+    index_importance,
+    l1_importance,
+    snip,
+    taylor,
+)
+from .resource import Dim, ResourceModel, Term, resource_loss
+from .schedule import Phase, phase_at, scheduled_target
+from .topk import differentiable_topk, hard_topk, normalize_importance
+
+__all__ = [
+    'METRICS',
+    'STATIC_METRICS',
+    'Dim',
+    'FitResult',
+    'FlatTopk',
+    'Phase',
+    'ResourceModel',
+    'Term',
+    'differentiable_topk',
+    'fisher',
+    'fit_to_targets',
+    'hard_topk',
+    'index_importance',
+    'l1_importance',
+    'normalize_importance',
+    'phase_at',
+    'resource_loss',
+    'scheduled_target',
+    'snip',
+    'taylor',
+]

@@ -1,0 +1,110 @@
+"""The numbers of channels that a unit may have when it is exported."""
+
+import math
+from typing import List, NamedTuple, Sequence
+
+__all__ = ['Unit', 'make_units']
+
+
+class Unit(NamedTuple):
+    """The allowed numbers of channels of one unit around its wish.
+
+    Allowed are the multiples of ``divisor`` from ``minimum`` to
+    ``maximum``, and ``maximum`` itself.
+
+    Attributes:
+        position (int): Index of the unit.
+        wish (float): Wished number of channels, within the limits.
+        minimum (int): Fewest channels, >= 0.
+        maximum (int): Most channels, >= 1.
+        divisor (int): What the numbers should be multiples of, >= 1.
+    """
+
+    position: int
+    wish: float
+    minimum: int
+    maximum: int
+    divisor: int
+
+    @property
+    def smallest(self) -> int:
+        """The smallest allowed number."""
+        return self.up(self.minimum)
+
+    def up(self, number: float) -> int:
+        """The smallest multiple >= ``number``, else the maximum."""
+        multiple = math.ceil(number / self.divisor) * self.divisor
+        return min(multiple, self.maximum)
+
+    def nearest(self, number: float) -> int:
+        """The allowed number nearest to ``number``; halves go up."""
+        number = min(max(number, self.smallest), self.maximum)
+        above = self.up(number)
+        below = math.floor(number / self.divisor) * self.divisor
+        below = max(below, self.smallest)
+        return above if above - number <= number - below else below
+
+    def following(self, number: int) -> int:
+        """The allowed number after ``number``, else the maximum."""
+        return self.up(number + 1)
+
+    def shifted(self, shift: float) -> float:
+        """The wish with its pruning ratio lowered by ``shift``."""
+        return self.wish + shift * self.maximum
+
+
+def make_units(
+    number: int,
+    kept: Sequence[float],
+    minimum: Sequence[int],
+    maximum: Sequence[int],
+    divisor: Sequence[int],
+) -> List[Unit]:
+    """Check the settings of all units.
+
+    Args:
+        number (int): Number of units.
+        kept (Sequence[float]): Wishes; limited to minimum and maximum.
+        minimum (Sequence[int]): Fewest channels of each unit.
+        maximum (Sequence[int]): Most channels of each unit.
+        divisor (Sequence[int]): Divisor of each unit.
+
+    Returns:
+        list[Unit]: The units, in order.
+
+    Raises:
+        ValueError: If a length is wrong or a setting is outside its range,
+            with the index of the unit.
+    """
+    columns = {
+        'kept': kept,
+        'minimum': minimum,
+        'maximum': maximum,
+        'divisor': divisor,
+    }
+    for name, column in columns.items():
+        if len(column) != number:
+            raise ValueError(
+                f'{name} must have one entry for each of the '
+                f'{number} units, but has {len(column)}.'
+            )
+    rows = zip(range(number), kept, minimum, maximum, divisor)
+    return [_make_unit(*row) for row in rows]
+
+
+def _make_unit(
+    position: int, wish: float, minimum: int, maximum: int, divisor: int
+) -> Unit:
+    if not (0 <= minimum <= maximum and maximum >= 1 and divisor >= 1):
+        raise ValueError(
+            f'unit {position}: 0 <= minimum <= maximum, maximum >= 1 and '
+            f'divisor >= 1 must hold, but got minimum={minimum}, '
+            f'maximum={maximum} and divisor={divisor}.'
+        )
+    if not math.isfinite(wish):
+        raise ValueError(
+            f'unit {position}: kept is {wish}; the search diverged, lower '
+            'the learning rate of the structure.'
+        )
+    wish = min(max(float(wish), minimum), maximum)
+    return Unit(position, wish, int(minimum), int(maximum), int(divisor))

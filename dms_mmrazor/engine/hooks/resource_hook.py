@@ -1,0 +1,295 @@
+"""The resource target of a search: its schedule, its log and its end."""
+
+import os.path as osp
+from typing import Any, Dict, Mapping, Optional, Union
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+from dms_mmrazor.apis import export_subnet, save_subnet
+from dms_mmrazor.core import Phase, phase_at, scheduled_target
+from dms_mmrazor.engine.resource_target import (
+    Target,
+    as_targets,
+    check_reachable,
+    format_resource,
+    parse_target,
+)
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.registry import HOOKS
+from dms_mmrazor.version import __version__
+
+FAR = 0.02
+
+
+@HOOKS.register_module()
+class ResourceHook(Hook):
+    """Leads a search to its resource target and exports what it found.
+
+    The one place in a config where the target is set. Phases, as fractions
+    of the training: *warmup* without a constraint, *decay* of the target
+    from the supernet's resource to the final one (Eq. 10), and *refine*
+    with the rest, in which the depth is held and widths settle (appendix
+    A.1.2).
+
+    Args:
+        target (int | float | str | dict): In (0, 1] a ratio of the
+            supernet, otherwise absolute, also as text: '1G', '300M'. A dict
+            sets several kinds together: dict(macs=0.5, params='10M').
+        resource (str): Kind of a single target, 'macs' or 'params'.
+            Defaults to 'macs'.
+        loss_weight (float | dict): Weight λ_r of the resource loss (Table
+            15), by kind if a dict. Defaults to 1.
+        warmup (float): Fraction of the training without constraint.
+            Defaults to 0.
+        decay (float): Fraction in which the target falls. Defaults to 0.8.
+        schedule (str): 'exponential' (Eq. 10), 'linear', 'cosine' or
+            'constant'. Defaults to 'exponential'.
+        hold_depth (bool): Hold the depth while refining. Defaults to True.
+        divisor (int): Exported widths are multiples of it, or full: odd
+            widths have the MACs but not the speed. 1 is the paper's
+            setting. Defaults to 8.
+        interval (int): Iterations between two lines in the log. Defaults
+            to 50.
+        out_dir (str, optional): Where the subnet is written. Defaults to
+            None, ``<work_dir>/subnet``.
+    """
+
+    # After the parameter schedulers, before checkpoints are written.
+    priority = 'LOW'
+
+    def __init__(
+        self,
+        target: Union[Target, Mapping[str, Target]],
+        resource: str = 'macs',
+        loss_weight: Union[float, Mapping[str, float]] = 1.0,
+        warmup: float = 0.0,
+        decay: float = 0.8,
+        schedule: str = 'exponential',
+        hold_depth: bool = True,
+        divisor: int = 8,
+        interval: int = 50,
+        out_dir: Optional[str] = None,
+    ) -> None:
+        self.wanted = as_targets(target, resource)
+        if isinstance(loss_weight, Mapping):
+            self.weights = {k: loss_weight.get(k, 1.0) for k in self.wanted}
+        else:
+            self.weights = {kind: loss_weight for kind in self.wanted}
+        self.warmup = warmup
+        self.decay = decay
+        self.schedule = schedule
+        self.hold_depth = hold_depth
+        self.divisor = divisor
+        self.interval = interval
+        self.out_dir = out_dir
+        self.targets: Dict[str, float] = {}
+        self.current: Dict[str, float] = {}
+        self._grad_scale: Optional[Tensor] = None
+        self._check_arguments()
+
+    def _check_arguments(self) -> None:
+        """Raise for values that no supernet could make sense of."""
+        try:
+            phase_at(0.0, self.warmup, self.decay)
+            scheduled_target(0.0, 1.0, 1.0, self.schedule)
+        except ValueError as error:
+            raise DMSError(f'ResourceHook: {error}') from None
+        for key in ('divisor', 'interval'):
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise DMSError(
+                    f'ResourceHook: `{key}` must be an int >= 1, got '
+                    f'{value!r}.'
+                )
+        for kind, weight in self.weights.items():
+            if not (isinstance(weight, (int, float)) and weight > 0):
+                raise DMSError(
+                    f'ResourceHook: `loss_weight` of {kind} must be positive,'
+                    f' got {weight!r}.'
+                )
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the target before anything is trained."""
+        algorithm = get_algorithm(runner)
+        self.resolve(algorithm)
+        algorithm.set_constraints(self.weights)
+        runner.logger.info(
+            f'Search space:\n{algorithm.mutator.report()}\n'
+            + '\n'.join(self._describe(algorithm))
+        )
+
+    def resolve(self, algorithm: DMSAlgorithm) -> Dict[str, float]:
+        """Final targets in absolute numbers.
+
+        Raises:
+            DMSError: If one cannot be read or reached.
+        """
+        mutator = algorithm.mutator
+        for kind, wanted in self.wanted.items():
+            if kind not in mutator.resources:
+                raise DMSError(
+                    f'ResourceHook: unknown resource {kind!r}; known: '
+                    f'{list(mutator.resources)}.'
+                )
+            key = f'ResourceHook.target ({kind})'
+            whole = mutator.full_resources[kind]
+            target = parse_target(wanted, whole, key)
+            smallest, _ = mutator.resource_range(kind, self.divisor)
+            check_reachable(kind, target, whole, smallest, key)
+            self.targets[kind] = target
+        return self.targets
+
+    def _describe(self, algorithm: DMSAlgorithm) -> Any:
+        for kind, target in self.targets.items():
+            whole = algorithm.mutator.full_resources[kind]
+            yield (
+                f'Target: {format_resource(target)} {kind}, '
+                f"{target / whole:.3f} of the supernet's "
+                f'{format_resource(whole)} (input '
+                f'{algorithm.mutator.analyzer.input_size[1:]})'
+            )
+
+    def phase(self, runner: Runner) -> Phase:
+        """Phase of the search at this iteration."""
+        total = max(runner.max_iters, 1)
+        return phase_at(min(runner.iter / total, 1.0), self.warmup, self.decay)
+
+    def before_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None
+    ) -> None:
+        """Set this iteration's target, learning rate and depth."""
+        algorithm = get_algorithm(runner)
+        phase = self.phase(runner)
+        for kind, final in self.targets.items():
+            whole = algorithm.mutator.full_resources[kind]
+            self.current[kind] = (
+                float('inf')
+                if phase.name == 'warmup'
+                else scheduled_target(
+                    phase.progress, whole, final, self.schedule
+                )
+            )
+        algorithm.set_targets(self.current)
+        if phase.name == 'refine' and self.hold_depth:
+            algorithm.mutator.masks.hold_depth()
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            if 'structure_lr' in group:
+                group['lr'] = group['structure_lr']
+        self._grad_scale = _grad_scale(runner, algorithm)
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        """Update importances after an optimizer step; write the log."""
+        algorithm = get_algorithm(runner)
+        if runner.optim_wrapper.should_update():
+            algorithm.finish_step(self._grad_scale)
+        if self.every_n_train_iters(runner, self.interval):
+            runner.logger.info(self._status(runner, algorithm))
+
+    def _status(self, runner: Runner, algorithm: DMSAlgorithm) -> str:
+        """One line: phase, target, what the search is at."""
+        phase = self.phase(runner)
+        parts = [f'DMS {phase.name} {phase.progress:.0%}']
+        for kind, target in self.current.items():
+            whole = algorithm.mutator.full_resources[kind]
+            hard = algorithm.mutator.resource(kind)
+            soft = algorithm.mutator.resource(kind, hard=False)
+            shown = (
+                'none'
+                if target == float('inf')
+                else (f'{format_resource(target)} ({target / whole:.3f})')
+            )
+            parts.append(
+                f'{kind} target {shown}, current {format_resource(soft)} '
+                f'({soft / whole:.3f}), if exported now '
+                f'{format_resource(hard)} ({hard / whole:.3f})'
+            )
+        return '; '.join(parts)
+
+    def after_train(self, runner: Runner) -> None:
+        """Export the subnet."""
+        algorithm = get_algorithm(runner)
+        if not dist.is_main_process():
+            return
+        self._warn_if_far(runner, algorithm)
+        subnet = export_subnet(
+            algorithm, self.targets, self.divisor, self._search_info(runner)
+        )
+        folder = self.out_dir or osp.join(runner.work_dir, 'subnet')
+        paths = save_subnet(subnet, folder)
+        for kind, row in subnet.structure.resources.items():
+            runner.logger.info(
+                f'Subnet: {format_resource(row["subnet"])} {kind}, '
+                f"{row['ratio']:.4f} of the supernet's "
+                f'{format_resource(row["supernet"])}'
+            )
+        runner.logger.info(
+            f'Wrote {paths["structure"]} and {paths["weights"]}; outputs '
+            f"equal the masked supernet's to {subnet.difference:.1e}."
+        )
+
+    def _warn_if_far(self, runner: Runner, algorithm: DMSAlgorithm) -> None:
+        for kind, target in self.targets.items():
+            soft = algorithm.mutator.resource(kind, hard=False)
+            if soft > target * (1 + FAR):
+                runner.logger.warning(
+                    f'The search ended {soft / target - 1:.1%} above its '
+                    f'{kind} target; the rest is cut by rounding. Raise '
+                    '`paramwise_cfg.structure.lr`, then '
+                    '`ResourceHook.loss_weight`, or search longer.'
+                )
+
+    def _search_info(self, runner: Runner) -> Dict[str, Any]:
+        """How the structure was found, for the structure file."""
+        return {
+            'dms_mmrazor': __version__,
+            'torch': str(torch.__version__),
+            'config': osp.basename(runner.cfg.filename or ''),
+            'target': {k: _plain(v) for k, v in self.wanted.items()},
+            'iterations': int(runner.iter),
+            'seed': _plain(runner.seed),
+        }
+
+
+def _plain(value: Any) -> Any:
+    """A value that any YAML reader knows."""
+    known = isinstance(value, (int, float, str)) or value is None
+    return value if known else str(value)
+
+
+def get_algorithm(runner: Runner) -> DMSAlgorithm:
+    """The algorithm that a runner trains, out of its wrappers.
+
+    Raises:
+        DMSError: If it is something else.
+    """
+    model = runner.model
+    while is_model_wrapper(model):
+        model = model.module
+    if not isinstance(model, DMSAlgorithm):
+        raise DMSError(
+            "ResourceHook needs `model=dict(type='DMSAlgorithm', …)`, got "
+            f'{type(model).__name__}.'
+        )
+    return model
+
+
+def _grad_scale(runner: Runner, algorithm: DMSAlgorithm) -> Optional[Tensor]:
+    """Loss scale of this step as a tensor, without synchronization."""
+    wrapper = runner.optim_wrapper
+    if not isinstance(wrapper, AmpOptimWrapper):
+        return None
+    one = algorithm.mutator.topk.importance.new_ones(())
+    return wrapper.loss_scaler.scale(one)

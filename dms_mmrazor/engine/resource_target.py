@@ -1,0 +1,92 @@
+"""Targets as users write them, checked before training."""
+
+import re
+from typing import Dict, Mapping, Union
+
+from dms_mmrazor.errors import DMSError
+
+Target = Union[int, float, str]
+
+_SUFFIXES = {'': 1.0, 'K': 1e3, 'M': 1e6, 'G': 1e9}
+_ABSOLUTE = re.compile(
+    r'^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([KMG]?)\s*$'
+)
+
+
+def parse_target(
+    target: Target, supernet: float, key: str = 'target'
+) -> float:
+    """A target as an absolute resource.
+
+    Args:
+        target (int | float | str): A number in (0, 1] is a ratio of the
+            supernet; a larger one or a text such as '1G' or '2.5M' is
+            absolute.
+        supernet (float): Resource of the supernet.
+        key (str): Config key, for messages. Defaults to 'target'.
+
+    Raises:
+        DMSError: If it cannot be read or is not positive.
+    """
+    wanted = (
+        "a ratio of the supernet in (0, 1] or an absolute such as '1G', "
+        "'300M' or 4.1e9"
+    )
+    if isinstance(target, str):
+        match = _ABSOLUTE.match(target)
+        if not match:
+            raise DMSError(f'`{key}` must be {wanted}; got {target!r}.')
+        value = float(match.group(1)) * _SUFFIXES[match.group(2)]
+        value = (
+            supernet * value if value <= 1 and not match.group(2) else value
+        )
+    elif isinstance(target, (int, float)) and not isinstance(target, bool):
+        value = supernet * target if 0 < target <= 1 else float(target)
+    else:
+        raise DMSError(f'`{key}` must be {wanted}; got {target!r}.')
+    if not 0 < value < float('inf'):
+        raise DMSError(f'`{key}` must be {wanted}; got {target!r}.')
+    return value
+
+
+def check_reachable(
+    kind: str, target: float, supernet: float, smallest: float, key: str
+) -> None:
+    """Raise unless a target lies within the search space.
+
+    Raises:
+        DMSError: It shows the smallest reachable and the supernet's value.
+    """
+    table = (
+        f'smallest reachable {format_resource(smallest)}, supernet '
+        f'{format_resource(supernet)}'
+    )
+    if target > supernet * (1 + 1e-9):
+        raise DMSError(
+            f'`{key}`: {format_resource(target)} {kind} is more than the '
+            f'supernet has ({table}). Lower the target or enlarge the '
+            'supernet.'
+        )
+    if target < smallest * (1 - 1e-9):
+        raise DMSError(
+            f'`{key}`: {format_resource(target)} {kind} cannot be reached '
+            f'({table}). Raise the target, or lower `min_ratio`, '
+            '`min_blocks` or `divisor`.'
+        )
+
+
+def format_resource(value: float) -> str:
+    """A number with a unit: 4100000000 → '4.1G'."""
+    for suffix in ('G', 'M', 'K'):
+        if abs(value) >= _SUFFIXES[suffix]:
+            return f'{value / _SUFFIXES[suffix]:.4g}{suffix}'
+    return f'{value:.4g}'
+
+
+def as_targets(
+    target: Union[Target, Mapping[str, Target]], resource: str
+) -> Dict[str, Target]:
+    """Targets by kind; a single target belongs to ``resource``."""
+    if isinstance(target, Mapping):
+        return dict(target)
+    return {resource: target}

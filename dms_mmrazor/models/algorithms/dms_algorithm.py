@@ -1,0 +1,140 @@
+"""The search as a model that any runner can train."""
+
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+import torch
+from mmengine.model import BaseModel
+from mmrazor.models.algorithms.base import BaseAlgorithm
+from torch import Tensor, nn
+
+from dms_mmrazor.core import resource_loss
+from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.registry import MODELS
+
+
+@MODELS.register_module()
+class DMSAlgorithm(BaseAlgorithm):
+    """Differentiable Model Scaling (DMS) of an architecture.
+
+    In training the layers see soft masks and the losses contain the
+    resource constraint (Eq. 5); in evaluation they see the hard masks of
+    what an export now would keep. Targets, phases and the export are the
+    business of :class:`ResourceHook`.
+
+    Args:
+        architecture (dict | BaseModel): The supernet, a plain model.
+        mutator (dict | DMSMutator): What to search. Defaults to
+            dict(type='DMSMutator').
+        structure_only (bool): Train only the pruning ratios; weights get
+            no gradient (pipeline without retraining). Defaults to False.
+        data_preprocessor (dict | nn.Module, optional): Defaults to None,
+            the architecture's own.
+        init_cfg (dict, optional): As in mmengine. Defaults to None.
+        module_inplace (bool): Leave in-place activations as they are, which
+            saves memory. Defaults to True.
+    """
+
+    def __init__(
+        self,
+        architecture: Union[BaseModel, Dict[str, Any]],
+        mutator: Union[DMSMutator, Dict[str, Any], None] = None,
+        structure_only: bool = False,
+        data_preprocessor: Union[Dict[str, Any], nn.Module, None] = None,
+        init_cfg: Optional[Dict[str, Any]] = None,
+        module_inplace: bool = True,
+    ) -> None:
+        if isinstance(architecture, dict) and data_preprocessor is not None:
+            # The architecture may extend it (batch augmentations, say).
+            architecture = {
+                'data_preprocessor': data_preprocessor,
+                **architecture,
+            }
+            data_preprocessor = None
+        super().__init__(
+            architecture, data_preprocessor, init_cfg, module_inplace
+        )
+        mutator = dict(type='DMSMutator') if mutator is None else mutator
+        if isinstance(mutator, dict):
+            # Whatever scope the config has: mutators are mmrazor's.
+            mutator = MODELS.build({'_scope_': 'mmrazor', **mutator})
+        self.mutator: DMSMutator = mutator
+        self.mutator.prepare_from_supernet(self.architecture)
+        self.structure_only = structure_only
+        if structure_only:
+            self.architecture.requires_grad_(False)
+        self._kinds: List[str] = []
+        self._weights: List[float] = []
+        self.register_buffer('targets', torch.zeros(0), persistent=False)
+
+    def init_weights(self) -> None:
+        """Initialize the architecture as if it were not searched."""
+        if self.init_cfg:
+            super().init_weights()
+        else:
+            self.architecture.init_weights()
+
+    def structural_parameters(self) -> List[nn.Parameter]:
+        """The pruning ratios of all units, in one parameter."""
+        return [self.mutator.topk.pruning_ratio]
+
+    def set_constraints(self, weights: Mapping[str, float]) -> None:
+        """Choose the constrained resources.
+
+        Args:
+            weights (Mapping[str, float]): Resource kind → weight λ_r of its
+                loss.
+        """
+        self._kinds = list(weights)
+        self._weights = list(weights.values())
+        device = self.mutator.topk.importance.device
+        self.targets = torch.full(
+            (len(weights),), float('inf'), dtype=torch.float64, device=device
+        )
+
+    def set_targets(self, targets: Mapping[str, float]) -> None:
+        """Set the target r_t of each constraint for the next steps."""
+        for index, kind in enumerate(self._kinds):
+            self.targets[index] = targets[kind]
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: Optional[List[Any]] = None,
+        mode: str = 'tensor',
+    ) -> Any:
+        """As the architecture's, through the masks of this moment."""
+        if not (self.training and mode == 'loss'):
+            self.mutator.masks.use_hard_masks()
+            return self.architecture(inputs, data_samples, mode=mode)
+        self.mutator.masks.use_soft_masks()
+        losses = self.architecture(inputs, data_samples, mode=mode)
+        losses.update(self.resource_losses())
+        return losses
+
+    def resource_losses(self) -> Dict[str, Tensor]:
+        """λ_r · L_r of every constraint (Eq. 7), and what it compares.
+
+        Returns:
+            dict[str, Tensor]: ``loss_{kind}``, and ``{kind}_ratio`` and
+            ``{kind}_target`` relative to the supernet, for the log.
+        """
+        losses = {}
+        for index, kind in enumerate(self._kinds):
+            current = self.mutator.soft_resource(kind)
+            target = self.targets[index]
+            loss = self._weights[index] * resource_loss(current, target)
+            losses[f'loss_{kind}'] = loss.float()
+            whole = self.mutator.full_resources[kind]
+            losses[f'{kind}_ratio'] = (current.detach() / whole).float()
+            losses[f'{kind}_target'] = (target / whole).clamp(max=1).float()
+        return losses
+
+    def finish_step(self, grad_scale: Optional[Tensor] = None) -> None:
+        """Update importances and limits; call after each optimizer step.
+
+        Args:
+            grad_scale (Tensor, optional): Loss scale under AMP. Defaults to
+                None.
+        """
+        scores = self.mutator.static_scores()
+        self.mutator.masks.finish_step(grad_scale, scores)

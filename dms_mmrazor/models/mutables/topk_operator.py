@@ -1,0 +1,66 @@
+"""One operator of the flat top-k, as a mutable sees it."""
+
+from typing import Any, Dict, Optional, Tuple
+
+from torch import Tensor
+
+from dms_mmrazor.core import FlatTopk
+
+
+class MaskTable:
+    """The masks of this step, one per operator, computed once for all.
+
+    ``masks`` is ``None`` while everything is kept, so that a supernet that
+    nobody searches runs exactly as the plain model. Copies start empty:
+    masks belong to the autograd graph of one step.
+    """
+
+    def __init__(self) -> None:
+        self.masks: Optional[Tuple[Tensor, ...]] = None
+
+    def __deepcopy__(self, memo: Dict[int, Any]) -> 'MaskTable':
+        return MaskTable()
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {'masks': None}
+
+
+class TopkOperator:
+    """Handle of operator ``index`` of a :class:`FlatTopk`.
+
+    A plain object, not a module: parameters and buffers stay registered
+    once, in the mutator.
+
+    Args:
+        topk (FlatTopk): All operators of the search.
+        table (MaskTable): Where the masks of the current step are.
+        index (int): Which operator this is.
+    """
+
+    def __init__(self, topk: FlatTopk, table: MaskTable, index: int) -> None:
+        self.topk = topk
+        self.table = table
+        self.index = index
+
+    @property
+    def mask(self) -> Optional[Tensor]:
+        """Mask [N] of the current step; ``None``: everything is kept."""
+        masks = self.table.masks
+        return None if masks is None else masks[self.index]
+
+    @property
+    def hard_mask(self) -> Tensor:
+        """bool [N]: what would be kept if the search ended now."""
+        return self.topk.split(self.topk.hard_mask())[self.index]
+
+    @property
+    def kept(self) -> int:
+        """Number of channels (blocks) that :attr:`hard_mask` keeps."""
+        return int(self.topk.hard_kept()[self.index])
+
+    def set_kept(self, kept: int) -> None:
+        """Choose the pruning ratio that keeps exactly ``kept``."""
+        self.topk.set_kept_(self.index, kept)
+        self.table.masks = self.topk.split(
+            self.topk.hard_mask().to(self.topk.importance.dtype)
+        )

@@ -1,0 +1,428 @@
+"""The mutator: finds what can be searched and manages the choices."""
+
+import math
+from copy import deepcopy
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import torch
+from mmrazor.models.mutators import ChannelMutator
+from torch import Tensor, nn
+
+from dms_mmrazor.core import FlatTopk, ResourceModel
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.mask_state import MaskState
+from dms_mmrazor.models.mutators.report import (
+    LayerReport,
+    SearchSpaceReport,
+    report_layers,
+)
+from dms_mmrazor.models.mutators.resource_terms import (
+    SearchedSides,
+    build_resource_models,
+)
+from dms_mmrazor.models.mutators.search_space import (
+    check_names,
+    exclude_groups,
+    make_channel_units,
+    make_depth_units,
+    split_unit_cfg,
+)
+from dms_mmrazor.models.mutators.static_scores import static_scores
+from dms_mmrazor.models.mutators.structure_dump import dump_structure
+from dms_mmrazor.models.mutators.verify import randomize, verify_supernet
+from dms_mmrazor.models.subnet import Structure
+from dms_mmrazor.models.subnet.surgery import count_weighted_layers
+from dms_mmrazor.models.tracing import (
+    ChannelGroup,
+    DMSChannelAnalyzer,
+    find_stages,
+    profile_layers,
+)
+from dms_mmrazor.models.units import DMSDepthUnit
+from dms_mmrazor.registry import MODELS
+
+Config = Dict[str, Any]
+
+
+@MODELS.register_module()
+class DMSMutator(ChannelMutator):
+    """Searches widths and depths of a supernet by differentiable top-k.
+
+    Drop-in for mmrazor's ``ChannelMutator``; choices are numbers of kept
+    channels (blocks).
+
+    Args:
+        channel_unit_cfg (dict | None | 'default'): ``type``,
+            ``default_args`` and ``units`` (name or pattern →
+            ``dict(init_args=…)``) of the width units. None: widths are not
+            searched. Defaults to dict(type='DMSChannelUnit').
+        depth_unit_cfg (dict | None | 'default'): The same for the stages.
+            None: depths are not searched. Defaults to
+            dict(type='DMSDepthUnit').
+        parse_cfg (dict | DMSChannelAnalyzer): The tracer; a config of
+            mmrazor's 'ChannelAnalyzer' is read as 'DMSChannelAnalyzer'.
+            Defaults to dict(type='DMSChannelAnalyzer').
+        exclude (Sequence[str]): Names or patterns of units, stages or
+            layers that are not searched. Defaults to ().
+        importance (dict): ``metric`` and ``decay``, see :class:`MaskState`.
+            Defaults to dict(metric='taylor', decay=0.99).
+        verify (bool): Prove before the search, on a random structure, that
+            the masked supernet equals its exported subnet. Defaults to
+            True.
+        init_cfg (dict, optional): As in mmengine. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        channel_unit_cfg: Union[Config, None, str] = 'default',
+        depth_unit_cfg: Union[Config, None, str] = 'default',
+        parse_cfg: Union[Config, DMSChannelAnalyzer, None] = None,
+        exclude: Sequence[str] = (),
+        importance: Optional[Config] = None,
+        verify: bool = True,
+        init_cfg: Optional[Config] = None,
+    ) -> None:
+        if channel_unit_cfg == 'default':
+            channel_unit_cfg = dict(type='DMSChannelUnit')
+        if depth_unit_cfg == 'default':
+            depth_unit_cfg = dict(type='DMSDepthUnit')
+        split_unit_cfg('channel_unit_cfg', channel_unit_cfg)
+        super().__init__(
+            channel_unit_cfg=channel_unit_cfg or dict(type='DMSChannelUnit'),
+            parse_cfg=_build_analyzer(parse_cfg),
+            init_cfg=init_cfg,
+        )
+        self._search_width = channel_unit_cfg is not None
+        self._depth_cfg = depth_unit_cfg
+        self._exclude = tuple(exclude)
+        self._importance = dict(importance or {})
+        self._verify = verify
+        self._sides: Optional[SearchedSides] = None
+        self._num_layers = 0
+        self._layer_reports: Tuple[LayerReport, ...] = ()
+        self.stage_reasons: Dict[str, str] = {}
+        self.depth_units = nn.ModuleList()
+        self.resources = nn.ModuleDict()
+        self.masks: Optional[MaskState] = None
+        self.full_resources: Dict[str, float] = {}
+
+    @property
+    def analyzer(self) -> DMSChannelAnalyzer:
+        """The tracer."""
+        return self.parse_cfg
+
+    @property
+    def topk(self) -> FlatTopk:
+        """All top-k operators: the width units', then the stages'."""
+        return self._state.topk
+
+    @property
+    def _state(self) -> MaskState:
+        if self.masks is None:
+            raise DMSError(
+                'the mutator knows no supernet yet: call '
+                '`prepare_from_supernet` first.'
+            )
+        return self.masks
+
+    def prepare_from_supernet(self, supernet: nn.Module) -> None:
+        """Trace a plain model and make its layers searchable, in place.
+
+        Args:
+            supernet (nn.Module): A plain model.
+
+        Raises:
+            DMSError: If nothing can be searched, a name in the config
+                matches nothing, or the masked supernet does not equal its
+                subnets.
+        """
+        plain = deepcopy(supernet) if self._verify else None
+        size = self.analyzer.input_size
+        groups = self.analyzer.analyze_groups(supernet)
+        stages = find_stages(supernet, size) if self._depth_cfg else []
+        groups = self._select_units(supernet, groups, stages)
+        self._count_resources(supernet, groups)
+        self.masks = MaskState(
+            self.units, self.depth_units, **self._importance
+        ).to(next(supernet.parameters()).device)
+        self.full_resources = {
+            kind: self.supernet_resource(kind) for kind in self.resources
+        }
+        for unit in [*self.units, *self.depth_units]:
+            unit.prepare_for_pruning(supernet)
+        if plain is not None:
+            self.verify(supernet, plain)
+
+    def _select_units(
+        self,
+        supernet: nn.Module,
+        groups: Sequence[ChannelGroup],
+        stages: Sequence[Any],
+    ) -> List[ChannelGroup]:
+        """Make the units; returns the groups with their final reasons."""
+        layers = [layer for group in groups for layer, _ in group.layers]
+        blocks = [block.name for stage in stages for block in stage.blocks]
+        group_names = [group.name for group in groups]
+        stage_names = [stage.name for stage in stages]
+        known = [*group_names, *layers, *stage_names, *blocks]
+        check_names('mutator.exclude', self._exclude, known)
+        check_names('channel_unit_cfg.units', self.units_cfg, group_names)
+        depth_type, depth_args, depth_units = split_unit_cfg(
+            'depth_unit_cfg', self._depth_cfg
+        )
+        check_names('depth_unit_cfg.units', depth_units, stage_names)
+        groups = exclude_groups(groups, self._exclude, self._search_width)
+        units = make_channel_units(
+            supernet,
+            groups,
+            self.unit_class,
+            self.unit_default_args,
+            self.units_cfg,
+        )
+        found, self.stage_reasons = make_depth_units(
+            stages,
+            MODELS.module_dict.get(depth_type, DMSDepthUnit),
+            depth_args,
+            depth_units,
+            self._exclude,
+        )
+        if not units and not found:
+            reasons = sorted({group.reason for group in groups})
+            raise DMSError(
+                f'no searchable unit in {type(supernet).__name__}: '
+                f'{"; ".join(reasons) or "no conv or linear layer found"}.'
+            )
+        self.units = nn.ModuleList(units)
+        self.depth_units = nn.ModuleList(found)
+        self._name2unit = {u.name: u for u in [*units, *found]}
+        return groups
+
+    def _count_resources(
+        self, supernet: nn.Module, groups: Sequence[ChannelGroup]
+    ) -> None:
+        """Build the resource models and the report of the plain model."""
+        sides = SearchedSides(supernet, self.units, self.depth_units)
+        profiles = profile_layers(supernet, self.analyzer.input_size)
+        self.resources = nn.ModuleDict(build_resource_models(sides, profiles))
+        self._layer_reports = report_layers(sides, self.units, groups)
+        self._num_layers = count_weighted_layers(sides.modules)
+        self._sides = sides
+
+    def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
+        """Compare a random masked structure with its exported subnet.
+
+        Args:
+            supernet (nn.Module): The prepared supernet.
+            plain (nn.Module): A plain copy of it; it is cut.
+
+        Returns:
+            float: The largest relative difference of their outputs.
+        """
+        state = deepcopy(self.topk.state_dict())
+        randomize(self.topk.importance, seed=0)
+        self.set_choices(self.sample_choices())
+        try:
+            return verify_supernet(
+                supernet, plain, self.structure(), self.analyzer.input_size
+            )
+        finally:
+            self.topk.load_state_dict(state)
+            self._state.use_no_masks()
+
+    # choices, as in mmrazor's ChannelMutator
+
+    @property
+    def choice_template(self) -> Dict[str, int]:
+        """Current number of kept channels (blocks) by unit (stage)."""
+        units = [*self.units, *self.depth_units]
+        kept = self.topk.hard_kept().tolist()
+        return {unit.name: number for unit, number in zip(units, kept)}
+
+    @property
+    def current_choices(self) -> Dict[str, int]:
+        """Current number of kept channels (blocks) by unit (stage)."""
+        return self.choice_template
+
+    @property
+    def mutable_units(self) -> List[nn.Module]:
+        """The searched width units."""
+        return list(self.units)
+
+    @property
+    def search_groups(self) -> Dict[int, List[nn.Module]]:
+        """One group per unit and stage."""
+        units = [*self.units, *self.depth_units]
+        return {index: [unit] for index, unit in enumerate(units)}
+
+    def set_choices(self, choices: Dict[str, Any]) -> None:
+        """Choose numbers of kept channels (blocks); masks become hard.
+
+        Raises:
+            DMSError: If a name is unknown or a number out of range.
+        """
+        check_names('choices', list(choices), list(self._name2unit))
+        for name, choice in choices.items():
+            try:
+                self._name2unit[name].current_choice = choice
+            except ValueError as error:
+                raise DMSError(f'{name}: {error}') from None
+        self._state.use_hard_masks()
+
+    # resources and structure
+
+    def resource(self, kind: str, hard: bool = True) -> float:
+        """Resource of the current structure.
+
+        Args:
+            kind (str): 'macs' (of one image) or 'params'.
+            hard (bool): Of what an export now would keep; otherwise of the
+                continuous widths and soft depths. Defaults to True.
+        """
+        if not hard:
+            return float(self.soft_resource(kind).detach())
+        state = self._state
+        return self._evaluate(kind, state.hard_kept(), state.hard_blocks())
+
+    def soft_resource(self, kind: str) -> Tensor:
+        """Resource differentiable in all pruning ratios (0-dim float64)."""
+        model = self._resource_model(kind)
+        return model(self._state.kept(), self._state.soft_blocks())
+
+    def supernet_resource(self, kind: str) -> float:
+        """Resource of the supernet, everything kept."""
+        topk, masks = self.topk, self._state
+        full = torch.tensor(topk.sizes[: masks.num_units], dtype=torch.float64)
+        return self._evaluate(kind, full, torch.ones_like(masks.hard_blocks()))
+
+    def resource_range(
+        self, kind: str, divisor: int = 1
+    ) -> Tuple[float, float]:
+        """Smallest and largest resource within the limits of the units.
+
+        Args:
+            kind (str): 'macs' or 'params'.
+            divisor (int): Widths are multiples of it, or full. Defaults to
+                1.
+        """
+        divisors = self.divisors(divisor)
+        low = [
+            min(-(-unit.min_kept // step) * step, unit.num_channels)
+            for unit, step in zip(self.units, divisors)
+        ]
+        high = [unit.max_kept for unit in self.units]
+        fewest = [stage.min_blocks for stage in self.depth_units]
+        most = [stage.max_blocks for stage in self.depth_units]
+        return (
+            self._extreme(kind, low, fewest, cheapest=True),
+            self._extreme(kind, high, most, cheapest=False),
+        )
+
+    def _extreme(
+        self, kind: str, kept: List[int], depths: List[int], cheapest: bool
+    ) -> float:
+        """Resource with the cheapest (dearest) blocks of each stage."""
+        widths = torch.tensor(kept, dtype=torch.float64)
+        whole = torch.ones(len(self._sides.blocks))
+        costs = self._resource_model(kind).by_layer(widths, whole)
+        mask: List[float] = []
+        for stage, depth in zip(self.depth_units, depths):
+            cost = [
+                sum(v for k, v in costs.items() if k.startswith(f'{name}.'))
+                for name in stage.block_names
+            ]
+            order = sorted(range(len(cost)), key=lambda i: cost[i])
+            chosen = order[:depth] if cheapest else order[::-1][:depth]
+            mask += [float(i in chosen) for i in range(len(cost))]
+        return self._evaluate(kind, widths, torch.tensor(mask))
+
+    def divisors(self, divisor: int) -> List[int]:
+        """Step of each unit's width: a multiple of its own and of this."""
+        return [
+            unit.step * divisor // math.gcd(unit.step, divisor)
+            for unit in self.units
+        ]
+
+    def block_mask(self, depths: Sequence[int]) -> Tensor:
+        """0/1 mask [B] of the most important ``depths[s]`` blocks."""
+        names = [stage.name for stage in self.depth_units]
+        mask = self.topk_with(dict(zip(names, depths))).hard_mask()
+        return mask[self._state.num_channels :].float().cpu()
+
+    def _resource_model(self, kind: str) -> ResourceModel:
+        if kind not in self.resources:
+            raise DMSError(
+                f'unknown resource {kind!r}; known: {list(self.resources)}.'
+            )
+        return self.resources[kind]
+
+    def _evaluate(self, kind: str, kept: Tensor, blocks: Tensor) -> float:
+        model = self._resource_model(kind)
+        device = self.topk.importance.device
+        with torch.no_grad():
+            value = model(kept.to(device), blocks.to(device))
+        return float(value)
+
+    def structure(
+        self,
+        choices: Optional[Dict[str, int]] = None,
+        resources: Optional[Config] = None,
+        search: Optional[Config] = None,
+    ) -> Structure:
+        """What an export now keeps.
+
+        Args:
+            choices (dict, optional): Other numbers of kept channels
+                (blocks), by unit; which ones is decided by importance.
+                Defaults to None.
+            resources (dict, optional): For the file. Defaults to None.
+            search (dict, optional): For the file. Defaults to None.
+        """
+        topk = self.topk_with(choices or {})
+        return dump_structure(
+            self._sides.modules,
+            self._num_layers,
+            self.units,
+            self.depth_units,
+            topk.split(topk.hard_mask().cpu()),
+            resources,
+            search,
+        )
+
+    def topk_with(self, choices: Dict[str, int]) -> FlatTopk:
+        """A copy of all operators with other numbers of kept elements."""
+        topk = deepcopy(self.topk)
+        for index, unit in enumerate([*self.units, *self.depth_units]):
+            if unit.name in choices:
+                topk.set_kept_(index, choices[unit.name])
+        return topk
+
+    def static_scores(self) -> Optional[Tensor]:
+        """Scores [C] of a static importance metric, else None."""
+        metric = self._state.metric
+        return static_scores(metric, self.units, self.depth_units)
+
+    def report(self) -> SearchSpaceReport:
+        """What is searched, what is not and why, and what is reachable."""
+        return SearchSpaceReport(
+            self._layer_reports,
+            tuple((u.name, u.num_channels) for u in self.units),
+            tuple((s.name, s.num_blocks) for s in self.depth_units),
+            dict(self.stage_reasons),
+            {kind: self.resource_range(kind) for kind in self.resources},
+        )
+
+
+def _build_analyzer(
+    cfg: Union[Config, DMSChannelAnalyzer, None],
+) -> DMSChannelAnalyzer:
+    """The tracer of a config; mmrazor's own name means ours."""
+    if isinstance(cfg, DMSChannelAnalyzer):
+        return cfg
+    cfg = dict(cfg or {})
+    kind = str(cfg.pop('type', 'DMSChannelAnalyzer')).rpartition('.')[2]
+    if kind not in ('ChannelAnalyzer', 'DMSChannelAnalyzer'):
+        raise DMSError(
+            f'`mutator.parse_cfg.type` must be DMSChannelAnalyzer, got {kind}.'
+        )
+    cfg.pop('_scope_', None)
+    return DMSChannelAnalyzer(**cfg)

@@ -1,0 +1,148 @@
+"""The masks of a supernet during a search."""
+
+from contextlib import contextmanager
+from typing import Iterator, List, Optional, Sequence
+
+import torch
+from mmengine import dist
+from torch import Tensor, nn
+
+from dms_mmrazor.core import METRICS, STATIC_METRICS, FlatTopk
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutables import MaskTable, TopkOperator
+from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
+
+DEPTH_TEMPERATURE = 4.0
+
+
+class MaskState(nn.Module):
+    """One flat top-k for all units, and the gradient of its masks.
+
+    Args:
+        units (Sequence[DMSChannelUnit]): Width units; temperature N.
+        stages (Sequence[DMSDepthUnit]): Depth units; temperature 4N
+            (appendix A.1.1: few elements).
+        metric (str): Importance metric. Defaults to 'taylor'.
+        decay (float): Decay β of its moving average (Eq. 4). Defaults to
+            0.99.
+
+    Raises:
+        DMSError: If the metric or the decay is not valid.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[DMSChannelUnit],
+        stages: Sequence[DMSDepthUnit],
+        metric: str = 'taylor',
+        decay: float = 0.99,
+    ) -> None:
+        super().__init__()
+        known = (*METRICS, *STATIC_METRICS)
+        if metric not in known or not 0 <= decay < 1:
+            raise DMSError(
+                f'`importance` needs a metric among {known} and a decay in '
+                f'[0, 1), got metric={metric!r}, decay={decay}.'
+            )
+        self.metric = metric
+        self.decay = decay
+        self.num_units = len(units)
+        self.table = MaskTable()
+        self.topk = FlatTopk(
+            [u.num_channels for u in units] + [s.num_blocks for s in stages],
+            temperatures=[None] * len(units)
+            + [DEPTH_TEMPERATURE * s.num_blocks for s in stages],
+            steps=[u.step for u in units] + [1] * len(stages),
+            min_kept=[u.min_kept for u in units]
+            + [s.min_blocks for s in stages],
+            max_kept=[u.max_kept for u in units]
+            + [s.max_blocks for s in stages],
+        )
+        self.topk.project_()
+        channels = sum(u.num_channels for u in units)
+        self.num_channels = channels
+        total = channels + sum(s.num_blocks for s in stages)
+        self.register_buffer('mask', torch.ones(total), persistent=False)
+        self.register_buffer('mask_grad', torch.zeros(total), persistent=False)
+        for index, unit in enumerate([*units, *stages]):
+            unit.bind(TopkOperator(self.topk, self.table, index))
+
+    def use_soft_masks(self) -> None:
+        """Give the layers the soft masks of this step (training)."""
+        mask = self.topk.soft_mask()
+        self.mask.copy_(mask.detach())
+        if mask.requires_grad:
+            mask.register_hook(self._collect)
+        self.table.masks = self.topk.split(mask)
+
+    def use_hard_masks(self) -> None:
+        """Give the layers the masks of an export now (evaluation)."""
+        mask = self.topk.hard_mask().to(self.mask.dtype)
+        self.table.masks = self.topk.split(mask)
+
+    @contextmanager
+    def showing(self, mask: Tensor) -> Iterator[None]:
+        """Give the layers other masks [C] for a while."""
+        before = self.table.masks
+        self.table.masks = self.topk.split(mask.to(self.mask))
+        try:
+            yield
+        finally:
+            self.table.masks = before
+
+    def use_no_masks(self) -> None:
+        """Make the layers plain again."""
+        self.table.masks = None
+
+    def _collect(self, grad: Tensor) -> None:
+        self.mask_grad += grad.detach()
+
+    @torch.no_grad()
+    def finish_step(
+        self,
+        grad_scale: Optional[Tensor] = None,
+        scores: Optional[Tensor] = None,
+    ) -> None:
+        """Update importance and limits after an optimizer step.
+
+        One collective: the gradient of all masks, averaged over ranks.
+
+        Args:
+            grad_scale (Tensor, optional): Loss scale of AMP that the
+                gradients carry. Defaults to None.
+            scores (Tensor, optional): Scores [C] of a static metric.
+        """
+        grad = self.mask_grad
+        dist.all_reduce(grad, op='mean')
+        if grad_scale is not None:
+            grad = grad / grad_scale.to(grad)
+        if scores is not None:
+            self.topk.set_importance_(scores)
+        self.topk.update_importance_(
+            self.mask, grad, metric=self.metric, decay=self.decay
+        )
+        self.topk.project_()
+        self.mask_grad.zero_()
+
+    def kept(self) -> Tensor:
+        """Continuous widths [U] of the width units."""
+        return self.topk.kept()[: self.num_units]
+
+    def hard_kept(self) -> Tensor:
+        """Exact widths int64 [U] of the width units."""
+        return self.topk.hard_kept()[: self.num_units]
+
+    def soft_blocks(self) -> Tensor:
+        """Soft depth masks [B] of all removable blocks, differentiable."""
+        return self.topk.soft_mask()[self.num_channels :]
+
+    def hard_blocks(self) -> Tensor:
+        """Hard depth masks [B], as floats."""
+        return self.topk.hard_mask()[self.num_channels :].to(self.mask.dtype)
+
+    def hold_depth(self) -> None:
+        """Freeze the depth (refining phase, appendix A.1.2)."""
+        self.topk.hold_(self._depth_operators())
+
+    def _depth_operators(self) -> List[int]:
+        return list(range(self.num_units, len(self.topk.sizes)))

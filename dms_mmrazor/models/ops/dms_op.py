@@ -1,0 +1,133 @@
+"""What the layers of a supernet have in common."""
+
+from typing import Any, Dict, Optional, Set, Tuple, Type
+
+from mmrazor.models.architectures.dynamic_ops import DynamicChannelMixin
+from mmrazor.models.mutables.base_mutable import BaseMutable
+from torch import Tensor, nn
+
+from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableDepth
+from dms_mmrazor.models.ops.fold import fold_depth, fold_input_mask
+
+
+class DepthHandle:
+    """Which block's depth mask a layer carries.
+
+    A plain object: the mutable stays registered once, in its unit.
+    """
+
+    def __init__(self, mutable: DMSMutableDepth, index: int) -> None:
+        self.mutable = mutable
+        self.index = index
+
+    @property
+    def mask(self) -> Optional[Tensor]:
+        """0-dim mask of the block at this step; ``None``: it is kept."""
+        masks = self.mutable.mask
+        return None if masks is None else masks[self.index]
+
+
+class DMSOp(DynamicChannelMixin):
+    """A plain layer plus masks; keeps its parameters, buffers and keys.
+
+    Without masks it computes what the plain layer computes.
+    """
+
+    accepted_mutable_attrs: Set[str] = {'in_channels', 'out_channels'}
+    attr_mappings: Dict[str, str] = {
+        'in_channels': 'in_channels',
+        'out_channels': 'out_channels',
+    }
+
+    mutable_attrs: nn.ModuleDict
+    depth: Optional[DepthHandle]
+
+    @classmethod
+    def convert_from(cls, module: nn.Module) -> 'DMSOp':
+        """Take over all state of a plain layer (stock ops drop weights).
+
+        Parameters, buffers and hooks are shared with ``module``, which is
+        to be thrown away.
+        """
+        new = cls.__new__(cls)
+        nn.Module.__init__(new)
+        new.__dict__.update(module.__dict__)
+        new.init_masks()
+        return new
+
+    def init_masks(self) -> None:
+        """Start without masks."""
+        self.mutable_attrs = nn.ModuleDict()
+        self.depth = None
+
+    def register_mutable_attr(self, attr: str, mutable: BaseMutable) -> None:
+        """Attach the container of one side's masks."""
+        self.check_mutable_attr_valid(attr)
+        self.mutable_attrs[self.attr_mappings[attr]] = mutable
+
+    def get_mutable_attr(self, attr: str) -> Optional[DMSChannelContainer]:
+        """The container of one side's masks, or ``None``."""
+        self.check_mutable_attr_valid(attr)
+        name = self.attr_mappings[attr]
+        return self.mutable_attrs[name] if name in self.mutable_attrs else None
+
+    def attach_depth(self, mutable: DMSMutableDepth, index: int) -> None:
+        """Carry the depth mask of block ``index`` of a stage."""
+        self.depth = DepthHandle(mutable, index)
+
+    def fold(
+        self, weight: Tensor, bias: Optional[Tensor], groups: int = 1
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """Weight and bias with the masks of this step multiplied in."""
+        container = self.get_mutable_attr('in_channels')
+        mask = None if container is None else container.mask
+        if mask is not None:
+            weight = fold_input_mask(weight, mask, groups)
+        depth = None if self.depth is None else self.depth.mask
+        if depth is not None:
+            weight, bias = fold_depth(weight, bias, depth)
+        return weight, bias
+
+    @property
+    def static_op_factory(self) -> Type[nn.Module]:
+        """The plain layer's class: the first one that is not ours."""
+        return next(
+            base
+            for base in type(self).__mro__
+            if issubclass(base, nn.Module) and not issubclass(base, DMSOp)
+        )
+
+    def to_plain_op(self) -> nn.Module:
+        """The plain layer, everything kept, with the same parameters."""
+        plain = self.static_op_factory.__new__(self.static_op_factory)
+        nn.Module.__init__(plain)
+        plain.__dict__.update(_plain_state(self))
+        return plain
+
+    def to_static_op(self) -> nn.Module:
+        """A plain layer with the channels kept now (MMRazor's interface)."""
+        from dms_mmrazor.models.subnet.surgery import narrow_layer
+
+        return narrow_layer(
+            self.to_plain_op(),
+            self._kept_indices('out_channels'),
+            self._kept_indices('in_channels'),
+        )
+
+    def _kept_indices(self, attr: str) -> Optional[Tensor]:
+        container = self.get_mutable_attr(attr)
+        if container is None:
+            return None
+        return container.current_mask.nonzero().flatten()
+
+
+def _plain_state(module: DMSOp) -> Dict[str, Any]:
+    """State of a layer without its masks."""
+    state = dict(module.__dict__)
+    state.pop('depth')
+    state['_modules'] = {
+        k: v for k, v in module._modules.items() if k != 'mutable_attrs'
+    }
+    state['_parameters'] = dict(module._parameters)
+    state['_buffers'] = dict(module._buffers)
+    return state

@@ -1,0 +1,41 @@
+"""Replace plain layers by their dynamic counterparts."""
+
+from types import MappingProxyType
+from typing import Mapping, Type
+
+from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
+from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
+from torch import nn
+
+from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
+from dms_mmrazor.models.ops.dms_conv import DMSConv2d
+from dms_mmrazor.models.ops.dms_linear import DMSLinear
+from dms_mmrazor.models.ops.dms_op import DMSOp
+
+# Exact types: a subclass with a forward of its own would lose it. mmcv's
+# wrappers differ from torch's layers for empty inputs on torch < 1.5 only.
+DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = MappingProxyType(
+    {
+        nn.Conv2d: DMSConv2d,
+        MMCVConv2d: DMSConv2d,
+        nn.Linear: DMSLinear,
+        MMCVLinear: DMSLinear,
+        nn.BatchNorm2d: DMSBatchNorm2d,
+    }
+)
+
+
+def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
+    """Make layer ``name`` of ``model`` dynamic, unless it already is.
+
+    Returns:
+        DMSOp: The dynamic layer, now part of the model.
+    """
+    parent_name, _, child_name = name.rpartition('.')
+    parent = model.get_submodule(parent_name)
+    module = getattr(parent, child_name)
+    if isinstance(module, DMSOp):
+        return module
+    dynamic = DYNAMIC_OPS[type(module)].convert_from(module)
+    setattr(parent, child_name, dynamic)
+    return dynamic

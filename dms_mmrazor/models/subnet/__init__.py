@@ -1,0 +1,24 @@
+"""The found structure, and plain models of that structure."""
+
+from dms_mmrazor.models.subnet.structure import (
+    LayerSlice,
+    StageStructure,
+    Structure,
+    UnitStructure,
+    load_structure,
+    save_structure,
+)
+from dms_mmrazor.models.subnet.sub_model import DMSSubModel
+from dms_mmrazor.models.subnet.surgery import narrow_layer, prune
+
+__all__ = [
+    'DMSSubModel',
+    'LayerSlice',
+    'StageStructure',
+    'Structure',
+    'UnitStructure',
+    'load_structure',
+    'narrow_layer',
+    'prune',
+    'save_structure',
+]

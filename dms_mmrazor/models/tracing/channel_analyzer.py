@@ -1,0 +1,222 @@
+"""Channel dependencies of a plain model, and why some are not searched."""
+
+import logging
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+
+from mmengine.logging import MMLogger
+from mmengine.model.utils import revert_sync_batchnorm
+from mmrazor.models.task_modules.tracer import ChannelAnalyzer
+from mmrazor.structures.graph.channel_graph import (
+    ChannelGraph,
+    default_channel_node_converter,
+)
+from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
+from mmrazor.structures.graph.pseudo_fx_graph import parse_torch_graph
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.ops import DYNAMIC_OPS
+from dms_mmrazor.registry import TASK_UTILS
+
+
+class ChannelGroup(NamedTuple):
+    """Channels of several layers that can only be kept or removed together.
+
+    Attributes:
+        name (str): The layer that produces them first.
+        config (dict): As mmrazor's ``ChannelUnit.init_from_cfg`` reads it.
+        reason (str): Why the group is not searched; empty if it is.
+    """
+
+    name: str
+    config: Dict[str, Any]
+    reason: str
+
+    @property
+    def layers(self) -> List[Tuple[str, bool]]:
+        """(layer, is output side) of all layers that the group touches."""
+        channels = self.config['channels']
+        sides = (('output_related', True), ('input_related', False))
+        return [
+            (channel['name'], is_output)
+            for key, is_output in sides
+            for channel in channels[key]
+            if isinstance(channel['name'], str)
+        ]
+
+
+@TASK_UTILS.register_module()
+class DMSChannelAnalyzer(ChannelAnalyzer):
+    """mmrazor's tracer, but nothing that it finds is dropped silently.
+
+    The stock analyzer tries random widths and removes the groups that fail
+    without a word; here every group keeps a reason instead, and the result
+    is proven by comparing a masked supernet with its exported subnet
+    (:meth:`DMSMutator.verify`).
+
+    Args:
+        demo_input (tuple | dict): Shape (B, C, H, W) of an input, or the
+            config of one of mmrazor's demo inputs. Resources are counted
+            for this shape. Defaults to (1, 3, 224, 224).
+        tracer_type (str): mmrazor's tracer. Defaults to 'FxTracer'.
+    """
+
+    def __init__(
+        self,
+        demo_input: Any = (1, 3, 224, 224),
+        tracer_type: str = 'FxTracer',
+    ) -> None:
+        super().__init__(demo_input=demo_input, tracer_type=tracer_type)
+
+    @property
+    def input_size(self) -> Tuple[int, ...]:
+        """(B, C, H, W) of the demo input."""
+        return tuple(self.demo_input.input_shape)
+
+    def analyze(self, model: nn.Module) -> Dict[str, Dict[str, Any]]:
+        """Configs of the searchable groups (mmrazor's interface)."""
+        groups = self.analyze_groups(model)
+        return {
+            group.name: group.config for group in groups if not group.reason
+        }
+
+    def analyze_groups(self, model: nn.Module) -> List[ChannelGroup]:
+        """All groups of channels that touch a conv or linear layer.
+
+        Args:
+            model (nn.Module): A plain model; it is not changed.
+
+        Returns:
+            list[ChannelGroup]: In the order of the forward pass.
+
+        Raises:
+            DMSError: If the tracer cannot follow the model at all.
+        """
+        model = revert_sync_batchnorm(deepcopy(model)).eval()
+        with _quiet_mmengine():
+            try:
+                graph = self._channel_graph(model)
+            except Exception as error:
+                raise DMSError(
+                    f'{type(model).__name__} cannot be traced by '
+                    f'{self.tracer_type}: {error}. Name the width units in '
+                    f'`mutator.channel_unit_cfg.units` instead.'
+                ) from error
+        modules = dict(model.named_modules())
+        configs = graph.generate_units_config().values()
+        return _name_groups(
+            [
+                ChannelGroup('', config, _reason(config, modules))
+                for config in configs
+                if _weighted_layers(config, modules)
+            ]
+        )
+
+    def _channel_graph(self, model: nn.Module) -> ChannelGraph:
+        """mmrazor's graph of channel dependencies, channels propagated."""
+        fx_graph = self._fx_trace(model)
+        fx_graph.owning_module = model
+        converter = FxTracerToGraphConverter(
+            parse_torch_graph(fx_graph), model
+        )
+        module_graph = converter.graph
+        module_graph._model = model
+        module_graph.refresh_module_name()
+        module_graph.check(fix=True)
+        graph = ChannelGraph.copy_from(
+            module_graph, default_channel_node_converter
+        )
+        graph.check(fix=True)
+        graph.forward(self.input_size[1])
+        return graph
+
+
+@contextmanager
+def _quiet_mmengine() -> Iterator[None]:
+    """Silence the tracer's line per node; reasons are reported instead."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _channels(config: Dict[str, Any]) -> List[Dict[str, Any]]:
+    channels = config['channels']
+    return channels['output_related'] + channels['input_related']
+
+
+def _weighted_layers(
+    config: Dict[str, Any], modules: Dict[str, nn.Module]
+) -> List[str]:
+    """Names of the conv and linear layers of a group."""
+    return [
+        channel['name']
+        for channel in _channels(config)
+        if isinstance(
+            modules.get(str(channel['name'])), (nn.Conv2d, nn.Linear)
+        )
+    ]
+
+
+def _reason(config: Dict[str, Any], modules: Dict[str, nn.Module]) -> str:
+    """Why a group of channels cannot be searched; empty if it can."""
+    names = [str(channel['name']) for channel in _channels(config)]
+    if 'output_placeholder' in names:
+        return "its channels are (tied to) the model's output"
+    if 'input_placeholder' in names:
+        return "its channels are (tied to) the model's input"
+    for name in names:
+        module = modules.get(name)
+        if module is None or not any(True for _ in module.parameters()):
+            continue
+        if type(module) not in DYNAMIC_OPS and not isinstance(
+            module, _BatchNorm
+        ):
+            return f'{name} is a {type(module).__name__}, not supported'
+    channels = config['channels']
+    if not _mixing(channels['output_related'], modules):
+        return 'no conv or linear layer produces its channels'
+    if not _mixing(channels['input_related'], modules):
+        return 'no conv or linear layer reads its channels'
+    if config['init_args']['num_channels'] < 2:
+        return 'it has a single channel'
+    return ''
+
+
+def _mixing(
+    channels: List[Dict[str, Any]], modules: Dict[str, nn.Module]
+) -> List[str]:
+    """Layers of which each output depends on several input channels."""
+    names = []
+    for channel in channels:
+        module = modules.get(str(channel['name']))
+        is_conv = isinstance(module, nn.Conv2d)
+        if is_conv and module.groups == module.in_channels > 1:
+            continue
+        if is_conv or isinstance(module, nn.Linear):
+            names.append(channel['name'])
+    return names
+
+
+def _name_groups(groups: List[ChannelGroup]) -> List[ChannelGroup]:
+    """Name each group after the first layer that produces its channels."""
+    named: Dict[str, ChannelGroup] = {}
+    for group in groups:
+        first = next(
+            c for c in _channels(group.config) if '.' in str(c['name'])
+        )
+        name = first['name']
+        if not first['is_output_channel']:
+            name = f'input of {name}'
+        if name in named:
+            name = f'{name}[{first["start"]}:{first["end"]}]'
+        while name in named:
+            name += "'"
+        named[name] = group._replace(name=name)
+    return list(named.values())

@@ -1,0 +1,88 @@
+"""What each layer costs, read off one forward pass of the plain model.
+
+MACs are multiply-accumulates of convolutions and linear layers for one
+image. Biases, normalization, activations and pooling are not counted.
+"""
+
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from dms_mmrazor.models.tracing.demo import (
+    demo_tensor,
+    evaluating,
+    forward_tensors,
+)
+
+
+class LayerProfile(NamedTuple):
+    """How often the weight of a layer is applied to one image.
+
+    Attributes:
+        name (str): Name of the layer in the model.
+        positions (int): Applications of the kernel (feature positions,
+            summed over all calls of a shared layer), per image.
+    """
+
+    name: str
+    positions: int
+
+
+def kernel_macs(module: nn.Module) -> float:
+    """MACs of one application of a layer's weight at full width."""
+    return float(module.weight.numel())
+
+
+def profile_layers(
+    model: nn.Module, input_size: Tuple[int, ...]
+) -> List[LayerProfile]:
+    """Positions of every conv and linear layer that runs.
+
+    Args:
+        model (nn.Module): A model; its state is not changed.
+        input_size (tuple): (B, C, H, W).
+
+    Returns:
+        list[LayerProfile]: In the order of their first call.
+    """
+    positions: Dict[str, int] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        source = inputs[0] if isinstance(module, _ConvTransposeNd) else output
+        if isinstance(module, nn.Linear):
+            applied = output.numel() // module.out_features
+        else:
+            applied = source.numel() // source.shape[1]
+        name = names[module]
+        positions[name] = positions.get(name, 0) + applied // input_size[0]
+
+    handles = [
+        module.register_forward_hook(count)
+        for module in names
+        if isinstance(module, (_ConvNd, nn.Linear))
+    ]
+    try:
+        with evaluating(model):
+            forward_tensors(model, demo_tensor(model, input_size))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [LayerProfile(name, count) for name, count in positions.items()]
+
+
+def count_macs(model: nn.Module, input_size: Tuple[int, ...]) -> int:
+    """MACs of a plain model, counted on the model itself.
+
+    Args:
+        model (nn.Module): A plain model (an exported subnet, say).
+        input_size (tuple): (B, C, H, W); the count is per image.
+    """
+    modules = dict(model.named_modules())
+    return int(
+        sum(
+            layer.positions * kernel_macs(modules[layer.name])
+            for layer in profile_layers(model, input_size)
+        )
+    )

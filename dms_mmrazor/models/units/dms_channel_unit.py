@@ -1,0 +1,142 @@
+"""The width of a group of coupled layers."""
+
+import math
+import random
+from typing import Any, List, Tuple, Union
+
+from mmrazor.models.mutables import MutableChannelUnit
+from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
+from torch import nn
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutables import (
+    DMSChannelContainer,
+    DMSMutableChannel,
+    ExpandedMutableChannel,
+    TopkOperator,
+)
+from dms_mmrazor.models.ops import DMSOp, replace_with_dynamic
+from dms_mmrazor.registry import MODELS
+
+
+@MODELS.register_module()
+class DMSChannelUnit(MutableChannelUnit):
+    """Coupled channels that one differentiable top-k chooses.
+
+    Args:
+        num_channels (int): Number of channels N.
+        step (int): Contiguous channels that share importance and mask
+            (coarse spaces, appendix A.1.1). Defaults to 1.
+        min_ratio (float): Smallest kept ratio; at least one channel is
+            always kept. Defaults to 0.
+        max_ratio (float): Largest kept ratio. Defaults to 1.
+
+    Raises:
+        DMSError: If a ratio or the step is out of range.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        step: int = 1,
+        min_ratio: float = 0.0,
+        max_ratio: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(num_channels, **kwargs)
+        if not (isinstance(step, int) and 1 <= step <= num_channels):
+            raise DMSError(
+                f'`step` must be an int in 1 … {num_channels} (the channels '
+                f'of the unit), got {step}.'
+            )
+        if not 0 <= min_ratio <= max_ratio <= 1 or max_ratio == 0:
+            raise DMSError(
+                '`min_ratio` and `max_ratio` must satisfy 0 <= min <= max <= '
+                f'1, got {min_ratio} and {max_ratio}.'
+            )
+        self.step = step
+        self.min_ratio = min_ratio
+        self.max_ratio = max_ratio
+        self.mutable_channel = DMSMutableChannel(num_channels)
+
+    @property
+    def min_kept(self) -> int:
+        """Smallest number of channels, a multiple of ``step``."""
+        wanted = max(1, math.ceil(self.min_ratio * self.num_channels - 1e-9))
+        steps = math.ceil(wanted / self.step)
+        return min(steps * self.step, self.num_channels)
+
+    @property
+    def max_kept(self) -> int:
+        """Largest number of channels."""
+        wanted = int(self.max_ratio * self.num_channels + 1e-9)
+        return max(self.min_kept, wanted)
+
+    @property
+    def operator(self) -> TopkOperator:
+        """The top-k operator that chooses this unit's channels."""
+        if self.mutable_channel.operator is None:
+            raise DMSError(
+                f'unit {self.name} is not bound to an operator yet: call '
+                '`DMSMutator.prepare_from_supernet` first.'
+            )
+        return self.mutable_channel.operator
+
+    def bind(self, operator: TopkOperator) -> None:
+        """Let ``operator`` choose the channels."""
+        self.mutable_channel.name = self.name
+        self.mutable_channel.operator = operator
+
+    def prepare_for_pruning(self, model: nn.Module) -> None:
+        """Make the unit's conv and linear layers read this unit's masks."""
+        for channel in self.layer_channels(model):
+            layer = replace_with_dynamic(model, channel.name)
+            channel.module = layer
+            attr = (
+                'out_channels' if channel.is_output_channel else 'in_channels'
+            )
+            self._register(layer, attr, channel.start, channel.end)
+
+    def layer_channels(self, model: nn.Module) -> List[Channel]:
+        """The unit's channels that belong to conv and linear layers."""
+        modules = dict(model.named_modules())
+        return [
+            channel
+            for channel in [*self.output_related, *self.input_related]
+            if isinstance(modules.get(channel.name), (nn.Conv2d, nn.Linear))
+        ]
+
+    def _register(self, layer: DMSOp, attr: str, start: int, end: int) -> None:
+        container = layer.get_mutable_attr(attr)
+        if container is None:
+            size = getattr(layer, layer.attr_mappings[attr])
+            container = DMSChannelContainer(size)
+            layer.register_mutable_attr(attr, container)
+        ratio, rest = divmod(end - start, self.num_channels)
+        if rest:
+            raise DMSError(
+                f'{end - start} channels of a layer in unit {self.name} '
+                f'cannot be tied to its {self.num_channels} channels.'
+            )
+        mutable = self.mutable_channel
+        if ratio > 1:
+            mutable = ExpandedMutableChannel(mutable, ratio)
+        container.register_mutable(mutable, start, end)
+
+    @property
+    def current_choice(self) -> int:
+        """Number of kept channels."""
+        return self.mutable_channel.current_choice
+
+    @current_choice.setter
+    def current_choice(self, choice: Union[int, float]) -> None:
+        self.mutable_channel.current_choice = choice
+
+    def sample_choice(self) -> int:
+        """A random number of channels within the limits."""
+        low, high = self._step_range()
+        return min(random.randint(low, high) * self.step, self.num_channels)
+
+    def _step_range(self) -> Tuple[int, int]:
+        low = math.ceil(self.min_kept / self.step)
+        return low, max(low, math.ceil(self.max_kept / self.step))

@@ -1,0 +1,10 @@
+"""Register everything of this package with MMRazor.
+
+The only import that a config needs::
+
+    custom_imports = dict(imports=['dms_mmrazor.plugin'])
+"""
+
+from dms_mmrazor import engine, models
+
+__all__ = ['engine', 'models']
