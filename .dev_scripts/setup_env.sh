@@ -83,12 +83,6 @@ pip_install() {
     "$python" -m pip install -qq --no-build-isolation -c "$pins" "$@"
 }
 
-create_venv() {
-    local base
-    base=$(find_python)
-    "$base" -m venv --clear "$venv"
-}
-
 install_torch() {
     if [[ -n ${TORCH_INDEX_URL:-} ]]; then
         pip_install --no-deps --index-url "$TORCH_INDEX_URL" torch torchvision
@@ -99,6 +93,8 @@ install_torch() {
 install_mmcv() (
     export MMCV_WITH_OPS=1 FORCE_CUDA="${FORCE_CUDA:-0}"
     export MAX_JOBS="${MAX_JOBS:-$(getconf _NPROCESSORS_ONLN)}"
+    # Without ninja on PATH one file is compiled after the other.
+    export PATH="$PWD/$venv/bin:$PATH"
     # A visible GPU would make mmcv's setup.py ask for a CUDA compiler.
     [[ $FORCE_CUDA == 1 ]] || export CUDA_VISIBLE_DEVICES=
     pip_install "$@" mmcv
@@ -111,7 +107,7 @@ install_rest() {
 
 install_self() {
     # The older way of `-e`: with PEP 517 the package counts as living in
-    # site-packages, where neither mim nor mmengine finds its configs.
+    # site-packages, where mim finds neither its tools nor its configs.
     pip_install --no-use-pep517 --no-deps -e .
 }
 
@@ -166,16 +162,21 @@ main() {
         die "$venv is not a Python $python_version: run 'make clean-env'"
     fi
 
-    echo "Setting up $venv from $pins (about 8 minutes when new)"
+    local base=
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        base=$(find_python)
+    fi
+
+    echo "Setting up $venv from $pins (about 10 minutes when new)"
     running=
     trap report_failure EXIT
-    if ! "$python" -m pip --version >/dev/null 2>&1; then
-        step "Virtual environment" "5 s" create_venv
+    if [[ -n $base ]]; then
+        step "Virtual environment" "5 s" "$base" -m venv --clear "$venv"
     fi
     rm -f "$stamp"
     fingerprint >"$stamp.new"
-    step "PyTorch, a download of some GB" "1-2 min" install_torch
-    step "mmcv, built from source" "6-8 min on 2 cores" install_mmcv
+    step "PyTorch, a download of some GB" "1-5 min" install_torch
+    step "mmcv, built from source" "5-8 min on 2 cores, instant if cached" install_mmcv
     step "OpenMMLab packages and tools" "30 s" install_rest
     step "This package, editable" "5 s" install_self
     step "Check of imports" "15 s" check_imports

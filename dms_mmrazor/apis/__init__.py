@@ -5,6 +5,7 @@ from dms_mmrazor.apis.export import (
     export_subnet,
     fit_choices,
     save_subnet,
+    uniform_structure,
 )
 from dms_mmrazor.apis.plain import plain_copy
 
@@ -14,4 +15,5 @@ __all__ = [
     'fit_choices',
     'plain_copy',
     'save_subnet',
+    'uniform_structure',
 ]

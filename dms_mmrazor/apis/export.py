@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from copy import deepcopy
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 import torch
@@ -58,8 +59,10 @@ def fit_choices(
         DMSError: If a target cannot be reached.
     """
     if not targets:
-        targets = {'macs': mutator.supernet_resource('macs')}
-    models = {kind: mutator.resources[kind].cpu() for kind in targets}
+        targets = {'macs': mutator.table.full['macs']}
+    models = {
+        kind: deepcopy(mutator.table.model(kind)).cpu() for kind in targets
+    }
     wish = mutator.masks.kept().detach().cpu().tolist()
     depths = [stage.current_choice for stage in mutator.depth_units]
     while True:
@@ -79,6 +82,33 @@ def fit_choices(
                 raise DMSError(str(error)) from None
     names = [unit.name for unit in [*mutator.units, *mutator.depth_units]]
     return dict(zip(names, [*fit.kept, *depths]))
+
+
+def uniform_structure(
+    mutator: DMSMutator, targets: Mapping[str, float], divisor: int = 8
+) -> Structure:
+    """The supernet narrowed by one ratio everywhere: a baseline.
+
+    All blocks stay, every unit keeps its first channels, in one proportion
+    as far as whole numbers (and the divisor) allow.
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet.
+        targets (Mapping[str, float]): Resource kind → absolute target.
+        divisor (int): See :func:`fit_choices`. Defaults to 8.
+
+    Raises:
+        DMSError: If a target cannot be reached by widths alone.
+    """
+    baseline = deepcopy(mutator)
+    baseline.topk.importance.zero_()  # ties keep the first channels
+    baseline.topk.pruning_ratio.data.zero_()
+    baseline.topk.release_()
+    baseline.set_choices(fit_choices(baseline, targets, divisor))
+    counted = {kind: baseline.resource(kind) for kind in baseline.table.full}
+    return baseline.structure(
+        resources=_resource_rows(baseline, counted, targets)
+    )
 
 
 def _remove_a_block(mutator: DMSMutator, depths: List[int]) -> bool:
@@ -161,9 +191,18 @@ def _resources(
         'macs': count_macs(model, size),
         'params': sum(p.numel() for p in model.parameters()),
     }
+    return _resource_rows(mutator, counted, targets)
+
+
+def _resource_rows(
+    mutator: DMSMutator,
+    counted: Mapping[str, float],
+    targets: Mapping[str, float],
+) -> Dict[str, Dict[str, float]]:
+    """Rows of the structure file: before, after, ratio and target."""
     table: Dict[str, Dict[str, float]] = {}
     for kind, value in counted.items():
-        supernet = round(mutator.supernet_resource(kind))
+        supernet = round(mutator.table.full[kind])
         table[kind] = {
             'supernet': supernet,
             'subnet': int(value),
@@ -171,7 +210,7 @@ def _resources(
         }
         if kind in targets:
             table[kind]['target'] = round(float(targets[kind]))
-    table['macs']['input_size'] = list(size[1:])
+    table['macs']['input_size'] = list(mutator.analyzer.input_size[1:])
     return table
 
 

@@ -7,11 +7,13 @@ any other part of this package imports mmrazor.
 
 from dms_mmrazor.compat.checkpoint_loading import allow_mmengine_checkpoints
 from dms_mmrazor.compat.mmrazor_import import import_mmrazor
+from dms_mmrazor.compat.safe_pickle import load_safely
 
 __all__ = [
     'allow_mmengine_checkpoints',
     'apply',
     'import_mmrazor',
+    'load_safely',
 ]
 
 

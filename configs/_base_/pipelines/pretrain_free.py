@@ -1,7 +1,7 @@
-# The default pipeline of the paper (Table 1, second row): search from random
+# Pretrain-free search, the paper's default (Table 1): start from random
 # weights, train all of them, retrain the subnet from scratch.
 #
-# A config combines it with any mmpretrain config like this:
+# The lines that turn any mmpretrain config into a search:
 #
 #   _base_ = ['mmpretrain::resnet/resnet50_8xb32_in1k.py',
 #             'dms_mmrazor::_base_/pipelines/pretrain_free.py']
@@ -16,7 +16,8 @@ algorithm = dict(
     type='mmrazor.DMSAlgorithm', mutator=dict(type='mmrazor.DMSMutator')
 )
 
-# Pruning ratios get a group of their own; Table 15 explains how to set it.
+# Pruning ratios have a parameter group of their own. Table 15: a small
+# `loss_weight`, then an `lr` that reaches the target early.
 search_optim_wrapper = dict(
     constructor='mmrazor.DMSOptimWrapperConstructor',
     paramwise_cfg=dict(structure=dict(lr=5e-3)),

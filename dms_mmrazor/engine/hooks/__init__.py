@@ -1,5 +1,8 @@
 """Hooks of a search."""
 
-from dms_mmrazor.engine.hooks.resource_hook import ResourceHook
+from dms_mmrazor.engine.hooks.resource_hook import (
+    ResourceHook,
+    find_resource_hook,
+)
 
-__all__ = ['ResourceHook']
+__all__ = ['ResourceHook', 'find_resource_hook']

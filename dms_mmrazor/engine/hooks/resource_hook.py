@@ -5,6 +5,7 @@ from typing import Any, Dict, Mapping, Optional, Union
 
 import torch
 from mmengine import dist
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
@@ -91,6 +92,7 @@ class ResourceHook(Hook):
         self.out_dir = out_dir
         self.targets: Dict[str, float] = {}
         self.current: Dict[str, float] = {}
+        self._depth_is_held = False
         self._grad_scale: Optional[Tensor] = None
         self._check_arguments()
 
@@ -115,11 +117,12 @@ class ResourceHook(Hook):
                     f' got {weight!r}.'
                 )
 
-    def before_run(self, runner: Runner) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Check the target before anything is trained."""
         algorithm = get_algorithm(runner)
         self.resolve(algorithm)
         algorithm.set_constraints(self.weights)
+        self._depth_is_held = bool(algorithm.mutator.topk.held.any())
         runner.logger.info(
             f'Search space:\n{algorithm.mutator.report()}\n'
             + '\n'.join(self._describe(algorithm))
@@ -133,22 +136,22 @@ class ResourceHook(Hook):
         """
         mutator = algorithm.mutator
         for kind, wanted in self.wanted.items():
-            if kind not in mutator.resources:
+            if kind not in mutator.table.full:
                 raise DMSError(
                     f'ResourceHook: unknown resource {kind!r}; known: '
-                    f'{list(mutator.resources)}.'
+                    f'{list(mutator.table.full)}.'
                 )
             key = f'ResourceHook.target ({kind})'
-            whole = mutator.full_resources[kind]
+            whole = mutator.table.full[kind]
             target = parse_target(wanted, whole, key)
-            smallest, _ = mutator.resource_range(kind, self.divisor)
+            smallest, _ = mutator.table.range(kind, self.divisor)
             check_reachable(kind, target, whole, smallest, key)
             self.targets[kind] = target
         return self.targets
 
     def _describe(self, algorithm: DMSAlgorithm) -> Any:
         for kind, target in self.targets.items():
-            whole = algorithm.mutator.full_resources[kind]
+            whole = algorithm.mutator.table.full[kind]
             yield (
                 f'Target: {format_resource(target)} {kind}, '
                 f"{target / whole:.3f} of the supernet's "
@@ -168,7 +171,7 @@ class ResourceHook(Hook):
         algorithm = get_algorithm(runner)
         phase = self.phase(runner)
         for kind, final in self.targets.items():
-            whole = algorithm.mutator.full_resources[kind]
+            whole = algorithm.mutator.table.full[kind]
             self.current[kind] = (
                 float('inf')
                 if phase.name == 'warmup'
@@ -177,12 +180,18 @@ class ResourceHook(Hook):
                 )
             )
         algorithm.set_targets(self.current)
-        if phase.name == 'refine' and self.hold_depth:
+        if self._must_hold(phase):
             algorithm.mutator.masks.hold_depth()
+            self._depth_is_held = True
         for group in runner.optim_wrapper.optimizer.param_groups:
             if 'structure_lr' in group:
                 group['lr'] = group['structure_lr']
         self._grad_scale = _grad_scale(runner, algorithm)
+
+    def _must_hold(self, phase: Phase) -> bool:
+        """Whether the refining phase begins with this iteration."""
+        begins = phase.name == 'refine' and not self._depth_is_held
+        return begins and self.hold_depth
 
     def after_train_iter(
         self,
@@ -203,7 +212,7 @@ class ResourceHook(Hook):
         phase = self.phase(runner)
         parts = [f'DMS {phase.name} {phase.progress:.0%}']
         for kind, target in self.current.items():
-            whole = algorithm.mutator.full_resources[kind]
+            whole = algorithm.mutator.table.full[kind]
             hard = algorithm.mutator.resource(kind)
             soft = algorithm.mutator.resource(kind, hard=False)
             shown = (
@@ -261,6 +270,24 @@ class ResourceHook(Hook):
             'iterations': int(runner.iter),
             'seed': _plain(runner.seed),
         }
+
+
+def find_resource_hook(cfg: Config) -> ResourceHook:
+    """The ResourceHook of a search's config.
+
+    Raises:
+        DMSError: If the config has none.
+    """
+    for hook in cfg.get('custom_hooks') or []:
+        hook = dict(hook)
+        if str(hook.pop('type', '')).rpartition('.')[2] == 'ResourceHook':
+            hook.pop('_scope_', None)
+            hook.pop('priority', None)
+            return ResourceHook(**hook)
+    raise DMSError(
+        f'{cfg.filename}: `custom_hooks` has no ResourceHook; this is not '
+        'the config of a search.'
+    )
 
 
 def _plain(value: Any) -> Any:

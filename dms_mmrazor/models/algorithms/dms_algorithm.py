@@ -120,11 +120,11 @@ class DMSAlgorithm(BaseAlgorithm):
         """
         losses = {}
         for index, kind in enumerate(self._kinds):
-            current = self.mutator.soft_resource(kind)
+            current = self.mutator.table.soft(kind)
             target = self.targets[index]
             loss = self._weights[index] * resource_loss(current, target)
             losses[f'loss_{kind}'] = loss.float()
-            whole = self.mutator.full_resources[kind]
+            whole = self.mutator.table.full[kind]
             losses[f'{kind}_ratio'] = (current.detach() / whole).float()
             losses[f'{kind}_target'] = (target / whole).clamp(max=1).float()
         return losses

@@ -67,7 +67,7 @@ def as_kept(choice: Union[int, float], total: int) -> int:
     """
     kept = choice
     if isinstance(choice, float):
-        kept = max(1, round(choice * total)) if 0 < choice <= 1 else 0
+        kept = max(1, round(choice * total)) if 0 < choice <= 1 else -1
     if not 0 <= kept <= total:
         raise DMSError(
             f'choice {choice} must be an int in 1 … {total} or a float in '

@@ -4,11 +4,10 @@ import math
 from copy import deepcopy
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-import torch
 from mmrazor.models.mutators import ChannelMutator
 from torch import Tensor, nn
 
-from dms_mmrazor.core import FlatTopk, ResourceModel
+from dms_mmrazor.core import FlatTopk
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.mask_state import MaskState
 from dms_mmrazor.models.mutators.report import (
@@ -16,6 +15,7 @@ from dms_mmrazor.models.mutators.report import (
     SearchSpaceReport,
     report_layers,
 )
+from dms_mmrazor.models.mutators.resource_table import ResourceTable
 from dms_mmrazor.models.mutators.resource_terms import (
     SearchedSides,
     build_resource_models,
@@ -28,7 +28,11 @@ from dms_mmrazor.models.mutators.search_space import (
     split_unit_cfg,
 )
 from dms_mmrazor.models.mutators.static_scores import static_scores
-from dms_mmrazor.models.mutators.structure_dump import dump_structure
+from dms_mmrazor.models.mutators.structure_dump import (
+    UnitSlices,
+    dump_masks,
+    unit_slices,
+)
 from dms_mmrazor.models.mutators.verify import randomize, verify_supernet
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.models.subnet.surgery import count_weighted_layers
@@ -42,6 +46,10 @@ from dms_mmrazor.models.units import DMSDepthUnit
 from dms_mmrazor.registry import MODELS
 
 Config = Dict[str, Any]
+
+_UNPREPARED = (
+    'the mutator knows no supernet yet: call `prepare_from_supernet` first.'
+)
 
 
 @MODELS.register_module()
@@ -97,14 +105,13 @@ class DMSMutator(ChannelMutator):
         self._exclude = tuple(exclude)
         self._importance = dict(importance or {})
         self._verify = verify
-        self._sides: Optional[SearchedSides] = None
         self._num_layers = 0
+        self._slices: List[UnitSlices] = []
         self._layer_reports: Tuple[LayerReport, ...] = ()
         self.stage_reasons: Dict[str, str] = {}
         self.depth_units = nn.ModuleList()
-        self.resources = nn.ModuleDict()
         self.masks: Optional[MaskState] = None
-        self.full_resources: Dict[str, float] = {}
+        self.resources: Optional[ResourceTable] = None
 
     @property
     def analyzer(self) -> DMSChannelAnalyzer:
@@ -117,12 +124,16 @@ class DMSMutator(ChannelMutator):
         return self._state.topk
 
     @property
+    def table(self) -> ResourceTable:
+        """Resources of the supernet and of what is kept."""
+        if self.resources is None:
+            raise DMSError(_UNPREPARED)
+        return self.resources
+
+    @property
     def _state(self) -> MaskState:
         if self.masks is None:
-            raise DMSError(
-                'the mutator knows no supernet yet: call '
-                '`prepare_from_supernet` first.'
-            )
+            raise DMSError(_UNPREPARED)
         return self.masks
 
     def prepare_from_supernet(self, supernet: nn.Module) -> None:
@@ -141,13 +152,11 @@ class DMSMutator(ChannelMutator):
         groups = self.analyzer.analyze_groups(supernet)
         stages = find_stages(supernet, size) if self._depth_cfg else []
         groups = self._select_units(supernet, groups, stages)
-        self._count_resources(supernet, groups)
         self.masks = MaskState(
             self.units, self.depth_units, **self._importance
-        ).to(next(supernet.parameters()).device)
-        self.full_resources = {
-            kind: self.supernet_resource(kind) for kind in self.resources
-        }
+        )
+        self._count_resources(supernet, groups)
+        self.to(next(supernet.parameters()).device)
         for unit in [*self.units, *self.depth_units]:
             unit.prepare_for_pruning(supernet)
         if plain is not None:
@@ -200,13 +209,18 @@ class DMSMutator(ChannelMutator):
     def _count_resources(
         self, supernet: nn.Module, groups: Sequence[ChannelGroup]
     ) -> None:
-        """Build the resource models and the report of the plain model."""
+        """Count the plain model and describe the search space."""
         sides = SearchedSides(supernet, self.units, self.depth_units)
         profiles = profile_layers(supernet, self.analyzer.input_size)
-        self.resources = nn.ModuleDict(build_resource_models(sides, profiles))
+        self.resources = ResourceTable(
+            build_resource_models(sides, profiles),
+            self._state,
+            self.units,
+            self.depth_units,
+        )
         self._layer_reports = report_layers(sides, self.units, groups)
         self._num_layers = count_weighted_layers(sides.modules)
-        self._sides = sides
+        self._slices = [unit_slices(u, sides.modules) for u in self.units]
 
     def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
         """Compare a random masked structure with its exported subnet.
@@ -278,62 +292,9 @@ class DMSMutator(ChannelMutator):
             hard (bool): Of what an export now would keep; otherwise of the
                 continuous widths and soft depths. Defaults to True.
         """
-        if not hard:
-            return float(self.soft_resource(kind).detach())
-        state = self._state
-        return self._evaluate(kind, state.hard_kept(), state.hard_blocks())
-
-    def soft_resource(self, kind: str) -> Tensor:
-        """Resource differentiable in all pruning ratios (0-dim float64)."""
-        model = self._resource_model(kind)
-        return model(self._state.kept(), self._state.soft_blocks())
-
-    def supernet_resource(self, kind: str) -> float:
-        """Resource of the supernet, everything kept."""
-        topk, masks = self.topk, self._state
-        full = torch.tensor(topk.sizes[: masks.num_units], dtype=torch.float64)
-        return self._evaluate(kind, full, torch.ones_like(masks.hard_blocks()))
-
-    def resource_range(
-        self, kind: str, divisor: int = 1
-    ) -> Tuple[float, float]:
-        """Smallest and largest resource within the limits of the units.
-
-        Args:
-            kind (str): 'macs' or 'params'.
-            divisor (int): Widths are multiples of it, or full. Defaults to
-                1.
-        """
-        divisors = self.divisors(divisor)
-        low = [
-            min(-(-unit.min_kept // step) * step, unit.num_channels)
-            for unit, step in zip(self.units, divisors)
-        ]
-        high = [unit.max_kept for unit in self.units]
-        fewest = [stage.min_blocks for stage in self.depth_units]
-        most = [stage.max_blocks for stage in self.depth_units]
-        return (
-            self._extreme(kind, low, fewest, cheapest=True),
-            self._extreme(kind, high, most, cheapest=False),
-        )
-
-    def _extreme(
-        self, kind: str, kept: List[int], depths: List[int], cheapest: bool
-    ) -> float:
-        """Resource with the cheapest (dearest) blocks of each stage."""
-        widths = torch.tensor(kept, dtype=torch.float64)
-        whole = torch.ones(len(self._sides.blocks))
-        costs = self._resource_model(kind).by_layer(widths, whole)
-        mask: List[float] = []
-        for stage, depth in zip(self.depth_units, depths):
-            cost = [
-                sum(v for k, v in costs.items() if k.startswith(f'{name}.'))
-                for name in stage.block_names
-            ]
-            order = sorted(range(len(cost)), key=lambda i: cost[i])
-            chosen = order[:depth] if cheapest else order[::-1][:depth]
-            mask += [float(i in chosen) for i in range(len(cost))]
-        return self._evaluate(kind, widths, torch.tensor(mask))
+        if hard:
+            return self.table.hard(kind)
+        return float(self.table.soft(kind).detach())
 
     def divisors(self, divisor: int) -> List[int]:
         """Step of each unit's width: a multiple of its own and of this."""
@@ -347,20 +308,6 @@ class DMSMutator(ChannelMutator):
         names = [stage.name for stage in self.depth_units]
         mask = self.topk_with(dict(zip(names, depths))).hard_mask()
         return mask[self._state.num_channels :].float().cpu()
-
-    def _resource_model(self, kind: str) -> ResourceModel:
-        if kind not in self.resources:
-            raise DMSError(
-                f'unknown resource {kind!r}; known: {list(self.resources)}.'
-            )
-        return self.resources[kind]
-
-    def _evaluate(self, kind: str, kept: Tensor, blocks: Tensor) -> float:
-        model = self._resource_model(kind)
-        device = self.topk.importance.device
-        with torch.no_grad():
-            value = model(kept.to(device), blocks.to(device))
-        return float(value)
 
     def structure(
         self,
@@ -378,14 +325,14 @@ class DMSMutator(ChannelMutator):
             search (dict, optional): For the file. Defaults to None.
         """
         topk = self.topk_with(choices or {})
-        return dump_structure(
-            self._sides.modules,
-            self._num_layers,
+        units, stages = dump_masks(
             self.units,
+            self._slices,
             self.depth_units,
             topk.split(topk.hard_mask().cpu()),
-            resources,
-            search,
+        )
+        return Structure(
+            units, stages, self._num_layers, resources or {}, search or {}
         )
 
     def topk_with(self, choices: Dict[str, int]) -> FlatTopk:
@@ -408,7 +355,7 @@ class DMSMutator(ChannelMutator):
             tuple((u.name, u.num_channels) for u in self.units),
             tuple((s.name, s.num_blocks) for s in self.depth_units),
             dict(self.stage_reasons),
-            {kind: self.resource_range(kind) for kind in self.resources},
+            {kind: self.table.range(kind) for kind in self.table.models},
         )
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.core import Dim, ResourceModel, Term
-from dms_mmrazor.models.subnet.surgery import channels_of
+from dms_mmrazor.models.ops import channels_of
 from dms_mmrazor.models.tracing import LayerProfile
 from dms_mmrazor.models.tracing.layer_profile import kernel_macs
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit

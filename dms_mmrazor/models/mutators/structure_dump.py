@@ -1,6 +1,6 @@
 """Write the choices of a supernet down as a structure."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
 from torch import Tensor, nn
@@ -9,45 +9,54 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dms_mmrazor.models.subnet import (
     LayerSlice,
     StageStructure,
-    Structure,
     UnitStructure,
 )
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
+UnitSlices = Tuple[Tuple[LayerSlice, ...], Tuple[LayerSlice, ...]]
+
 _NARROWED = (nn.Conv2d, nn.Linear, _BatchNorm)
 
 
-def dump_structure(
-    modules: Dict[str, nn.Module],
-    num_layers: int,
-    units: Sequence[DMSChannelUnit],
-    stages: Sequence[DMSDepthUnit],
-    masks: Tuple[Tensor, ...],
-    resources: Optional[Dict[str, Dict[str, float]]] = None,
-    search: Optional[Dict[str, Any]] = None,
-) -> Structure:
-    """The structure that hard masks describe.
+def unit_slices(
+    unit: DMSChannelUnit, modules: Dict[str, nn.Module]
+) -> UnitSlices:
+    """Layers that get narrower with a unit: producers and readers.
 
     Args:
-        modules (dict[str, nn.Module]): Layers of the supernet by name.
-        num_layers (int): Layers with weights in the plain supernet.
+        unit (DMSChannelUnit): A width unit.
+        modules (dict[str, nn.Module]): Layers of the plain supernet.
+    """
+    return (
+        tuple(_slices(unit.output_related, modules)),
+        tuple(_slices(unit.input_related, modules)),
+    )
+
+
+def dump_masks(
+    units: Sequence[DMSChannelUnit],
+    slices: Sequence[UnitSlices],
+    stages: Sequence[DMSDepthUnit],
+    masks: Tuple[Tensor, ...],
+) -> Tuple[Tuple[UnitStructure, ...], Tuple[StageStructure, ...]]:
+    """Widths and depths that hard masks describe.
+
+    Args:
         units (Sequence[DMSChannelUnit]): Width units.
+        slices (Sequence[UnitSlices]): Their layers.
         stages (Sequence[DMSDepthUnit]): Depth units.
         masks (tuple[Tensor]): bool mask of each unit, then of each stage.
-        resources (dict, optional): For the file. Defaults to None.
-        search (dict, optional): For the file. Defaults to None.
     """
-    unit_structures = tuple(
+    widths = tuple(
         UnitStructure(
             unit.name,
             unit.num_channels,
             tuple(mask.nonzero().flatten().tolist()),
-            tuple(_slices(unit.output_related, modules)),
-            tuple(_slices(unit.input_related, modules)),
+            *unit_slices,
         )
-        for unit, mask in zip(units, masks)
+        for unit, unit_slices, mask in zip(units, slices, masks)
     )
-    stage_structures = tuple(
+    depths = tuple(
         StageStructure(
             stage.name,
             stage.block_names,
@@ -55,19 +64,13 @@ def dump_structure(
         )
         for stage, mask in zip(stages, masks[len(units) :])
     )
-    return Structure(
-        unit_structures,
-        stage_structures,
-        num_layers,
-        resources or {},
-        search or {},
-    )
+    return widths, depths
 
 
 def _slices(
     channels: Sequence[Channel], modules: Dict[str, nn.Module]
 ) -> List[LayerSlice]:
-    """Layers that get narrower; a norm is listed once, as a producer."""
+    """Channels of layers; a norm is listed once, as a producer."""
     return [
         LayerSlice(channel.name, channel.start, channel.end)
         for channel in channels

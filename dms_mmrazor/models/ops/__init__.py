@@ -5,6 +5,7 @@ from dms_mmrazor.models.ops.dms_conv import DMSConv2d
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.fold import fold_depth, fold_input_mask
+from dms_mmrazor.models.ops.narrow import channels_of, narrow_layer
 from dms_mmrazor.models.ops.replace import DYNAMIC_OPS, replace_with_dynamic
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     'DMSConv2d',
     'DMSLinear',
     'DMSOp',
+    'channels_of',
     'fold_depth',
     'fold_input_mask',
+    'narrow_layer',
     'replace_with_dynamic',
 ]

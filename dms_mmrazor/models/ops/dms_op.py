@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableDepth
 from dms_mmrazor.models.ops.fold import fold_depth, fold_input_mask
+from dms_mmrazor.models.ops.narrow import narrow_layer
 
 
 class DepthHandle:
@@ -106,8 +107,6 @@ class DMSOp(DynamicChannelMixin):
 
     def to_static_op(self) -> nn.Module:
         """A plain layer with the channels kept now (MMRazor's interface)."""
-        from dms_mmrazor.models.subnet.surgery import narrow_layer
-
         return narrow_layer(
             self.to_plain_op(),
             self._kept_indices('out_channels'),

@@ -9,7 +9,7 @@ from dms_mmrazor.models.subnet.structure import (
     save_structure,
 )
 from dms_mmrazor.models.subnet.sub_model import DMSSubModel
-from dms_mmrazor.models.subnet.surgery import narrow_layer, prune
+from dms_mmrazor.models.subnet.surgery import prune
 
 __all__ = [
     'DMSSubModel',
@@ -18,7 +18,6 @@ __all__ = [
     'Structure',
     'UnitStructure',
     'load_structure',
-    'narrow_layer',
     'prune',
     'save_structure',
 ]

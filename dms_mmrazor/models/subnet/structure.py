@@ -239,8 +239,8 @@ def save_structure(structure: Structure, path: str) -> None:
                 structure_to_dict(structure),
                 file,
                 sort_keys=False,
-                default_flow_style=None,
-                width=79,
+                default_flow_style=False,
+                width=1 << 16,
             )
         os.replace(temporary, path)
     except BaseException:

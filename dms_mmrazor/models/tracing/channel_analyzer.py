@@ -112,7 +112,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
                 ChannelGroup('', config, _reason(config, modules))
                 for config in configs
                 if _weighted_layers(config, modules)
-            ]
+            ],
+            modules,
         )
 
     def _channel_graph(self, model: nn.Module) -> ChannelGraph:
@@ -204,12 +205,14 @@ def _mixing(
     return names
 
 
-def _name_groups(groups: List[ChannelGroup]) -> List[ChannelGroup]:
+def _name_groups(
+    groups: List[ChannelGroup], modules: Dict[str, nn.Module]
+) -> List[ChannelGroup]:
     """Name each group after the first layer that produces its channels."""
     named: Dict[str, ChannelGroup] = {}
     for group in groups:
         first = next(
-            c for c in _channels(group.config) if '.' in str(c['name'])
+            c for c in _channels(group.config) if str(c['name']) in modules
         )
         name = first['name']
         if not first['is_output_channel']:

@@ -2,7 +2,7 @@
 
 import math
 import random
-from typing import Any, List, Tuple, Union
+from typing import Any, List, Union
 
 from mmrazor.models.mutables import MutableChannelUnit
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
@@ -26,7 +26,8 @@ class DMSChannelUnit(MutableChannelUnit):
     Args:
         num_channels (int): Number of channels N.
         step (int): Contiguous channels that share importance and mask
-            (coarse spaces, appendix A.1.1). Defaults to 1.
+            (coarse spaces, appendix A.1.1). Where it does not divide N, it
+            is the greatest common divisor of both. Defaults to 1.
         min_ratio (float): Smallest kept ratio; at least one channel is
             always kept. Defaults to 0.
         max_ratio (float): Largest kept ratio. Defaults to 1.
@@ -54,7 +55,7 @@ class DMSChannelUnit(MutableChannelUnit):
                 '`min_ratio` and `max_ratio` must satisfy 0 <= min <= max <= '
                 f'1, got {min_ratio} and {max_ratio}.'
             )
-        self.step = step
+        self.step = math.gcd(step, num_channels)
         self.min_ratio = min_ratio
         self.max_ratio = max_ratio
         self.mutable_channel = DMSMutableChannel(num_channels)
@@ -63,14 +64,13 @@ class DMSChannelUnit(MutableChannelUnit):
     def min_kept(self) -> int:
         """Smallest number of channels, a multiple of ``step``."""
         wanted = max(1, math.ceil(self.min_ratio * self.num_channels - 1e-9))
-        steps = math.ceil(wanted / self.step)
-        return min(steps * self.step, self.num_channels)
+        return math.ceil(wanted / self.step) * self.step
 
     @property
     def max_kept(self) -> int:
-        """Largest number of channels."""
-        wanted = int(self.max_ratio * self.num_channels + 1e-9)
-        return max(self.min_kept, wanted)
+        """Largest number of channels, a multiple of ``step``."""
+        steps = int(self.max_ratio * self.num_channels + 1e-9) // self.step
+        return max(self.min_kept, steps * self.step)
 
     @property
     def operator(self) -> TopkOperator:
@@ -134,9 +134,5 @@ class DMSChannelUnit(MutableChannelUnit):
 
     def sample_choice(self) -> int:
         """A random number of channels within the limits."""
-        low, high = self._step_range()
-        return min(random.randint(low, high) * self.step, self.num_channels)
-
-    def _step_range(self) -> Tuple[int, int]:
-        low = math.ceil(self.min_kept / self.step)
-        return low, max(low, math.ceil(self.max_kept / self.step))
+        low, high = self.min_kept // self.step, self.max_kept // self.step
+        return random.randint(low, high) * self.step

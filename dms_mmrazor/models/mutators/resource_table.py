@@ -1,0 +1,117 @@
+"""Resources of a supernet and of what is kept of it."""
+
+from typing import Dict, List, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from dms_mmrazor.core import ResourceModel
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.mask_state import MaskState
+from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
+
+
+class ResourceTable(nn.Module):
+    """The resource models, evaluated for the masks of a search.
+
+    Args:
+        models (dict[str, ResourceModel]): By kind: 'macs' (of one image),
+            'params'.
+        state (MaskState): Masks of the search.
+        units (Sequence[DMSChannelUnit]): Width units.
+        stages (Sequence[DMSDepthUnit]): Depth units.
+
+    Attributes:
+        full (dict[str, float]): Resources of the supernet, all kept.
+    """
+
+    def __init__(
+        self,
+        models: Dict[str, ResourceModel],
+        state: MaskState,
+        units: Sequence[DMSChannelUnit],
+        stages: Sequence[DMSDepthUnit],
+    ) -> None:
+        super().__init__()
+        self.models = nn.ModuleDict(models)
+        # In tuples: these modules are registered once, in the mutator.
+        self._state = (state,)
+        self._units = tuple(units)
+        self._stages = tuple(stages)
+        self.full = {kind: self._full(kind) for kind in models}
+
+    def model(self, kind: str) -> ResourceModel:
+        """Resource model of one kind.
+
+        Raises:
+            DMSError: If there is no such kind.
+        """
+        if kind not in self.models:
+            raise DMSError(
+                f'unknown resource {kind!r}; known: {list(self.models)}.'
+            )
+        return self.models[kind]
+
+    def soft(self, kind: str) -> Tensor:
+        """0-dim float64, differentiable in all pruning ratios (Eq. 8)."""
+        state = self._state[0]
+        return self.model(kind)(state.kept(), state.soft_blocks())
+
+    def hard(self, kind: str) -> float:
+        """Of what an export now would keep."""
+        state = self._state[0]
+        return self.evaluate(kind, state.hard_kept(), state.hard_blocks())
+
+    @torch.no_grad()
+    def evaluate(self, kind: str, kept: Tensor, blocks: Tensor) -> float:
+        """Resource of widths [U] and depth masks [B]."""
+        model = self.model(kind)
+        device = self._state[0].topk.importance.device
+        return float(model(kept.to(device), blocks.to(device)))
+
+    def range(self, kind: str, divisor: int = 1) -> Tuple[float, float]:
+        """Smallest and largest resource within the limits of the units.
+
+        Args:
+            kind (str): 'macs' or 'params'.
+            divisor (int): Widths are multiples of it, or full. Defaults to
+                1.
+        """
+        low = [
+            min(-(-unit.min_kept // divisor) * divisor, unit.num_channels)
+            for unit in self._units
+        ]
+        high = [unit.max_kept for unit in self._units]
+        fewest = [stage.min_blocks for stage in self._stages]
+        most = [stage.max_blocks for stage in self._stages]
+        return (
+            self._extreme(kind, low, fewest, cheapest=True),
+            self._extreme(kind, high, most, cheapest=False),
+        )
+
+    def _full(self, kind: str) -> float:
+        sizes = [float(unit.num_channels) for unit in self._units]
+        return self.evaluate(kind, torch.tensor(sizes), self._all_blocks())
+
+    def _all_blocks(self) -> Tensor:
+        return torch.ones(sum(stage.num_blocks for stage in self._stages))
+
+    def _extreme(
+        self, kind: str, kept: List[int], depths: List[int], cheapest: bool
+    ) -> float:
+        """Resource with the cheapest (dearest) blocks of each stage."""
+        widths = torch.tensor(kept, dtype=torch.float64)
+        device = self._state[0].topk.importance.device
+        costs = self.model(kind).by_layer(
+            widths.to(device), self._all_blocks().to(device)
+        )
+        mask: List[float] = []
+        for stage, depth in zip(self._stages, depths):
+            cost = [
+                sum(v for k, v in costs.items() if k.startswith(f'{name}.'))
+                for name in stage.block_names
+            ]
+            order = sorted(range(len(cost)), key=lambda i: cost[i])
+            chosen = order[:depth] if cheapest else order[::-1][:depth]
+            mask += [float(i in chosen) for i in range(len(cost))]
+        return self.evaluate(kind, widths, torch.tensor(mask))

@@ -1,0 +1,128 @@
+"""Keep some channels of a plain layer."""
+
+from typing import List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dms_mmrazor.errors import DMSError
+
+Indices = Optional[Tensor]
+
+
+def channels_of(module: nn.Module, is_input: bool) -> int:
+    """Number of channels on one side of a layer."""
+    if isinstance(module, _BatchNorm):
+        return module.num_features
+    if isinstance(module, nn.Linear):
+        return module.in_features if is_input else module.out_features
+    return module.in_channels if is_input else module.out_channels
+
+
+def narrow_layer(
+    layer: nn.Module, out_kept: Indices, in_kept: Indices
+) -> nn.Module:
+    """Keep some channels of a conv, linear or batch norm layer, in place.
+
+    Args:
+        layer (nn.Module): A plain layer.
+        out_kept (Tensor, optional): Output channels to keep. Defaults to
+            all.
+        in_kept (Tensor, optional): Input channels to keep. Defaults to all.
+
+    Raises:
+        DMSError: If the type is not supported, or the groups of a
+            convolution would become unequal.
+    """
+    if isinstance(layer, _BatchNorm):
+        _narrow_batch_norm(layer, out_kept if in_kept is None else in_kept)
+    elif isinstance(layer, nn.Linear):
+        _narrow_linear(layer, out_kept, in_kept)
+    elif isinstance(layer, nn.Conv2d):
+        _narrow_conv(layer, out_kept, in_kept)
+    else:
+        raise DMSError(f'cannot narrow a {type(layer).__name__}.')
+    return layer
+
+
+def _select(
+    tensor: Optional[Tensor], dim: int, kept: Indices
+) -> Optional[Tensor]:
+    """Some slices of a tensor; a parameter stays a parameter."""
+    if tensor is None or kept is None:
+        return tensor
+    data = tensor.detach().index_select(dim, kept.to(tensor.device))
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(data, requires_grad=tensor.requires_grad)
+    return data
+
+
+def _narrow_batch_norm(layer: _BatchNorm, kept: Indices) -> None:
+    if kept is None:
+        return
+    layer.num_features = len(kept)
+    layer.weight = _select(layer.weight, 0, kept)
+    layer.bias = _select(layer.bias, 0, kept)
+    layer.running_mean = _select(layer.running_mean, 0, kept)
+    layer.running_var = _select(layer.running_var, 0, kept)
+
+
+def _narrow_linear(
+    layer: nn.Linear, out_kept: Indices, in_kept: Indices
+) -> None:
+    layer.weight = _select(_select(layer.weight, 0, out_kept), 1, in_kept)
+    layer.bias = _select(layer.bias, 0, out_kept)
+    layer.out_features, layer.in_features = layer.weight.shape
+
+
+def _narrow_conv(
+    layer: nn.Conv2d, out_kept: Indices, in_kept: Indices
+) -> None:
+    if layer.groups == 1:
+        weight = _select(_select(layer.weight, 0, out_kept), 1, in_kept)
+        layer.in_channels = weight.shape[1]
+    else:
+        weight, groups = _grouped_weight(layer, out_kept, in_kept)
+        layer.groups = groups
+        layer.in_channels = weight.shape[1] * groups
+    layer.weight = weight
+    layer.bias = _select(layer.bias, 0, out_kept)
+    layer.out_channels = weight.shape[0]
+
+
+def _grouped_weight(
+    layer: nn.Conv2d, out_kept: Indices, in_kept: Indices
+) -> Tuple[Tensor, int]:
+    """Kept weight of a grouped convolution, and its number of groups."""
+    outs = _by_group(layer.out_channels, layer.groups, out_kept)
+    ins = _by_group(layer.in_channels, layer.groups, in_kept)
+    per_out = layer.out_channels // layer.groups
+    rows, sizes = [], set()
+    for group, (out, inner) in enumerate(zip(outs, ins)):
+        if len(out) == 0 or len(inner) == 0:
+            if len(out) != len(inner) and in_kept is not None:
+                raise DMSError(
+                    f'a grouped convolution would keep {len(out)} outputs '
+                    f'and {len(inner)} inputs of group {group}.'
+                )
+            continue
+        sizes.add((len(out), len(inner)))
+        rows.append(layer.weight[out + group * per_out][:, inner])
+    if len(sizes) != 1:
+        raise DMSError(
+            'the groups of a convolution would become unequal (outputs, '
+            f'inputs): {sorted(sizes)}.'
+        )
+    weight = torch.cat([row.detach() for row in rows])
+    trains = layer.weight.requires_grad
+    return nn.Parameter(weight, requires_grad=trains), len(rows)
+
+
+def _by_group(channels: int, groups: int, kept: Indices) -> List[Tensor]:
+    """Kept channels of each group, counted from the group's first."""
+    mask = torch.ones(channels, dtype=torch.bool)
+    if kept is not None:
+        mask.zero_()
+        mask[kept] = True
+    return [part.nonzero().flatten() for part in mask.view(groups, -1)]

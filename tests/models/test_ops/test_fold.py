@@ -1,0 +1,102 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dms_mmrazor.models.ops import fold_depth, fold_input_mask
+
+CLOSE = dict(rtol=1e-9, atol=1e-9)
+
+
+def double(*shape, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def assert_same(forward, folded, tensors):
+    """Outputs and the gradients of all tensors are equal."""
+    results = []
+    for function in (forward, folded):
+        leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+        output = function(*leaves)
+        weights = double(*output.shape, seed=9)
+        grads = torch.autograd.grad((output * weights).sum(), leaves)
+        results.append((output, *grads))
+    for expected, actual in zip(*results):
+        torch.testing.assert_close(actual, expected, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    'channels, outputs, groups, options',
+    [
+        (6, 8, 1, dict(padding=1)),
+        (6, 8, 1, dict(stride=2, dilation=2)),
+        (6, 8, 2, dict(padding=1)),
+        (12, 12, 4, dict(stride=2)),
+        (6, 6, 6, dict(padding=1)),
+        (6, 12, 6, dict()),
+    ],
+)
+def test_conv_masks_equal_masked_activations(
+    channels, outputs, groups, options
+):
+    def masked(image, weight, bias, mask):
+        image = image * mask.view(1, -1, 1, 1)
+        return F.conv2d(image, weight, bias, groups=groups, **options)
+
+    def folded(image, weight, bias, mask):
+        weight = fold_input_mask(weight, mask, groups)
+        return F.conv2d(image, weight, bias, groups=groups, **options)
+
+    tensors = [
+        double(2, channels, 9, 9),
+        double(outputs, channels // groups, 3, 3, seed=1),
+        double(outputs, seed=2),
+        double(channels, seed=3).sigmoid(),
+    ]
+    assert_same(masked, folded, tensors)
+
+
+@pytest.mark.parametrize('leading', [(5,), (2, 3)])
+def test_linear_masks_equal_masked_activations(leading):
+    tensors = [
+        double(*leading, 7),
+        double(4, 7, seed=1),
+        double(4, seed=2),
+        double(7, seed=3).sigmoid(),
+    ]
+    assert_same(
+        lambda x, weight, bias, mask: F.linear(x * mask, weight, bias),
+        lambda x, weight, bias, mask: F.linear(
+            x, fold_input_mask(weight, mask), bias
+        ),
+        tensors,
+    )
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_depth_of_a_norm_equals_a_scaled_branch(training):
+    image, weight, bias = double(4, 3, 5, 5), double(3), double(3, seed=1)
+    mask = torch.tensor(0.3, dtype=torch.float64)
+
+    def norm(image, weight, bias):
+        mean, var = double(3, seed=4), double(3, seed=5).exp()
+        return F.batch_norm(image, mean, var, weight, bias, training)
+
+    assert_same(
+        lambda x, weight, bias, mask: x + mask * norm(x, weight, bias),
+        lambda x, weight, bias, mask: (
+            x + norm(x, *fold_depth(weight, bias, mask))
+        ),
+        [image, weight, bias, mask],
+    )
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_depth_of_a_conv_equals_a_scaled_branch(bias):
+    conv = nn.Conv2d(3, 3, 3, padding=1, bias=bias).double()
+    image, mask = double(2, 3, 5, 5), torch.tensor(0.7, dtype=torch.float64)
+    weight, shift = fold_depth(conv.weight, conv.bias, mask)
+    torch.testing.assert_close(
+        F.conv2d(image, weight, shift, padding=1), mask * conv(image), **CLOSE
+    )

@@ -1,0 +1,126 @@
+import pytest
+import torch
+from torch import nn
+
+from dms_mmrazor.models.tracing import find_stages
+
+SHAPE = (1, 4, 8, 8)
+
+
+class Residual(nn.Module):
+    """relu(x + f(x)); f ends in a norm or in what is given."""
+
+    def __init__(self, end=None, stride=1, outputs=4, inplace=True):
+        super().__init__()
+        self.conv = nn.Conv2d(4, outputs, 3, stride, padding=1)
+        self.end = nn.BatchNorm2d(outputs) if end is None else end
+        self.relu = nn.ReLU(inplace=inplace)
+        self.down = None
+        if stride > 1 or outputs != 4:
+            self.down = nn.Conv2d(4, outputs, 1, stride)
+
+    def forward(self, x):
+        identity = x if self.down is None else self.down(x)
+        return self.relu(identity + self.end(self.conv(x)))
+
+
+class Sequence(nn.Module):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.relu = nn.ReLU()
+        self.stage = nn.Sequential(*blocks)
+
+    def forward(self, x):
+        return self.stage(self.relu(x))
+
+
+def found(*blocks):
+    return find_stages(Sequence(*blocks), SHAPE)
+
+
+def test_resnets(zoo):
+    stages = find_stages(zoo.plain(zoo.resnet(50)), (1, 3, 64, 64))
+    assert [(s.name, len(s.blocks), s.fixed) for s in stages] == [
+        ('backbone.layer1', 2, 1),
+        ('backbone.layer2', 3, 1),
+        ('backbone.layer3', 5, 1),
+        ('backbone.layer4', 2, 1),
+    ]
+    for block in (block for stage in stages for block in stage.blocks):
+        assert block.carrier == f'{block.name}.bn3' and block.folds
+
+
+def test_a_first_block_that_keeps_the_shape_is_removable(zoo):
+    stages = find_stages(zoo.plain(zoo.cifar_resnet()), (1, 3, 32, 32))
+    assert [(len(s.blocks), s.fixed) for s in stages] == [
+        (3, 0),
+        (3, 1),
+        (5, 1),
+    ]
+
+
+def test_the_model_is_not_changed(zoo):
+    model = zoo.plain(zoo.cifar_resnet()).train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    find_stages(model, (1, 3, 32, 32))
+    assert model.training
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    assert not any(m._forward_hooks for m in model.modules())
+    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    assert relus and all(relu.inplace for relu in relus)
+
+
+def test_zero_initialized_norms_and_small_scales_hide_nothing():
+    block = Residual()
+    nn.init.zeros_(block.end.weight)
+    (stage,) = found(block, Residual())
+    assert len(stage.blocks) == 2
+
+
+def test_a_running_mean_does_not_hide_a_branch():
+    block = Residual()
+    nn.init.normal_(block.end.running_mean)
+    (stage,) = found(block, Residual())
+    assert stage.blocks[0].carrier == 'stage.0.end'
+
+
+@pytest.mark.parametrize(
+    'end, carrier, folds',
+    [
+        # A norm after a conv has a bias: only the norm itself folds.
+        (nn.BatchNorm2d(4), 'end', True),
+        (nn.Identity(), 'conv', True),
+        (nn.Dropout(0.5), 'conv', True),
+        (nn.Hardtanh(), 'end', False),
+        (nn.InstanceNorm2d(4), 'end', False),
+    ],
+)
+def test_the_carrier_ends_the_branch(end, carrier, folds):
+    (stage,) = found(Residual(end), Residual())
+    block = stage.blocks[0]
+    assert block.carrier == f'stage.0.{carrier}'
+    assert block.folds is folds
+
+
+def test_only_what_is_an_identity_without_f_can_go():
+    assert found(nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())) == []
+    assert found(Residual(stride=2)) == []
+    assert found(Residual(outputs=8)) == []
+    assert found(nn.Sequential(nn.Identity())) == []
+
+
+def test_runs_of_one_container_are_stages_of_their_own():
+    plain = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
+    stages = found(Residual(), Residual(), plain, Residual(), Residual())
+    assert [stage.name for stage in stages] == ['stage.0', 'stage.3']
+    assert [len(stage.blocks) for stage in stages] == [2, 2]
+
+
+def test_a_shared_block_is_not_removable():
+    block = Residual()
+    assert found(block, block) == []
+
+
+def test_a_model_without_blocks():
+    assert find_stages(nn.Sequential(nn.Conv2d(4, 4, 1)), SHAPE) == []

@@ -1,0 +1,86 @@
+"""Train a model: a search, a retraining or anything else of OpenMMLab."""
+
+import argparse
+
+from mmengine.config import Config
+
+import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
+from dms_mmrazor.apis import checkpoint_files, command_line
+from dms_mmrazor.errors import DMSError
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    command_line.add_config_arguments(parser)
+    command_line.add_launch_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='resume from this checkpoint or, without a path, from the '
+        'latest one in the work dir',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='train with mixed precision'
+    )
+    parser.add_argument(
+        '--no-validate',
+        action='store_true',
+        help='do not evaluate during the training',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the actual batch size',
+    )
+    return parser.parse_args()
+
+
+def use_amp(cfg: Config) -> None:
+    """Switch to mixed precision; the constructor stays what it is."""
+    wrapper = cfg.optim_wrapper
+    kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[2]
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise DMSError(
+            f'--amp needs `optim_wrapper.type` OptimWrapper, got {kind}.'
+        )
+    wrapper.type = 'AmpOptimWrapper'
+    wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def apply_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Bring the command line's options into a config."""
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        use_amp(cfg)
+    if args.auto_scale_lr:
+        if not cfg.get('auto_scale_lr'):
+            raise DMSError(
+                '--auto-scale-lr needs `auto_scale_lr.base_batch_size` in '
+                'the config.'
+            )
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+
+
+@command_line.one_line_errors
+def main() -> None:
+    """Build the runner and train."""
+    args = parse_args()
+    cfg = command_line.read_config(args.config, args.cfg_options)
+    command_line.prepare_launch(cfg, args)
+    apply_options(cfg, args)
+    resumed = checkpoint_files.check_config_checkpoints(cfg)
+    runner = command_line.build_runner(cfg)
+    if resumed is not None:
+        model = command_line.plain_model(runner)
+        checkpoint_files.check_fits(model, *resumed)
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
