@@ -178,3 +178,24 @@ def batch() -> Callable[..., Config]:
         return dict(inputs=images, data_samples=samples)
 
     return make
+
+
+@pytest.fixture(scope='session')
+def complexity() -> Callable[[Any, int], Dict[str, int]]:
+    """Count a plain model with mmengine: MACs of conv and linear layers."""
+
+    def count(model: Any, size: int) -> Dict[str, int]:
+        import torch
+        from mmengine.analysis import FlopAnalyzer, parameter_count
+
+        training = model.training
+        analyzer = FlopAnalyzer(model.eval(), torch.zeros(1, 3, size, size))
+        analyzer.unsupported_ops_warnings(False)
+        operators = analyzer.by_operator()
+        model.train(training)
+        return dict(
+            macs=operators['conv'] + operators['linear'],
+            params=parameter_count(model)[''],
+        )
+
+    return count

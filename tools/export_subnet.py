@@ -6,6 +6,7 @@ import os.path as osp
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor import apis
 from dms_mmrazor.apis import command_line
+from dms_mmrazor.engine.hooks import find_resource_hook
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,14 +38,16 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Export and say what was written."""
     args = parse_args()
-    folder = osp.join(osp.dirname(osp.abspath(args.checkpoint)), 'subnet')
+    cfg = command_line.read_config(args.config, args.cfg_options)
+    apis.override_target(cfg, args.target, args.divisor)
+    beside = osp.join(osp.dirname(osp.abspath(args.checkpoint)), 'subnet')
     lines = apis.export_checkpoint(
-        command_line.read_config(args.config, args.cfg_options),
+        cfg,
+        find_resource_hook(cfg),
         args.checkpoint,
-        args.out_dir or folder,
-        args.target,
-        args.divisor,
-        args.onnx,
+        args.out_dir or beside,
+        scheduled=args.target is None,
+        onnx=args.onnx,
     )
     print('\n'.join(lines))
 

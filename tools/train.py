@@ -3,6 +3,7 @@
 import argparse
 
 from mmengine.config import Config
+from mmengine.device import get_device
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis import checkpoint_files, command_line
@@ -39,6 +40,8 @@ def parse_args() -> argparse.Namespace:
 
 def use_amp(cfg: Config) -> None:
     """Switch to mixed precision; the constructor stays what it is."""
+    if get_device() in ('cpu', 'mps'):
+        raise DMSError('--amp needs a GPU; none is available.')
     wrapper = cfg.optim_wrapper
     kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[2]
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):

@@ -1,5 +1,6 @@
 """What tools and hooks call."""
 
+from dms_mmrazor.apis.checkpoint_export import export_checkpoint
 from dms_mmrazor.apis.export import (
     ExportedSubnet,
     export_subnet,
@@ -7,12 +8,18 @@ from dms_mmrazor.apis.export import (
     save_subnet,
     uniform_structure,
 )
+from dms_mmrazor.apis.onnx_export import export_onnx
 from dms_mmrazor.apis.plain import plain_copy
+from dms_mmrazor.apis.search_config import build_algorithm, override_target
 
 __all__ = [
     'ExportedSubnet',
+    'build_algorithm',
+    'export_checkpoint',
+    'export_onnx',
     'export_subnet',
     'fit_choices',
+    'override_target',
     'plain_copy',
     'save_subnet',
     'uniform_structure',

@@ -1,7 +1,9 @@
 """From a checkpoint of a search to a subnet."""
 
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+import os.path as osp
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
+import torch
 from mmengine.config import Config
 
 from dms_mmrazor.apis.checkpoint_files import (
@@ -9,9 +11,19 @@ from dms_mmrazor.apis.checkpoint_files import (
     read_checkpoint,
     state_dict_of,
 )
+from dms_mmrazor.apis.export import (
+    ExportedSubnet,
+    export_subnet,
+    save_subnet,
+)
+from dms_mmrazor.apis.onnx_export import export_onnx
+from dms_mmrazor.apis.search_config import build_algorithm
 from dms_mmrazor.core import phase_at, scheduled_target
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.version import __version__
+
+ONNX_FILE = 'subnet.onnx'
 
 
 class SearchProgress(NamedTuple):
@@ -37,6 +49,87 @@ class SearchProgress(NamedTuple):
 
     def __str__(self) -> str:
         return f'iteration {self.iteration} of {self.total or "unknown"}'
+
+
+def export_checkpoint(
+    cfg: Config,
+    hook: Any,
+    checkpoint: str,
+    folder: str,
+    scheduled: bool = True,
+    onnx: bool = False,
+) -> List[str]:
+    """Make ``subnet.yaml`` and ``subnet.pth`` from a search's checkpoint.
+
+    Args:
+        cfg (Config): Config of the search.
+        hook (ResourceHook): Its targets, divisor and schedule.
+        checkpoint (str): Checkpoint of any iteration.
+        folder (str): Where to write.
+        scheduled (bool): From the middle of a search, export for the target
+            of that moment, not for the final one. Defaults to True.
+        onnx (bool): Write ``subnet.onnx`` too. Defaults to False.
+
+    Returns:
+        list[str]: What was done, for the user.
+
+    Raises:
+        DMSError: If the checkpoint does not fit, or a target cannot be
+            reached.
+    """
+    algorithm = build_algorithm(cfg)
+    targets = dict(hook.resolve(algorithm))
+    progress = load_search(algorithm, checkpoint, cfg)
+    lines = [f'{checkpoint}: {progress}']
+    if scheduled and not progress.finished:
+        targets = targets_at(
+            algorithm,
+            targets,
+            progress.fraction,
+            hook.warmup,
+            hook.decay,
+            hook.schedule,
+        )
+        lines.append(
+            'The search was not at its end: exported for the target that was '
+            'scheduled at that iteration; --target sets another one.'
+        )
+    search = {
+        'dms_mmrazor': __version__,
+        'torch': str(torch.__version__),
+        'config': osp.basename(cfg.filename or ''),
+        'checkpoint': osp.basename(checkpoint),
+        'iterations': progress.iteration,
+    }
+    subnet = export_subnet(algorithm, targets, hook.divisor, search)
+    paths = list(save_subnet(subnet, folder).values())
+    if onnx:
+        size = algorithm.mutator.analyzer.input_size
+        paths.append(osp.join(folder, ONNX_FILE))
+        difference = export_onnx(subnet.model, size, paths[-1])
+        lines.append(_onnx_line(difference))
+    return [*lines, *_summary(subnet), f'Wrote {", ".join(paths)}.']
+
+
+def _onnx_line(difference: Optional[float]) -> str:
+    if difference is None:
+        return 'onnxruntime is not installed: the ONNX file is not checked.'
+    return f"ONNX Runtime's outputs equal the model's to {difference:.1e}."
+
+
+def _summary(subnet: ExportedSubnet) -> List[str]:
+    """Resources of an exported subnet, and how exact it is."""
+    lines = []
+    for kind, row in subnet.structure.resources.items():
+        target = f', target {row["target"]:,}' if 'target' in row else ''
+        lines.append(
+            f'{kind}: {row["subnet"]:,} of {row["supernet"]:,} '
+            f'({row["ratio"]:.4f}{target})'
+        )
+    return [
+        *lines,
+        f"Outputs equal the masked supernet's to {subnet.difference:.1e}.",
+    ]
 
 
 def load_search(

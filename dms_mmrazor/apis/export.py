@@ -1,7 +1,6 @@
 """From a searched supernet to a plain subnet and its two files."""
 
 import os
-import tempfile
 from copy import deepcopy
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
@@ -12,6 +11,7 @@ from torch import nn
 from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.core import fit_to_targets
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.verify import TOLERANCE, max_difference
@@ -224,19 +224,12 @@ def save_subnet(subnet: ExportedSubnet, folder: str) -> Dict[str, str]:
     Returns:
         dict[str, str]: 'structure' and 'weights' → path.
     """
-    os.makedirs(folder, exist_ok=True)
     paths = {
         'weights': os.path.join(folder, WEIGHTS_FILE),
         'structure': os.path.join(folder, STRUCTURE_FILE),
     }
     checkpoint = {'state_dict': subnet.model.state_dict(), 'meta': {}}
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix='.pth.tmp')
-    os.close(handle)
-    try:
+    with written_at_once(paths['weights']) as temporary:
         torch.save(checkpoint, temporary)
-        os.replace(temporary, paths['weights'])
-    except BaseException:
-        os.unlink(temporary)
-        raise
     save_structure(subnet.structure, paths['structure'])
     return paths

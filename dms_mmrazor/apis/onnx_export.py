@@ -3,8 +3,6 @@
 import importlib.util
 import inspect
 import logging
-import os
-import tempfile
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
@@ -12,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.mutators.verify import flatten_tensors
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
@@ -69,19 +68,11 @@ def export_onnx(
         )
     network = _Network(model, forward or forward_tensors)
     image = demo_tensor(model, input_size)
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix='.onnx.tmp')
-    os.close(handle)
-    try:
+    with written_at_once(path) as temporary:
         with evaluating(network):
             outputs = network(image)
             _write(network, image, len(outputs), temporary, opset)
         difference = compare_onnx(network, temporary, image)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
     if difference is not None and not difference <= TOLERANCE:
         print_log(
             f'{path} differs from the PyTorch model by {difference:.1e} '

@@ -7,7 +7,6 @@ from mmengine.registry import MODELS, init_default_scope
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.registry import HOOKS
 
 
 def build_algorithm(cfg: Config) -> DMSAlgorithm:
@@ -42,39 +41,31 @@ def parse_target_text(text: str) -> Union[str, Dict[str, str]]:
     return {kind.strip(): value.strip() for kind, _, value in pairs}
 
 
-def build_resource_hook(
+def override_target(
     cfg: Config, target: Optional[str] = None, divisor: Optional[int] = None
-) -> Any:
-    """Build the ``ResourceHook`` of a search config.
+) -> None:
+    """Set another target or divisor in the ``ResourceHook`` of a config.
 
     Args:
-        cfg (Config): Config of a search.
-        target (str, optional): Another target, see
-            :func:`parse_target_text`. Defaults to None.
-        divisor (int, optional): Another divisor. Defaults to None.
-
-    Returns:
-        ResourceHook | None: None if the config has none and no target is
-        given either.
+        cfg (Config): Config of a search; it is changed in place. Without
+            a ResourceHook it gets one, if there is a target.
+        target (str, optional): See :func:`parse_target_text`. Defaults to
+            None, the config's.
+        divisor (int, optional): Defaults to None, the config's.
     """
-    hook_cfg = _find_hook(cfg)
-    if hook_cfg is None and target is None:
-        return None
-    hook_cfg = dict(hook_cfg or {'type': 'mmrazor.ResourceHook'})
-    if target is not None:
-        hook_cfg['target'] = parse_target_text(target)
-        # A weight of each kind of the config's targets may not fit these.
-        hook_cfg.pop('loss_weight', None)
-    if divisor is not None:
-        hook_cfg['divisor'] = divisor
-    return HOOKS.build(hook_cfg)
+    hooks = list(cfg.get('custom_hooks') or [])
+    found = [hook for hook in hooks if _is_resource_hook(hook)]
+    if not found and target is not None:
+        found = [{'type': 'mmrazor.ResourceHook'}]
+        hooks += found
+    for hook in found:
+        if target is not None:
+            hook['target'] = parse_target_text(target)
+        if divisor is not None:
+            hook['divisor'] = divisor
+    cfg.custom_hooks = hooks
 
 
-def _find_hook(cfg: Config) -> Optional[Dict[str, Any]]:
-    """The entry of ``custom_hooks`` that sets the target."""
-    for hook_cfg in cfg.get('custom_hooks') or []:
-        if isinstance(hook_cfg, dict):
-            name = str(hook_cfg.get('type')).rpartition('.')[2]
-            if name == 'ResourceHook':
-                return hook_cfg
-    return None
+def _is_resource_hook(hook: Any) -> bool:
+    name = hook.get('type') if isinstance(hook, dict) else ''
+    return str(name).rpartition('.')[2] == 'ResourceHook'

@@ -6,6 +6,7 @@ any other part of this package imports mmrazor.
 """
 
 from dms_mmrazor.compat.checkpoint_loading import allow_mmengine_checkpoints
+from dms_mmrazor.compat.config_packages import register_config_package
 from dms_mmrazor.compat.mmrazor_import import import_mmrazor
 from dms_mmrazor.compat.safe_pickle import load_safely
 
@@ -14,10 +15,12 @@ __all__ = [
     'apply',
     'import_mmrazor',
     'load_safely',
+    'register_config_package',
 ]
 
 
 def apply() -> None:
     """Apply every workaround that the installed versions need."""
     allow_mmengine_checkpoints()
+    register_config_package()
     import_mmrazor()

@@ -18,15 +18,18 @@ from dms_mmrazor.engine.resource_target import (
     Target,
     as_targets,
     check_reachable,
-    format_resource,
     parse_target,
+)
+from dms_mmrazor.engine.search_log import (
+    describe_progress,
+    describe_subnet,
+    describe_targets,
+    warn_if_far,
 )
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import HOOKS
 from dms_mmrazor.version import __version__
-
-FAR = 0.02
 
 
 @HOOKS.register_module()
@@ -125,7 +128,7 @@ class ResourceHook(Hook):
         self._depth_is_held = bool(algorithm.mutator.topk.held.any())
         runner.logger.info(
             f'Search space:\n{algorithm.mutator.report()}\n'
-            + '\n'.join(self._describe(algorithm))
+            + describe_targets(algorithm.mutator, self.targets)
         )
 
     def resolve(self, algorithm: DMSAlgorithm) -> Dict[str, float]:
@@ -148,16 +151,6 @@ class ResourceHook(Hook):
             check_reachable(kind, target, whole, smallest, key)
             self.targets[kind] = target
         return self.targets
-
-    def _describe(self, algorithm: DMSAlgorithm) -> Any:
-        for kind, target in self.targets.items():
-            whole = algorithm.mutator.table.full[kind]
-            yield (
-                f'Target: {format_resource(target)} {kind}, '
-                f"{target / whole:.3f} of the supernet's "
-                f'{format_resource(whole)} (input '
-                f'{algorithm.mutator.analyzer.input_size[1:]})'
-            )
 
     def phase(self, runner: Runner) -> Phase:
         """Phase of the search at this iteration."""
@@ -205,60 +198,27 @@ class ResourceHook(Hook):
         if runner.optim_wrapper.should_update():
             algorithm.finish_step(self._grad_scale)
         if self.every_n_train_iters(runner, self.interval):
-            runner.logger.info(self._status(runner, algorithm))
-
-    def _status(self, runner: Runner, algorithm: DMSAlgorithm) -> str:
-        """One line: phase, target, what the search is at."""
-        phase = self.phase(runner)
-        parts = [f'DMS {phase.name} {phase.progress:.0%}']
-        for kind, target in self.current.items():
-            whole = algorithm.mutator.table.full[kind]
-            hard = algorithm.mutator.resource(kind)
-            soft = algorithm.mutator.resource(kind, hard=False)
-            shown = (
-                'none'
-                if target == float('inf')
-                else (f'{format_resource(target)} ({target / whole:.3f})')
-            )
-            parts.append(
-                f'{kind} target {shown}, current {format_resource(soft)} '
-                f'({soft / whole:.3f}), if exported now '
-                f'{format_resource(hard)} ({hard / whole:.3f})'
-            )
-        return '; '.join(parts)
+            phase = self.phase(runner)
+            line = describe_progress(algorithm.mutator, phase, self.current)
+            runner.logger.info(line)
 
     def after_train(self, runner: Runner) -> None:
         """Export the subnet."""
         algorithm = get_algorithm(runner)
         if not dist.is_main_process():
             return
-        self._warn_if_far(runner, algorithm)
+        for warning in warn_if_far(algorithm.mutator, self.targets):
+            runner.logger.warning(warning)
         subnet = export_subnet(
             algorithm, self.targets, self.divisor, self._search_info(runner)
         )
         folder = self.out_dir or osp.join(runner.work_dir, 'subnet')
         paths = save_subnet(subnet, folder)
-        for kind, row in subnet.structure.resources.items():
-            runner.logger.info(
-                f'Subnet: {format_resource(row["subnet"])} {kind}, '
-                f"{row['ratio']:.4f} of the supernet's "
-                f'{format_resource(row["supernet"])}'
-            )
+        runner.logger.info(describe_subnet(subnet.structure))
         runner.logger.info(
             f'Wrote {paths["structure"]} and {paths["weights"]}; outputs '
             f"equal the masked supernet's to {subnet.difference:.1e}."
         )
-
-    def _warn_if_far(self, runner: Runner, algorithm: DMSAlgorithm) -> None:
-        for kind, target in self.targets.items():
-            soft = algorithm.mutator.resource(kind, hard=False)
-            if soft > target * (1 + FAR):
-                runner.logger.warning(
-                    f'The search ended {soft / target - 1:.1%} above its '
-                    f'{kind} target; the rest is cut by rounding. Raise '
-                    '`paramwise_cfg.structure.lr`, then '
-                    '`ResourceHook.loss_weight`, or search longer.'
-                )
 
     def _search_info(self, runner: Runner) -> Dict[str, Any]:
         """How the structure was found, for the structure file."""

@@ -1,5 +1,6 @@
 """Resources of a supernet and of what is kept of it."""
 
+import math
 from typing import Dict, List, Sequence, Tuple
 
 import torch
@@ -77,10 +78,7 @@ class ResourceTable(nn.Module):
             divisor (int): Widths are multiples of it, or full. Defaults to
                 1.
         """
-        low = [
-            min(-(-unit.min_kept // divisor) * divisor, unit.num_channels)
-            for unit in self._units
-        ]
+        low = [_narrowest(unit, divisor) for unit in self._units]
         high = [unit.max_kept for unit in self._units]
         fewest = [stage.min_blocks for stage in self._stages]
         most = [stage.max_blocks for stage in self._stages]
@@ -115,3 +113,9 @@ class ResourceTable(nn.Module):
             chosen = order[:depth] if cheapest else order[::-1][:depth]
             mask += [float(i in chosen) for i in range(len(cost))]
         return self.evaluate(kind, widths, torch.tensor(mask))
+
+
+def _narrowest(unit: DMSChannelUnit, divisor: int) -> int:
+    """The smallest width that an export may give a unit."""
+    step = unit.step * divisor // math.gcd(unit.step, divisor)
+    return min(-(-unit.min_kept // step) * step, unit.max_kept)

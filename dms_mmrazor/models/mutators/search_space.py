@@ -60,7 +60,8 @@ def check_names(key: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     for pattern in wanted:
         if any(matches(name, pattern) for name in known):
             continue
-        close = get_close_matches(pattern, known, n=3, cutoff=0.0)
+        names = list(dict.fromkeys(known))
+        close = get_close_matches(pattern, names, n=3, cutoff=0.0)
         raise DMSError(
             f'`{key}` names {pattern!r}, which matches no unit, stage or '
             f'layer. Did you mean one of {close}?'

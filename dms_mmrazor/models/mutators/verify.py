@@ -9,11 +9,18 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.subnet import Structure, prune
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
+    enliven,
     evaluating,
     forward_tensors,
 )
 
 TOLERANCE = 1e-4
+
+_HINT = (
+    'the tracer misunderstands how this model ties its channels. Exclude the '
+    'layers around the module in question by `mutator.exclude`, and please '
+    'report the model.'
+)
 
 
 def flatten_tensors(outputs: Any) -> List[Tensor]:
@@ -22,7 +29,7 @@ def flatten_tensors(outputs: Any) -> List[Tensor]:
         return [outputs]
     if isinstance(outputs, dict):
         outputs = outputs.values()
-    if isinstance(outputs, (list, tuple)) or hasattr(outputs, '__iter__'):
+    if hasattr(outputs, '__iter__') and not isinstance(outputs, str):
         return [t for part in outputs for t in flatten_tensors(part)]
     return []
 
@@ -66,7 +73,8 @@ def verify_supernet(
     """Compare the masked supernet with the subnet cut from its copy.
 
     Args:
-        supernet (nn.Module): With the hard masks of ``structure``.
+        supernet (nn.Module): With the hard masks of ``structure``; its
+            state is the same afterwards.
         plain (nn.Module): A plain copy; it is cut.
         structure (Structure): What to keep.
         input_size (tuple): (B, C, H, W).
@@ -78,23 +86,23 @@ def verify_supernet(
         DMSError: If they differ, or the subnet does not run: something in
             the model ties channels in a way that the tracer cannot see.
     """
-    hint = (
-        'the tracer misunderstands how this model ties its channels. '
-        'Exclude the layers around the module in question by '
-        '`mutator.exclude`, and please report the model.'
-    )
-    image = demo_tensor(plain, input_size)
+    enliven(plain, input_size)
+    state = {k: v.clone() for k, v in supernet.state_dict().items()}
+    supernet.load_state_dict(plain.state_dict())
     try:
         prune(plain, structure)
+        image = demo_tensor(plain, input_size)
         difference = max_difference(supernet, plain, image)
     except (RuntimeError, IndexError, ValueError) as error:
         raise DMSError(
-            f'a random subnet does not run ({error}): {hint}'
+            f'a random subnet does not run ({error}): {_HINT}'
         ) from error
+    finally:
+        supernet.load_state_dict(state)
     if not difference <= TOLERANCE:
         raise DMSError(
             'a random subnet computes something else than the masked '
-            f'supernet (relative difference {difference:.1e}): {hint}'
+            f'supernet (relative difference {difference:.1e}): {_HINT}'
         )
     return difference
 

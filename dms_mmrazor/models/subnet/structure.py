@@ -7,12 +7,12 @@ readable.
 """
 
 import os
-import tempfile
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 import yaml
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.files import written_at_once
 
 FORMAT_VERSION = 1
 
@@ -230,11 +230,8 @@ def load_structure(path: str) -> Structure:
 
 def save_structure(structure: Structure, path: str) -> None:
     """Write a structure file; a reader never sees half of it."""
-    folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix='.yaml.tmp')
-    try:
-        with os.fdopen(handle, 'w', encoding='utf-8') as file:
+    with written_at_once(path) as temporary:
+        with open(temporary, 'w', encoding='utf-8') as file:
             yaml.safe_dump(
                 structure_to_dict(structure),
                 file,
@@ -242,7 +239,3 @@ def save_structure(structure: Structure, path: str) -> None:
                 default_flow_style=False,
                 width=1 << 16,
             )
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

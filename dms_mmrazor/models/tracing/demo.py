@@ -6,6 +6,7 @@ from typing import Any, Iterator
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
@@ -39,3 +40,33 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@torch.no_grad()
+def enliven(model: nn.Module, shape: Any) -> None:
+    """Give a fresh model statistics and vectors of a trained one's kind.
+
+    In a model that was just built signals die within a few layers (its
+    norms have no statistics), and zero-initialized norms or small layer
+    scales hide whole branches: nothing could be told from its outputs.
+
+    Args:
+        model (nn.Module): A throw-away copy; its norms and all parameters
+            with one dimension change.
+        shape (tuple): (B, C, H, W) of a demo input.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            values = torch.rand(parameter.shape, generator=generator)
+            parameter.copy_(0.5 + values)
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            module.train()
+            module.momentum = 1.0
+    # Two images: a norm in training mode needs two values per channel.
+    forward_tensors(model, demo_tensor(model, (2, *shape[1:])))
+    for module, mode in modes:
+        module.training = mode

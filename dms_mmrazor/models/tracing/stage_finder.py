@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from dms_mmrazor.models.ops import DYNAMIC_OPS
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
+    enliven,
     evaluating,
     forward_tensors,
 )
@@ -66,10 +67,7 @@ def find_stages(
         list[ResidualStage]: In the order of the model's modules.
     """
     model = revert_sync_batchnorm(deepcopy(model))
-    # Zero-initialized norms and small layer scales would hide a branch.
-    for parameter in model.parameters():
-        if parameter.dim() == 1:
-            parameter.data.fill_(1.0)
+    enliven(model, input_size)
     with evaluating(model):
         inputs = _block_inputs(model, input_size)
         stages = []

@@ -1,0 +1,82 @@
+import copy
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.mutators.verify import flatten_tensors, max_difference
+
+
+class Reading(nn.Module):
+    """A model that looks at its channels where no tracer sees it."""
+
+    def __init__(self, look):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.look = look
+        self.second = nn.Conv2d(8, 5, 1)
+
+    def forward(self, image):
+        return self.second(self.look(self.first(image)))
+
+
+class Roll(nn.Module):
+    """Channels in another order: masks and cuts do not match."""
+
+    def forward(self, image):
+        return torch.roll(image, 1, 1)
+
+
+def prepare(model, **kwargs):
+    mutator = DMSMutator(parse_cfg=dict(demo_input=(1, 3, 4, 4)), **kwargs)
+    mutator.prepare_from_supernet(model)
+    return mutator
+
+
+@pytest.mark.parametrize(
+    'look, words',
+    [
+        (Roll(), 'computes something else than the masked supernet'),
+        # Its number of channels is fixed, and it has no weight to cut.
+        (nn.GroupNorm(8, 8, affine=False), 'a random subnet does not run'),
+    ],
+)
+def test_a_misunderstood_model_is_found_before_the_search(look, words):
+    random.seed(0)
+    torch.manual_seed(0)
+    model = Reading(look)
+    with pytest.raises(DMSError, match=words) as error:
+        prepare(copy.deepcopy(model))
+    assert 'mutator.exclude' in str(error.value)
+    assert prepare(copy.deepcopy(model), verify=False).units
+    with pytest.raises(DMSError, match='no searchable unit'):
+        prepare(model, exclude=['first'])
+
+
+def test_verifying_leaves_no_trace(zoo):
+    torch.manual_seed(0)
+    search = zoo.algorithm(zoo.cifar_resnet())
+    topk = search.mutator.topk
+    for name, value in topk.state_dict().items():
+        assert not value.any(), name
+    assert search.mutator.masks.table.masks is None
+    assert search.training
+
+
+def test_outputs_of_all_kinds_are_compared():
+    a, b, c = torch.rand(1), torch.rand(2), torch.rand(3)
+    outputs = [a, {'x': (b, None), 'y': 'text'}, [c]]
+    assert [len(tensor) for tensor in flatten_tensors(outputs)] == [1, 2, 3]
+    assert flatten_tensors(3) == []
+    one, two = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 5, 1)
+    assert max_difference(one, two, torch.rand(1, 3, 2, 2)) == float('inf')
+    assert max_difference(one, one, torch.rand(1, 3, 2, 2)) == 0
+    with torch.no_grad():
+        two = copy.deepcopy(one)
+        two.weight *= 1.1
+        two.bias *= 1.1
+    difference = max_difference(two, one, torch.rand(1, 3, 2, 2))
+    assert difference == pytest.approx(0.1, rel=1e-3)
