@@ -8,11 +8,13 @@ from argparse import ArgumentParser, Namespace
 from typing import Any, Callable, Dict, Optional
 
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from dms_mmrazor.compat.cpu_processes import use_cpu_processes
 from dms_mmrazor.errors import DMSError
 
 USER_ERROR = 2
@@ -101,6 +103,9 @@ def prepare_launch(cfg: Config, args: Namespace) -> None:
     elif cfg.get('work_dir') is None:
         name = osp.splitext(osp.basename(args.config))[0]
         cfg.work_dir = osp.join('./work_dirs', name)
+
+    if cfg.launcher == 'pytorch' and get_device() == 'cpu':
+        use_cpu_processes(cfg)
 
 
 def build_runner(cfg: Config) -> Runner:

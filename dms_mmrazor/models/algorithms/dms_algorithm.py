@@ -119,8 +119,9 @@ class DMSAlgorithm(BaseAlgorithm):
             ``{kind}_target`` relative to the supernet, for the log.
         """
         losses = {}
+        blocks = self.mutator.masks.table.blocks
         for index, kind in enumerate(self._kinds):
-            current = self.mutator.table.soft(kind)
+            current = self.mutator.table.soft(kind, blocks)
             target = self.targets[index]
             loss = self._weights[index] * resource_loss(current, target)
             losses[f'loss_{kind}'] = loss.float()

@@ -13,16 +13,20 @@ class MaskTable:
     ``masks`` is ``None`` while everything is kept, so that a supernet that
     nobody searches runs exactly as the plain model. Copies start empty:
     masks belong to the autograd graph of one step.
+
+    ``blocks`` are the soft depth masks of the same step, for the resource
+    loss: its gradient must not reach the importances.
     """
 
     def __init__(self) -> None:
         self.masks: Optional[Tuple[Tensor, ...]] = None
+        self.blocks: Optional[Tensor] = None
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> 'MaskTable':
         return MaskTable()
 
     def __getstate__(self) -> Dict[str, Any]:
-        return {'masks': None}
+        return {'masks': None, 'blocks': None}
 
 
 class TopkOperator:

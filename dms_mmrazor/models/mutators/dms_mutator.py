@@ -35,7 +35,10 @@ from dms_mmrazor.models.mutators.structure_dump import (
 )
 from dms_mmrazor.models.mutators.verify import randomize, verify_supernet
 from dms_mmrazor.models.subnet import Structure
-from dms_mmrazor.models.subnet.surgery import count_weighted_layers
+from dms_mmrazor.models.subnet.surgery import (
+    count_touched_channels,
+    count_weighted_layers,
+)
 from dms_mmrazor.models.tracing import (
     ChannelGroup,
     DMSChannelAnalyzer,
@@ -106,6 +109,7 @@ class DMSMutator(ChannelMutator):
         self._importance = dict(importance or {})
         self._verify = verify
         self._num_layers = 0
+        self._num_channels = 0
         self._slices: List[UnitSlices] = []
         self._layer_reports: Tuple[LayerReport, ...] = ()
         self.stage_reasons: Dict[str, str] = {}
@@ -221,6 +225,9 @@ class DMSMutator(ChannelMutator):
         self._layer_reports = report_layers(sides, self.units, groups)
         self._num_layers = count_weighted_layers(sides.modules)
         self._slices = [unit_slices(u, sides.modules) for u in self.units]
+        self._num_channels = count_touched_channels(
+            sides.modules, self._slices
+        )
 
     def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
         """Compare a random masked structure with its exported subnet.
@@ -332,7 +339,12 @@ class DMSMutator(ChannelMutator):
             topk.split(topk.hard_mask().cpu()),
         )
         return Structure(
-            units, stages, self._num_layers, resources or {}, search or {}
+            units,
+            stages,
+            self._num_layers,
+            self._num_channels,
+            resources or {},
+            search or {},
         )
 
     def topk_with(self, choices: Dict[str, int]) -> FlatTopk:

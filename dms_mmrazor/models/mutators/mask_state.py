@@ -64,13 +64,19 @@ class MaskState(nn.Module):
         total = channels + sum(s.num_blocks for s in stages)
         self.register_buffer('mask', torch.ones(total), persistent=False)
         self.register_buffer('mask_grad', torch.zeros(total), persistent=False)
+        ratio = self.topk.pruning_ratio.detach().clone()
+        self.register_buffer('ratio', ratio, persistent=False)
         for index, unit in enumerate([*units, *stages]):
             unit.bind(TopkOperator(self.topk, self.table, index))
 
     def use_soft_masks(self) -> None:
         """Give the layers the soft masks of this step (training)."""
-        mask = self.topk.soft_mask()
+        soft = self.topk.soft_mask()
+        # The layers see a view, so that its gradient is the task loss's.
+        mask = soft.view_as(soft)
+        self.table.blocks = soft[self.num_channels :]
         self.mask.copy_(mask.detach())
+        self.ratio.copy_(self.topk.pruning_ratio.detach())
         if mask.requires_grad:
             mask.register_hook(self._collect)
         self.table.masks = self.topk.split(mask)
@@ -105,7 +111,9 @@ class MaskState(nn.Module):
     ) -> None:
         """Update importance and limits after an optimizer step.
 
-        One collective: the gradient of all masks, averaged over ranks.
+        If the gradient was not finite, the optimizer's step on the pruning
+        ratios is undone and the importance stays as it is. One collective:
+        the gradient of all masks, averaged over ranks.
 
         Args:
             grad_scale (Tensor, optional): Loss scale of AMP that the
@@ -121,6 +129,9 @@ class MaskState(nn.Module):
         self.topk.update_importance_(
             self.mask, grad, metric=self.metric, decay=self.decay
         )
+        ratio = self.topk.pruning_ratio
+        finite = torch.isfinite(grad).all() & torch.isfinite(ratio).all()
+        ratio.copy_(torch.where(finite, ratio, self.ratio))
         self.topk.project_()
         self.mask_grad.zero_()
 

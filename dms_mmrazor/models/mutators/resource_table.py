@@ -1,7 +1,7 @@
 """Resources of a supernet and of what is kept of it."""
 
 import math
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -53,10 +53,17 @@ class ResourceTable(nn.Module):
             )
         return self.models[kind]
 
-    def soft(self, kind: str) -> Tensor:
-        """0-dim float64, differentiable in all pruning ratios (Eq. 8)."""
+    def soft(self, kind: str, blocks: Optional[Tensor] = None) -> Tensor:
+        """0-dim float64, differentiable in all pruning ratios (Eq. 8).
+
+        Args:
+            kind (str): 'macs' or 'params'.
+            blocks (Tensor, optional): Soft depth masks [B] if they are
+                known already. Defaults to None.
+        """
         state = self._state[0]
-        return self.model(kind)(state.kept(), state.soft_blocks())
+        blocks = state.soft_blocks() if blocks is None else blocks
+        return self.model(kind)(state.kept(), blocks)
 
     def hard(self, kind: str) -> float:
         """Of what an export now would keep."""

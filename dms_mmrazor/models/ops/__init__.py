@@ -1,5 +1,6 @@
 """Layers whose weights are multiplied by masks."""
 
+from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
 from dms_mmrazor.models.ops.dms_conv import DMSConv2d
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
@@ -12,6 +13,7 @@ __all__ = [
     'DYNAMIC_OPS',
     'DMSBatchNorm2d',
     'DMSConv2d',
+    'DMSConv2dAdaptivePadding',
     'DMSLinear',
     'DMSOp',
     'channels_of',

@@ -3,10 +3,12 @@
 from types import MappingProxyType
 from typing import Mapping, Type
 
+from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
 
+from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
 from dms_mmrazor.models.ops.dms_conv import DMSConv2d
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
@@ -18,6 +20,7 @@ DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = MappingProxyType(
     {
         nn.Conv2d: DMSConv2d,
         MMCVConv2d: DMSConv2d,
+        Conv2dAdaptivePadding: DMSConv2dAdaptivePadding,
         nn.Linear: DMSLinear,
         MMCVLinear: DMSLinear,
         nn.BatchNorm2d: DMSBatchNorm2d,

@@ -7,7 +7,16 @@ readable.
 """
 
 import os
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
 import yaml
 
@@ -15,6 +24,19 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 
 FORMAT_VERSION = 1
+
+T = TypeVar('T')
+
+# PyYAML's constructors of dates and numbers pass on what Python raises.
+_YAML_ERRORS = (
+    yaml.YAMLError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 
 class LayerSlice(NamedTuple):
@@ -63,8 +85,9 @@ class Structure(NamedTuple):
     Attributes:
         units (tuple[UnitStructure]): Widths.
         stages (tuple[StageStructure]): Depths.
-        layers (int): Number of layers with weights in the supernet, by
-            which another architecture is recognized.
+        layers (int): Number of layers with weights in the supernet. By
+            this and the next another architecture is recognized.
+        channels (int): Channels of all sides of layers that units touch.
         resources (dict): kind → {'supernet': …, 'subnet': …, 'target': …}.
         search (dict): How it was found: versions, target, iterations, seed.
     """
@@ -72,6 +95,7 @@ class Structure(NamedTuple):
     units: Tuple[UnitStructure, ...]
     stages: Tuple[StageStructure, ...]
     layers: int
+    channels: int
     resources: Dict[str, Dict[str, float]]
     search: Dict[str, Any]
 
@@ -97,20 +121,24 @@ def format_ranges(indices: Sequence[int]) -> str:
     return ', '.join(f'{a}-{b}' if b > a else f'{a}' for a, b in runs)
 
 
-def parse_ranges(text: str) -> Tuple[int, ...]:
+def parse_ranges(text: Any, size: int) -> Tuple[int, ...]:
     """Inverse of :func:`format_ranges`.
 
+    Args:
+        text (str | int): Ascending ranges of numbers.
+        size (int): All numbers must be below it.
+
     Raises:
-        ValueError: If the text is not ascending ranges of numbers.
+        ValueError: If the text is something else.
     """
     indices: List[int] = []
     for part in str(text).split(','):
-        first, _, last = part.strip().partition('-')
-        begin, end = int(first), int(last or first)
+        first, dash, last = part.strip().partition('-')
+        begin, end = int(first), int(last if dash else first)
         if end < begin or (indices and begin <= indices[-1]):
             raise ValueError(f'{part.strip()!r} is not ascending')
-        if end >= 1 << 24:
-            raise ValueError(f'{part.strip()!r} is out of range')
+        if end >= size:
+            raise ValueError(f'{end} is not one of {size} channels')
         indices.extend(range(begin, end + 1))
     return tuple(indices)
 
@@ -132,6 +160,7 @@ def structure_to_dict(structure: Structure) -> Dict[str, Any]:
         'resources': structure.resources,
         'search': structure.search,
         'supernet_layers': structure.layers,
+        'supernet_channels': structure.channels,
         'stages': {
             s.name: {'blocks': list(s.blocks), 'kept': list(s.kept)}
             for s in structure.stages
@@ -140,9 +169,41 @@ def structure_to_dict(structure: Structure) -> Dict[str, Any]:
     }
 
 
-def _parse_slice(text: Any) -> LayerSlice:
+def _read(raw: Any, where: str, key: str, parse: Callable[[Any], T]) -> T:
+    """One field of a part of the file; errors name both."""
+    if not isinstance(raw, dict) or key not in raw:
+        raise DMSError(f'{where} has no field {key!r}.')
+    try:
+        return parse(raw[key])
+    except (TypeError, ValueError) as error:
+        raise DMSError(f'{where}: `{key}` is broken: {error}.') from None
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f'{value!r} is not a number of something')
+    return value
+
+
+def _mapping(value: Any) -> Dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f'it is a {type(value).__name__}, not a mapping')
+    return value
+
+
+def _names(value: Any) -> Tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError(f'it is a {type(value).__name__}, not a list')
+    return tuple(str(name) for name in value)
+
+
+def _slices(value: Any) -> Tuple[LayerSlice, ...]:
+    return tuple(_parse_slice(text) for text in _names(value))
+
+
+def _parse_slice(text: str) -> LayerSlice:
     """Read 'layer start:end'."""
-    layer, _, channels = str(text).rpartition(' ')
+    layer, _, channels = text.rpartition(' ')
     start, _, end = channels.partition(':')
     layer_slice = LayerSlice(layer, int(start), int(end))
     if not layer or not 0 <= layer_slice.start < layer_slice.end:
@@ -150,25 +211,28 @@ def _parse_slice(text: Any) -> LayerSlice:
     return layer_slice
 
 
-def _unit_from_dict(name: str, raw: Dict[str, Any]) -> UnitStructure:
-    unit = UnitStructure(
+def _unit_from_dict(source: str, name: Any, raw: Any) -> UnitStructure:
+    where = f'{source}: unit {str(name)!r}'
+    size = _read(raw, where, 'size', _count)
+    return UnitStructure(
         str(name),
-        int(raw['size']),
-        parse_ranges(raw['kept']),
-        tuple(_parse_slice(text) for text in raw['outputs']),
-        tuple(_parse_slice(text) for text in raw['inputs']),
+        size,
+        _read(raw, where, 'kept', lambda text: parse_ranges(text, size)),
+        _read(raw, where, 'outputs', _slices),
+        _read(raw, where, 'inputs', _slices),
     )
-    if unit.kept[-1] >= unit.size:
-        raise ValueError(f'channel {unit.kept[-1]} of {unit.size} is kept')
-    return unit
 
 
-def _stage_from_dict(name: str, raw: Dict[str, Any]) -> StageStructure:
-    blocks = tuple(str(block) for block in raw['blocks'])
-    kept = tuple(str(block) for block in raw['kept'])
+def _stage_from_dict(source: str, name: Any, raw: Any) -> StageStructure:
+    where = f'{source}: stage {str(name)!r}'
+    blocks = _read(raw, where, 'blocks', _names)
+    kept = _read(raw, where, 'kept', _names)
     unknown = sorted(set(kept) - set(blocks))
     if unknown:
-        raise ValueError(f'{unknown[0]!r} is kept but not among its blocks')
+        raise DMSError(
+            f'{where}: `kept` has {unknown[0]!r}, which is not among its '
+            '`blocks`.'
+        )
     return StageStructure(str(name), blocks, kept)
 
 
@@ -188,27 +252,16 @@ def structure_from_dict(raw: Any, source: str = 'the structure') -> Structure:
             f'{source} is not a structure file: its first line must be '
             f'`format: {expected}`.'
         )
-    where = 'the file'
-    try:
-        units, stages = [], []
-        for name, unit in raw['units'].items():
-            where = f'unit {name!r}'
-            units.append(_unit_from_dict(name, unit))
-        for name, stage in raw['stages'].items():
-            where = f'stage {name!r}'
-            stages.append(_stage_from_dict(name, stage))
-        where = 'the file'
-        return Structure(
-            tuple(units),
-            tuple(stages),
-            int(raw['supernet_layers']),
-            dict(raw.get('resources') or {}),
-            dict(raw.get('search') or {}),
-        )
-    except KeyError as error:
-        raise DMSError(f'{source}: {where} has no field {error}.') from None
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise DMSError(f'{source}: {where} is broken: {error}.') from None
+    units = _read(raw, source, 'units', _mapping)
+    stages = _read(raw, source, 'stages', _mapping)
+    return Structure(
+        tuple(_unit_from_dict(source, *item) for item in units.items()),
+        tuple(_stage_from_dict(source, *item) for item in stages.items()),
+        _read(raw, source, 'supernet_layers', _count),
+        _read(raw, source, 'supernet_channels', _count),
+        _read(raw, source, 'resources', _mapping),
+        _read(raw, source, 'search', _mapping),
+    )
 
 
 def load_structure(path: str) -> Structure:
@@ -222,7 +275,7 @@ def load_structure(path: str) -> Structure:
     try:
         with open(path, encoding='utf-8') as file:
             raw = yaml.safe_load(file)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _YAML_ERRORS as error:
         line = ' '.join(str(error).split())
         raise DMSError(f'{path} cannot be read as YAML: {line}') from None
     return structure_from_dict(raw, source=path)

@@ -5,14 +5,18 @@ checkpoint has plain keys and its forward is what the architecture's own code
 says.
 """
 
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops import channels_of, narrow_layer
 from dms_mmrazor.models.subnet.structure import LayerSlice, Structure
+
+NARROWED = (nn.Conv2d, nn.Linear, _BatchNorm)
+"""Types of layers that can be narrowed."""
 
 
 def prune(model: nn.Module, structure: Structure) -> nn.Module:
@@ -50,6 +54,26 @@ def count_weighted_layers(modules: Dict[str, nn.Module]) -> int:
     return sum(bool(module._parameters) for module in modules.values())
 
 
+def count_touched_channels(
+    modules: Dict[str, nn.Module],
+    slices: Sequence[Tuple[Sequence[LayerSlice], Sequence[LayerSlice]]],
+) -> int:
+    """Channels of all sides of layers that units touch, searched or not.
+
+    Args:
+        modules (dict[str, nn.Module]): Layers of the plain supernet.
+        slices (Sequence): Of each unit the layers that produce its channels
+            and those that read them.
+    """
+    sides = {
+        (part.layer, is_input)
+        for unit in slices
+        for is_input, parts in enumerate(unit)
+        for part in parts
+    }
+    return sum(channels_of(modules[layer], bool(i)) for layer, i in sides)
+
+
 def _check_architecture(
     modules: Dict[str, nn.Module], structure: Structure
 ) -> None:
@@ -57,10 +81,10 @@ def _check_architecture(
     hint = 'the structure belongs to another architecture.'
     for unit in structure.units:
         for layer_slice in (*unit.outputs, *unit.inputs):
-            if layer_slice.layer not in modules:
+            if not isinstance(modules.get(layer_slice.layer), NARROWED):
                 raise DMSError(
-                    f'the model has no layer {layer_slice.layer!r} (unit '
-                    f'{unit.name!r}): {hint}'
+                    f'the model has no conv, linear or norm layer '
+                    f'{layer_slice.layer!r} (unit {unit.name!r}): {hint}'
                 )
     for stage in structure.stages:
         for block in stage.blocks:
@@ -74,6 +98,13 @@ def _check_architecture(
         raise DMSError(
             f'the model has {layers} layers with weights, the supernet of '
             f'the structure had {structure.layers}: {hint}'
+        )
+    slices = [(unit.outputs, unit.inputs) for unit in structure.units]
+    channels = count_touched_channels(modules, slices)
+    if channels != structure.channels:
+        raise DMSError(
+            f'the searched layers of the model have {channels} channels, '
+            f'those of the supernet had {structure.channels}: {hint}'
         )
 
 

@@ -1,0 +1,73 @@
+"""A search space in words and numbers, before anything is trained."""
+
+import math
+from typing import List, Mapping
+
+from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.models.mutators import DMSMutator
+
+
+def count_subnets(mutator: DMSMutator) -> float:
+    """Size of a search space as a power of ten.
+
+    Counted are the combinations of numbers of channels and blocks, not
+    which ones are kept.
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet.
+
+    Returns:
+        float: The logarithm to base 10.
+    """
+    options = [
+        math.ceil(unit.max_kept / unit.step)
+        - math.ceil(unit.min_kept / unit.step)
+        + 1
+        for unit in mutator.units
+    ]
+    options += [
+        stage.max_blocks - stage.min_blocks + 1
+        for stage in mutator.depth_units
+    ]
+    return sum(math.log10(number) for number in options)
+
+
+def describe_supernet(algorithm: DMSAlgorithm, divisor: int = 1) -> List[str]:
+    """What is searched, what it costs and what can be reached.
+
+    Args:
+        algorithm (DMSAlgorithm): A search.
+        divisor (int): Of the exported widths. Defaults to 1.
+
+    Returns:
+        list[str]: Lines to print.
+    """
+    mutator = algorithm.mutator
+    size = '×'.join(str(n) for n in mutator.analyzer.input_size[1:])
+    lines = [
+        str(mutator.report()),
+        '',
+        f'About 10^{count_subnets(mutator):.0f} subnets (numbers of channels '
+        'and blocks).',
+        f'Resources for an input of {size}:',
+        f'{"":8}{"supernet":>18}{"largest":>18}{"smallest":>18}'
+        f'{f"divisor {divisor}":>18}',
+    ]
+    for kind, whole in mutator.table.full.items():
+        smallest, largest = mutator.table.range(kind)
+        exported, _ = mutator.table.range(kind, divisor)
+        row = (whole, largest, smallest, exported)
+        lines.append(f'{kind:8}' + ''.join(f'{n:>18,.0f}' for n in row))
+    return lines
+
+
+def describe_targets(
+    algorithm: DMSAlgorithm, targets: Mapping[str, float]
+) -> List[str]:
+    """One line for each target; they have been found to be reachable."""
+    full = algorithm.mutator.table.full
+    return [
+        f'Target: {target:,.0f} {kind}, {target / full[kind]:.3f} of the '
+        'supernet: reachable.'
+        for kind, target in targets.items()
+    ]
