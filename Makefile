@@ -6,6 +6,10 @@ CLASSIC := .venv-classic
 MIM := .venv-mim
 ARGS ?=
 
+# Threads that wait must not spin: on a busy machine that costs several times
+# the work itself.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-classic lint format env env-classic mim-env \
         clean-env

@@ -5,13 +5,15 @@ without any framework.
 """
 
 import os
+import sys
+import uuid
 
 # Before torch is imported, here and in subprocesses: with several processes
 # on few cores, threads that wait for each other take longer than the work.
 os.environ['OMP_NUM_THREADS'] = '1'
 
 import copy  # noqa: E402
-from typing import Any, Callable, Dict, List  # noqa: E402
+from typing import Any, Callable, Dict, Iterator, List  # noqa: E402
 
 import pytest  # noqa: E402
 
@@ -53,6 +55,16 @@ def cifar_resnet(depth: int = 34, num_classes: int = 10) -> Config:
     return classifier(backbone, 64, num_classes)
 
 
+@pytest.fixture(autouse=True)
+def no_default_scope() -> Iterator[None]:
+    """Forget the default scope that a runner leaves behind."""
+    yield
+    if 'mmengine' in sys.modules:
+        from mmengine.registry import DefaultScope
+
+        DefaultScope._instance_dict.clear()
+
+
 class Zoo:
     """Configs of architectures, models and searches.
 
@@ -88,11 +100,11 @@ class Zoo:
         from dms_mmrazor.registry import MODELS
 
         mutator = dict(
-            type='DMSMutator', parse_cfg=dict(demo_input=(1, 3, size, size))
+            type='mmrazor.DMSMutator', parse_cfg=dict(demo_input=(1, 3, size, size))
         )
         mutator.update(kwargs.pop('mutator', {}))
         cfg = dict(
-            type='DMSAlgorithm',
+            type='mmrazor.DMSAlgorithm',
             architecture=architecture,
             mutator=mutator,
             **kwargs,
@@ -199,3 +211,91 @@ def complexity() -> Callable[[Any, int], Dict[str, int]]:
         )
 
     return count
+
+
+@pytest.fixture(scope='session')
+def digits(tmp_path_factory: Any) -> str:
+    """Scikit-learn's digits as PNG files of 32x32: ``train/<class>/*.png``."""
+    import cv2
+    from sklearn.datasets import load_digits
+
+    root = tmp_path_factory.mktemp('digits')
+    data = load_digits()
+    for index in range(240):
+        folder = root / 'train' / str(data.target[index])
+        folder.mkdir(parents=True, exist_ok=True)
+        image = (data.images[index] * 15).astype('uint8')
+        image = cv2.resize(image, (32, 32))
+        cv2.imwrite(str(folder / f'{index}.png'), image)
+    return str(root)
+
+
+@pytest.fixture(scope='session')
+def search_config(digits: str) -> Callable[..., Config]:
+    """Config of a search on the digits, to be given to mmengine's Runner."""
+
+    def make(
+        architecture: Config,
+        work_dir: Any,
+        iterations: int = 4,
+        batch_size: int = 8,
+        hook: Any = None,
+        **kwargs: Any,
+    ) -> Config:
+        pipeline = [
+            dict(type='mmpretrain.LoadImageFromFile'),
+            dict(type='mmpretrain.PackInputs'),
+        ]
+        dataset = dict(
+            type='mmpretrain.CustomDataset',
+            data_root=digits,
+            data_prefix='train',
+            with_label=True,
+            pipeline=pipeline,
+        )
+        parse_cfg = dict(demo_input=(1, 3, 32, 32))
+        cfg = dict(
+            model=dict(
+                type='mmrazor.DMSAlgorithm',
+                architecture=architecture,
+                mutator=dict(type='mmrazor.DMSMutator', parse_cfg=parse_cfg),
+            ),
+            data_preprocessor=dict(
+                type='mmpretrain.ClsDataPreprocessor',
+                num_classes=10,
+                mean=[78.0] * 3,
+                std=[80.0] * 3,
+            ),
+            train_dataloader=dict(
+                batch_size=batch_size,
+                num_workers=0,
+                sampler=dict(type='mmengine.InfiniteSampler', shuffle=True),
+                dataset=dataset,
+            ),
+            train_cfg=dict(by_epoch=False, max_iters=iterations),
+            optim_wrapper=dict(
+                constructor='mmrazor.DMSOptimWrapperConstructor',
+                optimizer=dict(
+                    type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4
+                ),
+                paramwise_cfg=dict(structure=dict(lr=3e-2)),
+            ),
+            param_scheduler=[
+                dict(type='CosineAnnealingLR', by_epoch=False, T_max=iterations)
+            ],
+            default_hooks=dict(
+                checkpoint=None, logger=dict(type='LoggerHook', interval=1)
+            ),
+            custom_hooks=[
+                dict(type='mmrazor.ResourceHook', **(hook or dict(target=0.5)))
+            ],
+            log_level='WARNING',
+            randomness=dict(seed=0),
+            default_scope='mmpretrain',
+            experiment_name=uuid.uuid4().hex,
+            work_dir=str(work_dir),
+        )
+        cfg.update(kwargs)
+        return cfg
+
+    return make

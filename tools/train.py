@@ -7,6 +7,7 @@ from mmengine.device import get_device
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis import checkpoint_files, command_line
+from dms_mmrazor.apis.resume import choose_resume, make_repeatable
 from dms_mmrazor.errors import DMSError
 
 
@@ -65,9 +66,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
                 'the config.'
             )
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    choose_resume(cfg, args.resume)
+    make_repeatable(cfg)
 
 
 @command_line.one_line_errors

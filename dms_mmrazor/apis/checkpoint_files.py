@@ -7,7 +7,6 @@ import zipfile
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
 from torch import Tensor, nn
 
 from dms_mmrazor.compat import load_safely
@@ -133,20 +132,14 @@ def _misfits(
     return found
 
 
-def checkpoint_to_resume(cfg: Config) -> Optional[str]:
-    """File that a runner with this config would resume from, if any."""
-    if not cfg.get('resume'):
-        return None
-    return cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
-
-
 def check_config_checkpoints(
     cfg: Config,
 ) -> Optional[Tuple[Dict[str, Any], str]]:
     """Read every local checkpoint of a config before anything starts.
 
     Args:
-        cfg (Config): Config of a training; ``work_dir`` is set.
+        cfg (Config): Config of a training. With ``resume`` it names the
+            checkpoint in ``load_from``.
 
     Returns:
         tuple | None: Weights and path of the checkpoint to resume from,
@@ -155,14 +148,14 @@ def check_config_checkpoints(
     Raises:
         DMSError: If one cannot be read, or has nothing to resume from.
     """
-    resumed, found = checkpoint_to_resume(cfg), None
-    named = [resumed, cfg.get('load_from'), *_pretrained(cfg.get('model'))]
-    for path in dict.fromkeys(named):
+    found = None
+    named = [cfg.get('load_from'), *_pretrained(cfg.get('model'))]
+    for index, path in enumerate(dict.fromkeys(named)):
         if not path or '://' in path:
             continue
         checkpoint = read_checkpoint(path)
         state = state_dict_of(checkpoint, path)
-        if path != resumed:
+        if index or not cfg.get('resume'):
             continue
         if 'iter' not in checkpoint.get('meta', {}):
             raise DMSError(

@@ -2,7 +2,7 @@
 
 import os
 from copy import deepcopy
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 from mmengine.logging import print_log
@@ -10,6 +10,7 @@ from torch import nn
 
 from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.core import fit_to_targets
+from dms_mmrazor.core.allowed import make_units
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.algorithms import DMSAlgorithm
@@ -58,30 +59,43 @@ def fit_choices(
     Raises:
         DMSError: If a target cannot be reached.
     """
-    if not targets:
-        targets = {'macs': mutator.table.full['macs']}
+    depths = [stage.current_choice for stage in mutator.depth_units]
+    space = (
+        mutator.masks.kept().detach().cpu().tolist(),
+        [unit.min_kept for unit in mutator.units],
+        [unit.max_kept for unit in mutator.units],
+    )
+    if targets:
+        kept = _fit_widths(mutator, targets, divisor, space, depths)
+    else:
+        divisors = mutator.divisors(divisor)
+        widths = make_units(len(mutator.units), *space, divisors)
+        kept = [width.nearest(width.wish) for width in widths]
+    names = [unit.name for unit in [*mutator.units, *mutator.depth_units]]
+    return dict(zip(names, [*kept, *depths]))
+
+
+def _fit_widths(
+    mutator: DMSMutator,
+    targets: Mapping[str, float],
+    divisor: int,
+    space: Tuple[List[float], List[int], List[int]],
+    depths: List[int],
+) -> List[int]:
+    """Widths that meet the targets; shortens ``depths`` if it must."""
     models = {
         kind: deepcopy(mutator.table.model(kind)).cpu() for kind in targets
     }
-    wish = mutator.masks.kept().detach().cpu().tolist()
-    depths = [stage.current_choice for stage in mutator.depth_units]
+    divisors = mutator.divisors(divisor)
     while True:
+        blocks = mutator.block_mask(depths).tolist()
         try:
-            fit = fit_to_targets(
-                models,
-                targets,
-                wish,
-                [unit.min_kept for unit in mutator.units],
-                [unit.max_kept for unit in mutator.units],
-                mutator.block_mask(depths).tolist(),
-                mutator.divisors(divisor),
-            )
-            break
+            return fit_to_targets(
+                models, targets, *space, blocks, divisors
+            ).kept
         except ValueError as error:
             if not _remove_a_block(mutator, depths):
                 raise DMSError(str(error)) from None
-    names = [unit.name for unit in [*mutator.units, *mutator.depth_units]]
-    return dict(zip(names, [*fit.kept, *depths]))
 
 
 def uniform_structure(

@@ -51,7 +51,7 @@ def describe_supernet(algorithm: DMSAlgorithm, divisor: int = 1) -> List[str]:
         'and blocks).',
         f'Resources for an input of {size}:',
         f'{"":8}{"supernet":>18}{"largest":>18}{"smallest":>18}'
-        f'{f"divisor {divisor}":>18}',
+        f'{f"smallest, by {divisor}":>18}',
     ]
     for kind, whole in mutator.table.full.items():
         smallest, largest = mutator.table.range(kind)

@@ -5,6 +5,7 @@ and when it can be dropped. :func:`apply` is idempotent and is called before
 any other part of this package imports mmrazor.
 """
 
+from dms_mmrazor.compat.atomic_files import write_files_at_once
 from dms_mmrazor.compat.checkpoint_loading import allow_mmengine_checkpoints
 from dms_mmrazor.compat.config_packages import register_config_package
 from dms_mmrazor.compat.mmrazor_import import import_mmrazor
@@ -16,11 +17,13 @@ __all__ = [
     'import_mmrazor',
     'load_safely',
     'register_config_package',
+    'write_files_at_once',
 ]
 
 
 def apply() -> None:
     """Apply every workaround that the installed versions need."""
     allow_mmengine_checkpoints()
+    write_files_at_once()
     register_config_package()
     import_mmrazor()

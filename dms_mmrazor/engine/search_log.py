@@ -65,13 +65,20 @@ def describe_subnet(structure: Structure) -> str:
 def warn_if_far(
     mutator: DMSMutator, targets: Mapping[str, float]
 ) -> Iterator[str]:
-    """Warnings for targets that the search itself did not reach."""
+    """Warnings for targets that the search itself did not end at."""
     for kind, target in targets.items():
         current = mutator.resource(kind, hard=False)
+        distance = f'{abs(current / target - 1):.1%}'
         if current > target * (1 + FAR):
             yield (
-                f'The search ended {current / target - 1:.1%} above its '
-                f'{kind} target; rounding cuts the rest. Raise '
+                f'The search ended {distance} above its {kind} target; '
+                'rounding cuts the rest. Raise '
                 '`optim_wrapper.paramwise_cfg.structure.lr`, then '
                 '`ResourceHook.loss_weight`, or search longer.'
+            )
+        elif len(targets) == 1 and current < target * (1 - FAR):
+            yield (
+                f'The search ended {distance} below its {kind} target; '
+                'rounding widens all units to it. Lower '
+                '`optim_wrapper.paramwise_cfg.structure.lr` if that matters.'
             )

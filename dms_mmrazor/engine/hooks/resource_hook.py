@@ -83,9 +83,9 @@ class ResourceHook(Hook):
     ) -> None:
         self.wanted = as_targets(target, resource)
         if isinstance(loss_weight, Mapping):
-            self.weights = {k: loss_weight.get(k, 1.0) for k in self.wanted}
+            self.weights = {**dict.fromkeys(self.wanted, 1.0), **loss_weight}
         else:
-            self.weights = {kind: loss_weight for kind in self.wanted}
+            self.weights = dict.fromkeys(self.wanted, loss_weight)
         self.warmup = warmup
         self.decay = decay
         self.schedule = schedule
@@ -114,6 +114,11 @@ class ResourceHook(Hook):
                     f'{value!r}.'
                 )
         for kind, weight in self.weights.items():
+            if kind not in self.wanted:
+                raise DMSError(
+                    f'ResourceHook: `loss_weight` names {kind!r}, which has '
+                    f'no target; targets: {list(self.wanted)}.'
+                )
             if not (isinstance(weight, (int, float)) and weight > 0):
                 raise DMSError(
                     f'ResourceHook: `loss_weight` of {kind} must be positive,'

@@ -6,6 +6,7 @@ import torch
 from mmengine.model import BaseModel
 from mmrazor.models.algorithms.base import BaseAlgorithm
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from dms_mmrazor.core import resource_loss
 from dms_mmrazor.models.mutators import DMSMutator
@@ -65,6 +66,7 @@ class DMSAlgorithm(BaseAlgorithm):
         self._kinds: List[str] = []
         self._weights: List[float] = []
         self.register_buffer('targets', torch.zeros(0), persistent=False)
+        _keep_from_broadcast(self)
 
     def init_weights(self) -> None:
         """Initialize the architecture as if it were not searched."""
@@ -139,3 +141,19 @@ class DMSAlgorithm(BaseAlgorithm):
         """
         scores = self.mutator.static_scores()
         self.mutator.masks.finish_step(grad_scale, scores)
+
+
+def _keep_from_broadcast(algorithm: DMSAlgorithm) -> None:
+    """Let a distributed wrapper leave the buffers of the search alone.
+
+    They are equal on all ranks by themselves, except the gradient of the
+    masks, which has to differ until :meth:`DMSAlgorithm.finish_step`.
+    """
+    names = [
+        name
+        for name, _ in algorithm.named_buffers()
+        if not name.startswith('architecture.')
+    ]
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
+        algorithm, names
+    )

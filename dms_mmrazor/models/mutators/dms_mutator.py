@@ -1,6 +1,5 @@
 """The mutator: finds what can be searched and manages the choices."""
 
-import math
 from copy import deepcopy
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -16,10 +15,7 @@ from dms_mmrazor.models.mutators.report import (
     report_layers,
 )
 from dms_mmrazor.models.mutators.resource_table import ResourceTable
-from dms_mmrazor.models.mutators.resource_terms import (
-    SearchedSides,
-    build_resource_models,
-)
+from dms_mmrazor.models.mutators.resource_terms import build_resource_models
 from dms_mmrazor.models.mutators.search_space import (
     check_names,
     exclude_groups,
@@ -27,6 +23,7 @@ from dms_mmrazor.models.mutators.search_space import (
     make_depth_units,
     split_unit_cfg,
 )
+from dms_mmrazor.models.mutators.searched_sides import SearchedSides
 from dms_mmrazor.models.mutators.static_scores import static_scores
 from dms_mmrazor.models.mutators.structure_dump import (
     UnitSlices,
@@ -224,9 +221,9 @@ class DMSMutator(ChannelMutator):
         )
         self._layer_reports = report_layers(sides, self.units, groups)
         self._num_layers = count_weighted_layers(sides.modules)
-        self._slices = [unit_slices(u, sides.modules) for u in self.units]
+        self._slices = [unit_slices(u, sides.parts) for u in self.units]
         self._num_channels = count_touched_channels(
-            sides.modules, self._slices
+            sides.parts, self._slices
         )
 
     def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
@@ -305,10 +302,7 @@ class DMSMutator(ChannelMutator):
 
     def divisors(self, divisor: int) -> List[int]:
         """Step of each unit's width: a multiple of its own and of this."""
-        return [
-            unit.step * divisor // math.gcd(unit.step, divisor)
-            for unit in self.units
-        ]
+        return [unit.divisor(divisor) for unit in self.units]
 
     def block_mask(self, depths: Sequence[int]) -> Tensor:
         """0/1 mask [B] of the most important ``depths[s]`` blocks."""

@@ -19,7 +19,8 @@ class MaskState(nn.Module):
     """One flat top-k for all units, and the gradient of its masks.
 
     Args:
-        units (Sequence[DMSChannelUnit]): Width units; temperature N.
+        units (Sequence[DMSChannelUnit]): Width units; temperature N, 4N
+            for numbers of heads.
         stages (Sequence[DMSDepthUnit]): Depth units; temperature 4N
             (appendix A.1.1: few elements).
         metric (str): Importance metric. Defaults to 'taylor'.
@@ -50,7 +51,7 @@ class MaskState(nn.Module):
         self.table = MaskTable()
         self.topk = FlatTopk(
             [u.num_channels for u in units] + [s.num_blocks for s in stages],
-            temperatures=[None] * len(units)
+            temperatures=[unit.temperature for unit in units]
             + [DEPTH_TEMPERATURE * s.num_blocks for s in stages],
             steps=[u.step for u in units] + [1] * len(stages),
             min_kept=[u.min_kept for u in units]

@@ -4,7 +4,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from torch import nn
 
-from dms_mmrazor.models.mutators.resource_terms import SearchedSides
+from dms_mmrazor.models.mutators.searched_sides import SearchedSides
 from dms_mmrazor.models.tracing import ChannelGroup
 from dms_mmrazor.models.units import DMSChannelUnit
 
@@ -105,11 +105,11 @@ def report_layers(
             continue
         texts, found = {}, []
         for is_input in (True, False):
-            parts = sides.parts.get((name, is_input), [])
+            parts = sides.units_of(name, is_input)
             found += parts
             lost = 'the tracer does not reach it'
             texts[is_input] = (
-                'unit ' + ', '.join(units[index].name for index, _ in parts)
+                'unit ' + ', '.join(units[index].name for index in parts)
                 if parts
                 else reasons.get((name, is_input), lost)
             )

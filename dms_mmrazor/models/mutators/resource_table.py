@@ -1,6 +1,5 @@
 """Resources of a supernet and of what is kept of it."""
 
-import math
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -124,5 +123,5 @@ class ResourceTable(nn.Module):
 
 def _narrowest(unit: DMSChannelUnit, divisor: int) -> int:
     """The smallest width that an export may give a unit."""
-    step = unit.step * divisor // math.gcd(unit.step, divisor)
+    step = unit.divisor(divisor)
     return min(-(-unit.min_kept // step) * step, unit.max_kept)

@@ -41,6 +41,10 @@ def static_scores(
 
 def _l1_scores(unit: DMSChannelUnit) -> Tensor:
     """L1 norms of the filters that produce each channel, summed."""
+    if unit.attention_dim is not None:
+        attention = unit.attention_dim.module
+        rows = l1_importance(attention.qkv.weight.detach(), 0)
+        return unit.attention_dim.scores(rows)
     scores = [
         _producer_scores(channel, unit.num_channels)
         for channel in unit.output_related

@@ -3,9 +3,9 @@
 from typing import Dict, List, Sequence, Tuple
 
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
+from dms_mmrazor.models.ops import ChannelHolder, Part, can_narrow, is_norm
 from dms_mmrazor.models.subnet import (
     LayerSlice,
     StageStructure,
@@ -15,17 +15,15 @@ from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 UnitSlices = Tuple[Tuple[LayerSlice, ...], Tuple[LayerSlice, ...]]
 
-_NARROWED = (nn.Conv2d, nn.Linear, _BatchNorm)
-
 
 def unit_slices(
-    unit: DMSChannelUnit, modules: Dict[str, nn.Module]
+    unit: DMSChannelUnit, modules: Dict[str, Part]
 ) -> UnitSlices:
     """Layers that get narrower with a unit: producers and readers.
 
     Args:
         unit (DMSChannelUnit): A width unit.
-        modules (dict[str, nn.Module]): Layers of the plain supernet.
+        modules (dict[str, Part]): Parts of the plain supernet.
     """
     return (
         tuple(_slices(unit.output_related, modules)),
@@ -67,16 +65,21 @@ def dump_masks(
     return widths, depths
 
 
+def _is_one_sided(part: Part) -> bool:
+    """Whether inputs and outputs of a part are the same channels."""
+    return is_norm(part) or isinstance(part, ChannelHolder)
+
+
 def _slices(
-    channels: Sequence[Channel], modules: Dict[str, nn.Module]
+    channels: Sequence[Channel], modules: Dict[str, Part]
 ) -> List[LayerSlice]:
     """Channels of layers; a norm is listed once, as a producer."""
     return [
         LayerSlice(channel.name, channel.start, channel.end)
         for channel in channels
-        if isinstance(modules.get(channel.name), _NARROWED)
+        if can_narrow(modules.get(channel.name))
         and (
             channel.is_output_channel
-            or not isinstance(modules[channel.name], _BatchNorm)
+            or not _is_one_sided(modules[channel.name])
         )
     ]

@@ -7,7 +7,11 @@ from mmrazor.models.mutables.base_mutable import BaseMutable
 from torch import Tensor, nn
 
 from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableDepth
-from dms_mmrazor.models.ops.fold import fold_depth, fold_input_mask
+from dms_mmrazor.models.ops.fold import (
+    fold_depth,
+    fold_input_mask,
+    fold_output_mask,
+)
 from dms_mmrazor.models.ops.narrow import narrow_layer
 
 
@@ -28,6 +32,19 @@ class DepthHandle:
         return None if masks is None else masks[self.index]
 
 
+class RowMask:
+    """Mask of a layer's outputs, for those that no other layer can mask.
+
+    Such are the queries of an attention. A plain object, as
+    :class:`DepthHandle` is.
+    """
+
+    @property
+    def mask(self) -> Optional[Tensor]:
+        """[out] of the current step, or ``None``."""
+        raise NotImplementedError
+
+
 class DMSOp(DynamicChannelMixin):
     """A plain layer plus masks; keeps its parameters, buffers and keys.
 
@@ -42,6 +59,7 @@ class DMSOp(DynamicChannelMixin):
 
     mutable_attrs: nn.ModuleDict
     depth: Optional[DepthHandle]
+    rows: Optional[RowMask]
 
     @classmethod
     def convert_from(cls, module: nn.Module) -> 'DMSOp':
@@ -60,6 +78,7 @@ class DMSOp(DynamicChannelMixin):
         """Start without masks."""
         self.mutable_attrs = nn.ModuleDict()
         self.depth = None
+        self.rows = None
 
     def register_mutable_attr(self, attr: str, mutable: BaseMutable) -> None:
         """Attach the container of one side's masks."""
@@ -84,6 +103,9 @@ class DMSOp(DynamicChannelMixin):
         mask = None if container is None else container.mask
         if mask is not None:
             weight = fold_input_mask(weight, mask, groups)
+        rows = None if self.rows is None else self.rows.mask
+        if rows is not None:
+            weight, bias = fold_output_mask(weight, bias, rows)
         depth = None if self.depth is None else self.depth.mask
         if depth is not None:
             weight, bias = fold_depth(weight, bias, depth)
@@ -124,6 +146,7 @@ def _plain_state(module: DMSOp) -> Dict[str, Any]:
     """State of a layer without its masks."""
     state = dict(module.__dict__)
     state.pop('depth')
+    state.pop('rows')
     state['_modules'] = {
         k: v for k, v in module._modules.items() if k != 'mutable_attrs'
     }

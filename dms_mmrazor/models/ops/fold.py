@@ -32,6 +32,26 @@ def fold_input_mask(weight: Tensor, mask: Tensor, groups: int = 1) -> Tensor:
     return weight * rows.reshape(weight.size(0), -1, *trailing)
 
 
+def fold_output_mask(
+    weight: Tensor, bias: Optional[Tensor], mask: Tensor
+) -> Tuple[Tensor, Optional[Tensor]]:
+    """Multiply a mask of the output channels into a layer.
+
+    Args:
+        weight (Tensor): [out, ...].
+        bias (Tensor, optional): [out].
+        mask (Tensor): [out].
+
+    Returns:
+        tuple: Weight and bias of the layer with the output ``m ⊙ y``.
+    """
+    trailing = (1,) * (weight.dim() - 1)
+    return (
+        weight * mask.view(-1, *trailing),
+        None if bias is None else bias * mask,
+    )
+
+
 def fold_depth(
     weight: Tensor, bias: Optional[Tensor], mask: Tensor
 ) -> Tuple[Tensor, Optional[Tensor]]:

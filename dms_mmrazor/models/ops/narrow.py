@@ -1,18 +1,28 @@
 """Keep some channels of a plain layer."""
 
-from typing import List, Optional, Tuple
+from typing import List, Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.ops.channel_holder import ChannelHolder
+from dms_mmrazor.models.ops.known_types import GRN, is_kind
 
 Indices = Optional[Tensor]
 
 
-def channels_of(module: nn.Module, is_input: bool) -> int:
+def channels_of(
+    module: Union[nn.Module, ChannelHolder], is_input: bool
+) -> int:
     """Number of channels on one side of a layer."""
+    if isinstance(module, ChannelHolder):
+        return module.channels
+    if isinstance(module, nn.LayerNorm):
+        return module.normalized_shape[-1]
+    if is_kind(module, GRN):
+        return module.in_channels
     if isinstance(module, _BatchNorm):
         return module.num_features
     if isinstance(module, nn.Linear):
@@ -21,12 +31,15 @@ def channels_of(module: nn.Module, is_input: bool) -> int:
 
 
 def narrow_layer(
-    layer: nn.Module, out_kept: Indices, in_kept: Indices
-) -> nn.Module:
-    """Keep some channels of a conv, linear or batch norm layer, in place.
+    layer: Union[nn.Module, ChannelHolder],
+    out_kept: Indices,
+    in_kept: Indices,
+) -> Union[nn.Module, ChannelHolder]:
+    """Keep some channels of a conv, linear or norm layer, in place.
 
     Args:
-        layer (nn.Module): A plain layer.
+        layer (nn.Module | ChannelHolder): A plain layer, or something else
+            with channels.
         out_kept (Tensor, optional): Output channels to keep. Defaults to
             all.
         in_kept (Tensor, optional): Input channels to keep. Defaults to all.
@@ -35,8 +48,15 @@ def narrow_layer(
         DMSError: If the type is not supported, or the groups of a
             convolution would become unequal.
     """
-    if isinstance(layer, _BatchNorm):
-        _narrow_batch_norm(layer, out_kept if in_kept is None else in_kept)
+    one_side = out_kept if in_kept is None else in_kept
+    if isinstance(layer, ChannelHolder):
+        layer.narrow(one_side)
+    elif isinstance(layer, _BatchNorm):
+        _narrow_batch_norm(layer, one_side)
+    elif isinstance(layer, nn.LayerNorm):
+        _narrow_layer_norm(layer, one_side)
+    elif is_kind(layer, GRN):
+        _narrow_grn(layer, one_side)
     elif isinstance(layer, nn.Linear):
         _narrow_linear(layer, out_kept, in_kept)
     elif isinstance(layer, nn.Conv2d):
@@ -66,6 +86,24 @@ def _narrow_batch_norm(layer: _BatchNorm, kept: Indices) -> None:
     layer.bias = _select(layer.bias, 0, kept)
     layer.running_mean = _select(layer.running_mean, 0, kept)
     layer.running_var = _select(layer.running_var, 0, kept)
+
+
+def _narrow_layer_norm(layer: nn.LayerNorm, kept: Indices) -> None:
+    if kept is None:
+        return
+    layer.normalized_shape = (len(kept),)
+    layer.weight = _select(layer.weight, 0, kept)
+    layer.bias = _select(layer.bias, 0, kept)
+    if hasattr(layer, 'num_channels'):
+        layer.num_channels = len(kept)
+
+
+def _narrow_grn(layer: nn.Module, kept: Indices) -> None:
+    if kept is None:
+        return
+    layer.in_channels = len(kept)
+    layer.gamma = _select(layer.gamma, 0, kept)
+    layer.beta = _select(layer.beta, 0, kept)
 
 
 def _narrow_linear(

@@ -1,7 +1,7 @@
 """Replace plain layers by their dynamic counterparts."""
 
-from types import MappingProxyType
-from typing import Mapping, Type
+import importlib
+from typing import Dict, Iterator, Mapping, Type
 
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
@@ -11,12 +11,50 @@ from torch import nn
 from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
 from dms_mmrazor.models.ops.dms_conv import DMSConv2d
+from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.known_types import (
+    GRN,
+    LAYER_NORM_2D,
+    qualified_name,
+)
+
+
+class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
+    """Plain type → dynamic type; some are imported when they are needed.
+
+    Args:
+        known (dict): Plain type → dynamic type.
+        optional (dict): Full name of a type of mmpretrain → name of its
+            dynamic type.
+    """
+
+    def __init__(
+        self,
+        known: Dict[Type[nn.Module], Type[DMSOp]],
+        optional: Dict[str, str],
+    ) -> None:
+        self._known = known
+        self._optional = optional
+
+    def __getitem__(self, kind: Type[nn.Module]) -> Type[DMSOp]:
+        if kind in self._known:
+            return self._known[kind]
+        name = self._optional[qualified_name(kind)]
+        ops = importlib.import_module('dms_mmrazor.models.ops.mmpretrain_ops')
+        return getattr(ops, name)
+
+    def __iter__(self) -> Iterator[Type[nn.Module]]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
 
 # Exact types: a subclass with a forward of its own would lose it. mmcv's
 # wrappers differ from torch's layers for empty inputs on torch < 1.5 only.
-DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = MappingProxyType(
+DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = _DynamicOps(
     {
         nn.Conv2d: DMSConv2d,
         MMCVConv2d: DMSConv2d,
@@ -24,7 +62,9 @@ DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = MappingProxyType(
         nn.Linear: DMSLinear,
         MMCVLinear: DMSLinear,
         nn.BatchNorm2d: DMSBatchNorm2d,
-    }
+        nn.LayerNorm: DMSLayerNorm,
+    },
+    {LAYER_NORM_2D: 'DMSLayerNorm2d', GRN: 'DMSGRN'},
 )
 
 

@@ -9,14 +9,16 @@ from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.ops import channels_of, narrow_layer
+from dms_mmrazor.models.ops import (
+    Part,
+    can_narrow,
+    channels_of,
+    named_parts,
+    narrow_layer,
+)
 from dms_mmrazor.models.subnet.structure import LayerSlice, Structure
-
-NARROWED = (nn.Conv2d, nn.Linear, _BatchNorm)
-"""Types of layers that can be narrowed."""
 
 
 def prune(model: nn.Module, structure: Structure) -> nn.Module:
@@ -32,7 +34,7 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
     Raises:
         DMSError: If the structure belongs to another architecture.
     """
-    modules = dict(model.named_modules())
+    modules = named_parts(model)
     _check_architecture(modules, structure)
     outputs: Dict[str, Tensor] = {}
     inputs: Dict[str, Tensor] = {}
@@ -49,19 +51,22 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
     return model
 
 
-def count_weighted_layers(modules: Dict[str, nn.Module]) -> int:
+def count_weighted_layers(modules: Dict[str, Part]) -> int:
     """Number of modules that own parameters."""
-    return sum(bool(module._parameters) for module in modules.values())
+    return sum(
+        isinstance(module, nn.Module) and bool(module._parameters)
+        for module in modules.values()
+    )
 
 
 def count_touched_channels(
-    modules: Dict[str, nn.Module],
+    modules: Dict[str, Part],
     slices: Sequence[Tuple[Sequence[LayerSlice], Sequence[LayerSlice]]],
 ) -> int:
     """Channels of all sides of layers that units touch, searched or not.
 
     Args:
-        modules (dict[str, nn.Module]): Layers of the plain supernet.
+        modules (dict[str, Part]): Parts of the plain supernet.
         slices (Sequence): Of each unit the layers that produce its channels
             and those that read them.
     """
@@ -75,13 +80,13 @@ def count_touched_channels(
 
 
 def _check_architecture(
-    modules: Dict[str, nn.Module], structure: Structure
+    modules: Dict[str, Part], structure: Structure
 ) -> None:
     """Raise unless every layer of the structure is in the model."""
     hint = 'the structure belongs to another architecture.'
     for unit in structure.units:
         for layer_slice in (*unit.outputs, *unit.inputs):
-            if not isinstance(modules.get(layer_slice.layer), NARROWED):
+            if not can_narrow(modules.get(layer_slice.layer)):
                 raise DMSError(
                     f'the model has no conv, linear or norm layer '
                     f'{layer_slice.layer!r} (unit {unit.name!r}): {hint}'
@@ -110,7 +115,7 @@ def _check_architecture(
 
 def _drop(
     masks: Dict[str, Tensor],
-    modules: Dict[str, nn.Module],
+    modules: Dict[str, Part],
     layer_slice: LayerSlice,
     kept: Tensor,
     size: int,

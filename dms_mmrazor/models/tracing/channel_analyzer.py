@@ -8,18 +8,26 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 from mmengine.logging import MMLogger
 from mmengine.model.utils import revert_sync_batchnorm
 from mmrazor.models.task_modules.tracer import ChannelAnalyzer
-from mmrazor.structures.graph.channel_graph import (
-    ChannelGraph,
-    default_channel_node_converter,
-)
-from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
-from mmrazor.structures.graph.pseudo_fx_graph import parse_torch_graph
+from mmrazor.models.task_modules.tracer.fx_tracer import MMFxTracer
+from mmrazor.structures.graph.channel_graph import ChannelGraph
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.ops import DYNAMIC_OPS
+from dms_mmrazor.models.ops import (
+    DYNAMIC_OPS,
+    AttentionDim,
+    is_attention,
+    named_parts,
+)
+from dms_mmrazor.models.tracing.channel_graph import (
+    build_channel_graph,
+    leaf_types,
+    source_files,
+)
 from dms_mmrazor.registry import TASK_UTILS
+
+_SINGLE = 'it has a single channel'
 
 
 class ChannelGroup(NamedTuple):
@@ -107,32 +115,22 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
                 ) from error
         modules = dict(model.named_modules())
         configs = graph.generate_units_config().values()
-        return _name_groups(
-            [
-                ChannelGroup('', config, _reason(config, modules))
-                for config in configs
-                if _weighted_layers(config, modules)
-            ],
-            modules,
-        )
+        groups = [
+            ChannelGroup('', config, _reason(config, modules))
+            for config in configs
+            if _weighted_layers(config, modules)
+            and not _is_within_attention(config, modules)
+        ]
+        return _name_groups(groups, modules) + _attention_groups(model)
 
     def _channel_graph(self, model: nn.Module) -> ChannelGraph:
         """mmrazor's graph of channel dependencies, channels propagated."""
-        fx_graph = self._fx_trace(model)
-        fx_graph.owning_module = model
-        converter = FxTracerToGraphConverter(
-            parse_torch_graph(fx_graph), model
+        leaves = (*self.default_leaf_modules, *leaf_types(model))
+        self.tracer = MMFxTracer(
+            autowrap_modules=source_files(model), leaf_module=leaves
         )
-        module_graph = converter.graph
-        module_graph._model = model
-        module_graph.refresh_module_name()
-        module_graph.check(fix=True)
-        graph = ChannelGraph.copy_from(
-            module_graph, default_channel_node_converter
-        )
-        graph.check(fix=True)
-        graph.forward(self.input_size[1])
-        return graph
+        trace = self._fx_trace(model)
+        return build_channel_graph(trace, model, self.input_size)
 
 
 @contextmanager
@@ -165,6 +163,38 @@ def _weighted_layers(
     ]
 
 
+def _is_wide(module: nn.LayerNorm) -> bool:
+    """Whether statistics run over more than the channels."""
+    return len(module.normalized_shape) > 1
+
+
+def _is_within_attention(
+    config: Dict[str, Any], modules: Dict[str, nn.Module]
+) -> bool:
+    """Whether channels are heads times head dims: these have own groups."""
+    names = [str(channel['name']) for channel in _channels(config)]
+    return any(
+        name in modules and is_attention(modules[name]) for name in names
+    )
+
+
+def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
+    """Heads, q/k dims and v dims of all attentions."""
+    groups = []
+    for name, part in named_parts(model).items():
+        if not isinstance(part, AttentionDim):
+            continue
+        size = part.channels
+        channel = dict(name=name, start=0, end=size, is_output_channel=True)
+        config = dict(
+            init_args=dict(num_channels=size),
+            channels=dict(output_related=[channel], input_related=[]),
+        )
+        reason = '' if size > 1 else _SINGLE
+        groups.append(ChannelGroup(name, config, reason))
+    return groups
+
+
 def _reason(config: Dict[str, Any], modules: Dict[str, nn.Module]) -> str:
     """Why a group of channels cannot be searched; empty if it can."""
     names = [str(channel['name']) for channel in _channels(config)]
@@ -180,13 +210,15 @@ def _reason(config: Dict[str, Any], modules: Dict[str, nn.Module]) -> str:
             module, _BatchNorm
         ):
             return f'{name} is a {type(module).__name__}, not supported'
+        if isinstance(module, nn.LayerNorm) and _is_wide(module):
+            return f'{name} normalizes several dimensions, not supported'
     channels = config['channels']
     if not _mixing(channels['output_related'], modules):
         return 'no conv or linear layer produces its channels'
     if not _mixing(channels['input_related'], modules):
         return 'no conv or linear layer reads its channels'
     if config['init_args']['num_channels'] < 2:
-        return 'it has a single channel'
+        return _SINGLE
     return ''
 
 

@@ -1,7 +1,8 @@
 """What each layer costs, read off one forward pass of the plain model.
 
-MACs are multiply-accumulates of convolutions and linear layers for one
-image. Biases, normalization, activations and pooling are not counted.
+MACs are multiply-accumulates of convolutions, linear layers and the two
+products of attention for one image. Biases, normalization, activations and
+pooling are not counted.
 """
 
 from typing import Any, Dict, List, NamedTuple, Tuple
@@ -9,6 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from dms_mmrazor.models.ops import attention_macs, is_attention
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     evaluating,
@@ -22,7 +24,8 @@ class LayerProfile(NamedTuple):
     Attributes:
         name (str): Name of the layer in the model.
         positions (int): Applications of the kernel (feature positions,
-            summed over all calls of a shared layer), per image.
+            summed over all calls of a shared layer), per image. For an
+            attention: pairs of tokens.
     """
 
     name: str
@@ -31,13 +34,15 @@ class LayerProfile(NamedTuple):
 
 def kernel_macs(module: nn.Module) -> float:
     """MACs of one application of a layer's weight at full width."""
+    if is_attention(module):
+        return float(attention_macs(module))
     return float(module.weight.numel())
 
 
 def profile_layers(
     model: nn.Module, input_size: Tuple[int, ...]
 ) -> List[LayerProfile]:
-    """Positions of every conv and linear layer that runs.
+    """Positions of every conv, linear and attention layer that runs.
 
     Args:
         model (nn.Module): A model; its state is not changed.
@@ -51,7 +56,9 @@ def profile_layers(
 
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
         source = inputs[0] if isinstance(module, _ConvTransposeNd) else output
-        if isinstance(module, nn.Linear):
+        if is_attention(module):
+            applied = inputs[0].shape[0] * inputs[0].shape[1] ** 2
+        elif isinstance(module, nn.Linear):
             applied = output.numel() // module.out_features
         else:
             applied = source.numel() // source.shape[1]
@@ -61,7 +68,7 @@ def profile_layers(
     handles = [
         module.register_forward_hook(count)
         for module in names
-        if isinstance(module, (_ConvNd, nn.Linear))
+        if isinstance(module, (_ConvNd, nn.Linear)) or is_attention(module)
     ]
     try:
         with evaluating(model):

@@ -2,11 +2,12 @@
 
 import math
 import random
-from typing import Any, List, Union
+from typing import Any, List, Optional, Union
 
 from mmrazor.models.mutables import MutableChannelUnit
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutables import (
@@ -15,7 +16,16 @@ from dms_mmrazor.models.mutables import (
     ExpandedMutableChannel,
     TopkOperator,
 )
-from dms_mmrazor.models.ops import DMSOp, replace_with_dynamic
+from dms_mmrazor.models.ops import (
+    HEADS,
+    AttentionDim,
+    DMSOp,
+    attach_attention,
+    find_attention_dim,
+    is_layer,
+    is_norm,
+    replace_with_dynamic,
+)
 from dms_mmrazor.registry import MODELS
 
 
@@ -59,6 +69,7 @@ class DMSChannelUnit(MutableChannelUnit):
         self.min_ratio = min_ratio
         self.max_ratio = max_ratio
         self.mutable_channel = DMSMutableChannel(num_channels)
+        self._attention_dims: List[AttentionDim] = []
 
     @property
     def min_kept(self) -> int:
@@ -71,6 +82,35 @@ class DMSChannelUnit(MutableChannelUnit):
         """Largest number of channels, a multiple of ``step``."""
         steps = int(self.max_ratio * self.num_channels + 1e-9) // self.step
         return max(self.min_kept, steps * self.step)
+
+    @property
+    def attention_dim(self) -> Optional[AttentionDim]:
+        """The heads or head dims that the unit chooses, if it does."""
+        return self._attention_dims[0] if self._attention_dims else None
+
+    @property
+    def counts_heads(self) -> bool:
+        """Whether the unit chooses heads of an attention."""
+        return any(
+            str(channel.name).endswith(f'.{HEADS}')
+            for channel in self.output_related
+        )
+
+    @property
+    def temperature(self) -> Optional[float]:
+        """Temperature of the mask: 4N for few elements, else None, N."""
+        if not self.counts_heads:
+            return None
+        return 4.0 * (self.num_channels // self.step)
+
+    def divisor(self, divisor: int) -> int:
+        """Step of exported widths: a multiple of ``step`` and ``divisor``.
+
+        Numbers of heads need not be divisible.
+        """
+        if self.counts_heads:
+            return self.step
+        return self.step * divisor // math.gcd(self.step, divisor)
 
     @property
     def operator(self) -> TopkOperator:
@@ -88,7 +128,7 @@ class DMSChannelUnit(MutableChannelUnit):
         self.mutable_channel.operator = operator
 
     def prepare_for_pruning(self, model: nn.Module) -> None:
-        """Make the unit's conv and linear layers read this unit's masks."""
+        """Make the unit's layers read this unit's masks."""
         for channel in self.layer_channels(model):
             layer = replace_with_dynamic(model, channel.name)
             channel.module = layer
@@ -96,15 +136,28 @@ class DMSChannelUnit(MutableChannelUnit):
                 'out_channels' if channel.is_output_channel else 'in_channels'
             )
             self._register(layer, attr, channel.start, channel.end)
+        for channel in self.output_related:
+            dim = find_attention_dim(model, str(channel.name))
+            if dim is not None:
+                attach_attention(model, channel.name, self.mutable_channel)
+                self._attention_dims.append(dim)
 
     def layer_channels(self, model: nn.Module) -> List[Channel]:
-        """The unit's channels that belong to conv and linear layers."""
+        """The unit's channels that belong to layers with masks.
+
+        A norm has the same channels on both sides and is listed once; a
+        batch norm treats every channel alone and needs no mask.
+        """
         modules = dict(model.named_modules())
-        return [
-            channel
-            for channel in [*self.output_related, *self.input_related]
-            if isinstance(modules.get(channel.name), (nn.Conv2d, nn.Linear))
-        ]
+        channels = []
+        for channel in [*self.output_related, *self.input_related]:
+            module = modules.get(channel.name)
+            if not is_layer(module) or isinstance(module, _BatchNorm):
+                continue
+            if is_norm(module) and channel.is_output_channel:
+                continue
+            channels.append(channel)
+        return channels
 
     def _register(self, layer: DMSOp, attr: str, start: int, end: int) -> None:
         container = layer.get_mutable_attr(attr)

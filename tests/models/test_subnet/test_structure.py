@@ -24,7 +24,7 @@ from dms_mmrazor.models.subnet.structure import (
 )
 
 FUZZ = settings(
-    max_examples=150,
+    max_examples=400,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -192,8 +192,8 @@ def test_a_missing_field_is_named(place):
         b'format: !!timestamp x\n',
         b'format: !!python/object:os.system {}\n',
         b'? [a, b]\n: c\n',
-        b'[' * 5000,
-        b'[' * 5000 + b']' * 5000,
+        b'[' * 1500,
+        b'[' * 1500 + b']' * 1500,
         b'a: &a [*a]\n',
         b'1' * 5000,
     ],

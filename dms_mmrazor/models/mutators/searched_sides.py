@@ -1,0 +1,107 @@
+"""Which units the channels of each part of a supernet belong to."""
+
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from torch import nn
+
+from dms_mmrazor.core import Dim
+from dms_mmrazor.models.ops import (
+    HEADS,
+    QK_DIMS,
+    V_DIMS,
+    channels_of,
+    is_attention,
+    is_norm,
+    named_parts,
+)
+from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
+
+Product = Tuple[float, Tuple[Dim, ...]]
+"""A coefficient times dimensions."""
+
+
+class SearchedSides:
+    """Which units the channels of each layer belong to.
+
+    Args:
+        model (nn.Module): The plain supernet.
+        units (Sequence[DMSChannelUnit]): Its width units.
+        stages (Sequence[DMSDepthUnit]): Its depth units.
+
+    Attributes:
+        modules (dict[str, nn.Module]): Modules by name.
+        parts (dict[str, Part]): These and everything else with channels.
+        sizes (list[int]): Channels of each unit.
+        blocks (list[str]): Names of all removable blocks.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        units: Sequence[DMSChannelUnit],
+        stages: Sequence[DMSDepthUnit],
+    ) -> None:
+        self.modules = dict(model.named_modules())
+        self.parts = named_parts(model)
+        self.sizes = [unit.num_channels for unit in units]
+        self.blocks = [name for s in stages for name in s.block_names]
+        # (part, is input side) → [(unit, number of channels)]
+        self._tied: Dict[Tuple[str, bool], List[Tuple[int, int]]] = {}
+        for index, unit in enumerate(units):
+            for channel in [*unit.output_related, *unit.input_related]:
+                if channel.name in self.parts:
+                    key = (channel.name, not channel.is_output_channel)
+                    tied = (index, channel.end - channel.start)
+                    self._tied.setdefault(key, []).append(tied)
+
+    def dim(self, name: str, is_input: bool) -> Dim:
+        """Number of channels on one side of a part."""
+        part = self.parts[name]
+        tied = self._tied.get((name, is_input), [])
+        if is_norm(part):
+            tied = tied or self._tied.get((name, not is_input), [])
+        searched = sum(channels for _, channels in tied)
+        multiples = tuple(
+            (unit, channels / self.sizes[unit]) for unit, channels in tied
+        )
+        return Dim(float(channels_of(part, is_input) - searched), multiples)
+
+    def products(self, layer: str, is_input: bool) -> List[Product]:
+        """Number of channels on one side of a layer, as a sum of products.
+
+        The output of ``qkv`` and the input of ``proj`` of an attention are
+        heads times dims.
+        """
+        owner, _, child = layer.rpartition('.')
+        if (child, is_input) in (('qkv', False), ('proj', True)):
+            if owner and is_attention(self.modules[owner]):
+                queries, values = self.attention_products(owner)
+                if is_input:
+                    return [values]
+                return [(2.0, queries[1]), values]
+        return [(1.0, (self.dim(layer, is_input),))]
+
+    def attention_products(self, name: str) -> Tuple[Product, Product]:
+        """Heads times q/k dims, and heads times v dims."""
+        heads, qk, v = (
+            self.dim(f'{name}.{kind}', False)
+            for kind in (HEADS, QK_DIMS, V_DIMS)
+        )
+        return (1.0, (heads, qk)), (1.0, (heads, v))
+
+    def units_of(self, layer: str, is_input: bool) -> List[int]:
+        """Indices of the units on one side of a layer."""
+        units = [
+            unit
+            for _, dims in self.products(layer, is_input)
+            for dim in dims
+            for unit, _ in dim.units
+        ]
+        return list(dict.fromkeys(units))
+
+    def block(self, name: str) -> Optional[int]:
+        """Index of the removable block that a layer is in, if any."""
+        for index, block in enumerate(self.blocks):
+            if name.startswith(block + '.'):
+                return index
+        return None

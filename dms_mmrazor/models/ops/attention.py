@@ -1,0 +1,155 @@
+"""Heads and head dims of multi-head attention.
+
+With H heads, the output of ``qkv`` is q [H, D], k [H, D] and v [H, E], and
+that of the heads, which ``proj`` reads, is [H, E]. Three masks choose the
+heads, the D dims of q and k and the E dims of v, the same ones in every
+head. The product of the masks of heads and v dims multiplies the input of
+``proj``; the mask of the q/k dims multiplies q alone, as each product of a
+dim of q with the same dim of k is one element of the search. Both fold into
+weights, so the supernet's attention stays the stock module.
+
+The kernel divides by the root of the head dim: of the full one in the
+supernet, of the kept one in an exported model. Narrowing multiplies q by
+``sqrt(kept / full)``, so that both compute the same.
+"""
+
+import importlib
+from functools import partial
+from typing import Dict, List, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from dms_mmrazor.models.ops.channel_holder import ChannelHolder
+from dms_mmrazor.models.ops.known_types import ATTENTION, qualified_name
+from dms_mmrazor.models.ops.narrow import narrow_layer
+
+HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
+
+_OPS = 'dms_mmrazor.models.ops.mmpretrain_ops'
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether heads and head dims of a module can be searched."""
+    known = (ATTENTION, f'{_OPS}.SlimAttention')
+    return qualified_name(type(module)) in known and not module.v_shortcut
+
+
+def attention_sizes(module: nn.Module) -> Dict[str, int]:
+    """Number of heads, q/k dims and v dims of an attention."""
+    return {
+        HEADS: module.num_heads,
+        QK_DIMS: getattr(module, 'qk_dims', module.head_dims),
+        V_DIMS: getattr(module, 'v_dims', module.head_dims),
+    }
+
+
+def attention_macs(module: nn.Module) -> int:
+    """MACs of both products for one pair of tokens."""
+    sizes = attention_sizes(module)
+    return sizes[HEADS] * (sizes[QK_DIMS] + sizes[V_DIMS])
+
+
+class AttentionDim(ChannelHolder):
+    """Heads, q/k dims or v dims of an attention.
+
+    Args:
+        module (nn.Module): The attention.
+        kind (str): 'heads', 'qk_dims' or 'v_dims'.
+    """
+
+    def __init__(self, module: nn.Module, kind: str) -> None:
+        self.module = module
+        self.kind = kind
+
+    @property
+    def channels(self) -> int:
+        """Number of heads or dims."""
+        return attention_sizes(self.module)[self.kind]
+
+    def narrow(self, kept: Tensor) -> None:
+        """Keep some heads or dims, in place."""
+        module, old = self.module, self.channels
+        outputs, inputs = self._indices(kept)
+        if self.kind == QK_DIMS and _scales_by_head_dim(module):
+            _scale_queries(module, (len(kept) / old) ** 0.5)
+        narrow_layer(module.qkv, outputs, None)
+        narrow_layer(module.proj, None, inputs)
+        sizes = {**attention_sizes(module), self.kind: len(kept)}
+        module.__class__ = importlib.import_module(_OPS).SlimAttention
+        module.num_heads = sizes[HEADS]
+        module.qk_dims = sizes[QK_DIMS]
+        module.v_dims = sizes[V_DIMS]
+
+    def _indices(self, kept: Tensor) -> Tuple[Tensor, Tensor]:
+        """Kept outputs of ``qkv`` and kept inputs of ``proj``."""
+        dim = 0 if self.kind == HEADS else 1
+        wanted = {
+            HEADS: (True, True, True),
+            QK_DIMS: (True, True, False),
+            V_DIMS: (False, False, True),
+        }[self.kind]
+        parts = split_qkv(
+            self.module, torch.arange(self.module.qkv.out_features)
+        )
+        first = int(parts[2][0, 0])
+        chosen = [
+            part.index_select(dim, kept.cpu()) if want else part
+            for part, want in zip(parts, wanted)
+        ]
+        rows = torch.cat([part.flatten() for part in chosen])
+        return rows, chosen[2].flatten() - first
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """Sum scores of the outputs of ``qkv`` for each head or dim."""
+        query, key, value = split_qkv(self.module, rows)
+        if self.kind == QK_DIMS:
+            return (query + key).sum(dim=0)
+        if self.kind == V_DIMS:
+            return value.sum(dim=0)
+        return torch.cat([query, key, value], dim=1).sum(dim=1)
+
+
+def split_qkv(module: nn.Module, rows: Tensor) -> List[Tensor]:
+    """Values of the outputs of ``qkv`` as q [H, D], k [H, D], v [H, E]."""
+    sizes = attention_sizes(module)
+    heads, qk, v = sizes[HEADS], sizes[QK_DIMS], sizes[V_DIMS]
+    parts = rows.split([heads * qk, heads * qk, heads * v])
+    return [part.view(heads, -1) for part in parts]
+
+
+def _scales_by_head_dim(module: nn.Module) -> bool:
+    """Whether the kernel divides by the root of the head dim it sees."""
+    kernel = module.scaled_dot_product_attention
+    return not (isinstance(kernel, partial) and 'scale' in kernel.keywords)
+
+
+@torch.no_grad()
+def _scale_queries(module: nn.Module, factor: float) -> None:
+    """Multiply q by a number."""
+    sizes = attention_sizes(module)
+    number = sizes[HEADS] * sizes[QK_DIMS]
+    module.qkv.weight[:number] *= factor
+    if module.qkv.bias is not None:
+        module.qkv.bias[:number] *= factor
+
+
+def find_attention_dim(model: nn.Module, name: str) -> Optional[AttentionDim]:
+    """Heads or dims by their full name, if that is what the name names."""
+    owner, _, kind = name.rpartition('.')
+    if kind not in (HEADS, QK_DIMS, V_DIMS):
+        return None
+    module = dict(model.named_modules()).get(owner)
+    if module is None or not is_attention(module):
+        return None
+    return AttentionDim(module, kind)
+
+
+def attention_dims(model: nn.Module) -> Dict[str, ChannelHolder]:
+    """Heads and head dims of all attentions: full name → holder."""
+    return {
+        f'{name}.{kind}': AttentionDim(module, kind)
+        for name, module in model.named_modules()
+        if is_attention(module)
+        for kind in (HEADS, QK_DIMS, V_DIMS)
+    }

@@ -1,0 +1,75 @@
+"""Channels that do not belong to a layer: bare parameters and the like.
+
+A layer scale, a class token or a position embedding is a parameter of a
+block, multiplied or added along the channels. It is narrowed with the unit
+of those channels, under its own name (``backbone.stages.0.0.gamma``).
+"""
+
+from typing import Dict
+
+from torch import Tensor, nn
+
+from dms_mmrazor.models.ops.known_types import is_layer
+
+
+class ChannelHolder:
+    """Something with one dimension of channels that can be narrowed."""
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        raise NotImplementedError
+
+    def narrow(self, kept: Tensor) -> None:
+        """Keep some channels, in place."""
+        raise NotImplementedError
+
+
+class BareParameter(ChannelHolder):
+    """A parameter with channels in one dimension.
+
+    Args:
+        owner (nn.Module): The module that it belongs to.
+        key (str): Its name there.
+    """
+
+    def __init__(self, owner: nn.Module, key: str) -> None:
+        self.owner = owner
+        self.key = key
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        parameter = self.owner._parameters[self.key]
+        return parameter.shape[channel_dim(parameter)]
+
+    def narrow(self, kept: Tensor) -> None:
+        """Keep some channels, in place."""
+        old = self.owner._parameters[self.key]
+        data = old.detach().index_select(channel_dim(old), kept.to(old.device))
+        new = nn.Parameter(data, requires_grad=old.requires_grad)
+        setattr(self.owner, self.key, new)
+
+
+def channel_dim(parameter: Tensor) -> int:
+    """The only dimension with several entries, else the last one."""
+    long = [dim for dim, size in enumerate(parameter.shape) if size > 1]
+    return long[0] if len(long) == 1 else parameter.dim() - 1
+
+
+def bare_parameters(model: nn.Module) -> Dict[str, ChannelHolder]:
+    """All parameters that belong to no conv, linear or norm layer.
+
+    Args:
+        model (nn.Module): A plain model.
+
+    Returns:
+        dict[str, ChannelHolder]: Full name → holder.
+    """
+    return {
+        f'{name}.{key}' if name else key: BareParameter(module, key)
+        for name, module in model.named_modules()
+        if not is_layer(module)
+        for key, parameter in module._parameters.items()
+        if parameter is not None and parameter.dim() > 0
+    }

@@ -1,0 +1,34 @@
+"""Layer types that are known by name, so that nothing has to be imported.
+
+mmpretrain is optional: its layers get dynamic counterparts only where a
+model uses them.
+"""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+LAYER_NORM_2D = 'mmpretrain.models.utils.norm.LayerNorm2d'
+GRN = 'mmpretrain.models.utils.norm.GRN'
+ATTENTION = 'mmpretrain.models.utils.attention.MultiheadAttention'
+
+
+def qualified_name(kind: type) -> str:
+    """Full name of a class."""
+    return f'{kind.__module__}.{kind.__qualname__}'
+
+
+def is_kind(module: object, name: str) -> bool:
+    """Whether an object is an instance of the class with a full name."""
+    return any(qualified_name(base) == name for base in type(module).__mro__)
+
+
+def is_norm(module: object) -> bool:
+    """Whether a layer has one parameter of each sort per channel."""
+    return isinstance(module, (_BatchNorm, nn.LayerNorm)) or is_kind(
+        module, GRN
+    )
+
+
+def is_layer(module: object) -> bool:
+    """Whether a layer can be narrowed: conv, linear or norm."""
+    return isinstance(module, (nn.Conv2d, nn.Linear)) or is_norm(module)

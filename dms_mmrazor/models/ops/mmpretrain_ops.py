@@ -1,0 +1,98 @@
+"""Dynamic counterparts of mmpretrain's layers, and its attention cut down.
+
+Imported only when a model uses these layers: mmpretrain is optional.
+"""
+
+from typing import Any, Dict, Set
+
+import torch
+from mmpretrain.models.utils.attention import MultiheadAttention
+from mmpretrain.models.utils.norm import GRN, LayerNorm2d
+from torch import Tensor, nn
+
+from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
+from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.registry import MODELS
+
+
+# `nn.LayerNorm` stands among the direct bases because mmengine's
+# initializers recognize a layer by the names of its class and direct bases.
+@MODELS.register_module()
+class DMSLayerNorm2d(LayerNorm2d, DMSLayerNorm, nn.LayerNorm):
+    """``LayerNorm2d`` with masked channels."""
+
+    def forward(self, x: Tensor, data_format: str = 'channel_first') -> Tensor:
+        """Normalize [B, C, H, W], or [B, H, W, C] if 'channel_last'."""
+        if data_format == 'channel_last':
+            return self.normalize(x)
+        x = self.normalize(x.permute(0, 2, 3, 1))
+        return x.permute(0, 3, 1, 2).contiguous()
+
+
+@MODELS.register_module()
+class DMSGRN(GRN, DMSOp):
+    """Global response normalization relative to the kept channels' mean."""
+
+    accepted_mutable_attrs: Set[str] = {'in_channels'}
+    attr_mappings: Dict[str, str] = {
+        'in_channels': 'in_channels',
+        'out_channels': 'in_channels',
+    }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.init_masks()
+
+    def forward(self, x: Tensor, data_format: str = 'channel_first') -> Tensor:
+        """Normalize [B, C, H, W], or [B, H, W, C] if 'channel_last'."""
+        container = self.get_mutable_attr('in_channels')
+        mask = None if container is None else container.mask
+        if mask is None:
+            return super().forward(x, data_format)
+        if data_format == 'channel_first':
+            return self._masked(x.permute(0, 2, 3, 1), mask).permute(
+                0, 3, 1, 2
+            )
+        return self._masked(x, mask)
+
+    def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Normalize [B, H, W, C] by the masked mean of the norms."""
+        norms = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
+        mean = (norms * mask).sum(-1, keepdim=True) / mask.sum()
+        scaled = x * (norms / (mean + self.eps))
+        return self.gamma * scaled + self.beta + x
+
+
+class SlimAttention(MultiheadAttention):
+    """``MultiheadAttention`` with head dims of q and k unlike those of v.
+
+    What an attention becomes in an exported model: the same parameters
+    (``qkv``, ``proj``, ``gamma1``) and the same attention kernel, which
+    divides by the root of its own, kept head dim.
+
+    Attributes:
+        num_heads (int): Number of heads.
+        qk_dims (int): Dims of q and k of a head.
+        v_dims (int): Dims of v of a head.
+    """
+
+    num_heads: int
+    qk_dims: int
+    v_dims: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Self-attention of [B, N, C]."""
+        batch, tokens, _ = x.shape
+        qk, v = self.num_heads * self.qk_dims, self.num_heads * self.v_dims
+        query, key, value = (
+            part.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
+            for part in self.qkv(x).split([qk, qk, v], dim=-1)
+        )
+        x = self.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            dropout_p=self.attn_drop if self.training else 0.0,
+        )
+        x = self.proj(x.transpose(1, 2).reshape(batch, tokens, -1))
+        return self.out_drop(self.gamma1(self.proj_drop(x)))

@@ -1,0 +1,170 @@
+"""From a trace of a model to mmrazor's graph of channel dependencies."""
+
+import operator
+import sys
+from types import ModuleType
+from typing import Any, Optional, Tuple
+
+from mmrazor.structures.graph.base_graph import BaseGraph
+from mmrazor.structures.graph.channel_graph import ChannelGraph
+from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
+from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
+from torch import fx, nn
+
+from dms_mmrazor.models.ops import is_attention, is_norm
+from dms_mmrazor.models.tracing.channel_nodes import (
+    ParameterNode,
+    TracedNode,
+    convert_node,
+)
+from dms_mmrazor.models.tracing.demo import demo_tensor
+from dms_mmrazor.models.tracing.fx_values import (
+    HAS_CHANNELS,
+    SHAPE,
+    annotate,
+    attribute,
+)
+
+
+def leaf_types(model: nn.Module) -> Tuple[type, ...]:
+    """Types of the model's modules that a trace must not look into."""
+    types = {
+        type(module)
+        for module in model.modules()
+        if is_norm(module) or is_attention(module)
+    }
+    return tuple(sorted(types, key=lambda kind: kind.__qualname__))
+
+
+def source_files(model: nn.Module) -> Tuple[ModuleType, ...]:
+    """Python files of the model's classes, whose functions may be opaque.
+
+    The tracer finds those of a module's own class by itself, but not those
+    of its base classes.
+    """
+    names = {
+        base.__module__
+        for module in model.modules()
+        for base in type(module).__mro__
+    }
+    foreign = ('torch', 'builtins', 'abc', 'mmengine', 'mmcv', 'typing')
+    return tuple(
+        sys.modules[name]
+        for name in sorted(names)
+        if name.partition('.')[0] not in foreign and name in sys.modules
+    )
+
+
+def build_channel_graph(
+    trace: fx.Graph, model: nn.Module, input_size: Tuple[int, ...]
+) -> ChannelGraph:
+    """mmrazor's graph of channel dependencies, channels propagated.
+
+    Args:
+        trace (fx.Graph): Trace of the model; attentions in it are opened.
+        model (nn.Module): The model, in evaluation mode.
+        input_size (tuple): (B, C, H, W).
+    """
+    trace.owning_module = model
+    annotate(trace, model, demo_tensor(model, input_size))
+    open_attentions(trace, model)
+    open_scales(trace, model)
+    module_graph = _Converter(_base_graph(trace), model).graph
+    module_graph._model = model
+    _name_modules(module_graph, model)
+    module_graph.check(fix=True)
+    graph = ChannelGraph.copy_from(module_graph, convert_node)
+    graph.check(fix=True)
+    graph.forward(input_size[1])
+    return graph
+
+
+def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
+    """Replace each attention by ``qkv``, its core and ``proj``, in place."""
+    modules = dict(model.named_modules())
+    for node in list(trace.nodes):
+        if node.op != 'call_module' or not is_attention(modules[node.target]):
+            continue
+        before = set(trace.nodes)
+        with trace.inserting_before(node):
+            x = trace.call_module(f'{node.target}.qkv', (node.args[0],))
+            x = trace.call_module(node.target, (x,))
+            x = trace.call_module(f'{node.target}.proj', (x,))
+            if f'{node.target}.gamma1.weight' in dict(
+                model.named_parameters()
+            ):
+                scale = trace.get_attr(f'{node.target}.gamma1.weight')
+                x = trace.call_function(operator.mul, (x, scale))
+        for new in set(trace.nodes) - before:
+            new.meta[HAS_CHANNELS] = True
+            new.meta[SHAPE] = node.meta[SHAPE][-1:]
+        node.replace_all_uses_with(x)
+        trace.erase_node(node)
+
+
+def open_scales(trace: fx.Graph, model: nn.Module) -> None:
+    """Let modules that could not be traced show their one vector, in place.
+
+    Such is mmcv's ``LayerScale``: a call with the module as an argument.
+    """
+    for node in trace.nodes:
+        if node.op != 'get_attr':
+            continue
+        value = attribute(model, node.target)
+        if not isinstance(value, nn.Module):
+            continue
+        parameters = dict(value.named_parameters())
+        if len(parameters) == 1:
+            ((key, parameter),) = parameters.items()
+            if parameter.dim() == 1 and parameter.numel() > 1:
+                node.target = f'{node.target}.{key}'
+                node.meta[SHAPE] = tuple(parameter.shape)
+                node.meta[HAS_CHANNELS] = True
+
+
+def _untraced_module(node: fx.Node, model: nn.Module) -> Optional[nn.Module]:
+    """The module with weights whose code the trace could not follow."""
+    owner = node.args[0] if node.args else None
+    if node.op != 'call_method' or getattr(owner, 'op', '') != 'get_attr':
+        return None
+    module = attribute(model, owner.target)
+    if isinstance(module, nn.Module) and any(
+        True for _ in module.parameters()
+    ):
+        return module
+    return None
+
+
+class _Converter(FxTracerToGraphConverter):
+    """mmrazor's converter; nodes remember the trace, parameters a name."""
+
+    def _node_converter(self, node: FxBaseNode) -> TracedNode:
+        traced = node.val
+        if node.is_get_attr():
+            return ParameterNode(traced, traced.target)
+        module = _untraced_module(traced, traced.graph.owning_module)
+        if module is not None:
+            return TracedNode(traced, module)
+        return TracedNode(traced, super()._node_converter(node).val)
+
+
+def _base_graph(trace: fx.Graph) -> BaseGraph:
+    """The nodes of a trace that carry channels."""
+    graph = BaseGraph()
+    nodes = {
+        node: graph.add_or_find_node(FxBaseNode(node.name, node))
+        for node in trace.nodes
+        if node.meta[HAS_CHANNELS]
+    }
+    for node in nodes:
+        for source in node.all_input_nodes:
+            if source in nodes:
+                graph.connect(nodes[source], nodes[node])
+    return graph
+
+
+def _name_modules(graph: Any, model: nn.Module) -> None:
+    names = {module: name for name, module in model.named_modules()}
+    for node in graph:
+        if isinstance(node.val, nn.Module):
+            node.module_name = names[node.val]

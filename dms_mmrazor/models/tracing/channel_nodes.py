@@ -1,0 +1,146 @@
+"""Nodes of mmrazor's channel graph for what mmrazor does not know."""
+
+from typing import Any, List
+
+import torch
+from mmrazor.structures.graph.channel_flow import ChannelTensor
+from mmrazor.structures.graph.channel_graph import (
+    default_channel_node_converter,
+)
+from mmrazor.structures.graph.channel_nodes import (
+    BindChannelNode,
+    CatChannelNode,
+    ChannelNode,
+    InputChannelNode,
+    MixChannelNode,
+    PassUnionChannelNode,
+)
+from mmrazor.structures.graph.module_graph import ModuleNode
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dms_mmrazor.models.ops import channels_of, is_attention, is_norm
+from dms_mmrazor.models.ops.channel_holder import channel_dim
+from dms_mmrazor.models.tracing.fx_values import SHAPE
+
+
+class TracedNode(ModuleNode):
+    """A module node that remembers the node of the trace.
+
+    Args:
+        node (fx.Node): The traced node.
+        val (Any): As for mmrazor's ``ModuleNode``.
+    """
+
+    def __init__(self, node: fx.Node, val: Any) -> None:
+        super().__init__(node.name, val)
+        self.traced = node
+
+
+class ParameterNode(TracedNode):
+    """A parameter that is used as a tensor; ``val`` is its full name."""
+
+    def is_input(self) -> bool:
+        """Nothing precedes it."""
+        return True
+
+
+class ParameterChannelNode(InputChannelNode):
+    """Channels of a bare parameter, such as a layer scale."""
+
+    def is_input(self) -> bool:
+        """Nothing precedes it."""
+        return True
+
+
+class NormChannelNode(PassUnionChannelNode):
+    """LayerNorm and the like: one parameter per channel."""
+
+    @property
+    def _in_channels(self) -> int:
+        return channels_of(self.val, True)
+
+    @property
+    def _out_channels(self) -> int:
+        return channels_of(self.val, False)
+
+
+class AttentionChannelNode(MixChannelNode):
+    """What lies between ``qkv`` and ``proj`` of an attention."""
+
+    @property
+    def _in_channels(self) -> int:
+        return self.val.qkv.out_features
+
+    @property
+    def _out_channels(self) -> int:
+        return self.val.proj.in_features
+
+
+class CatNode(CatChannelNode):
+    """A concatenation, of channels or (class token) of something else."""
+
+    dim = 1
+    shapes: List[Any] = []
+
+    def _joins_channels(self) -> bool:
+        """Whether the dimension is that of the channels.
+
+        Then it has as many entries as there are channels, in all inputs.
+        """
+        return all(
+            shape is None or shape[self.dim] == node.out_channels
+            for shape, node in zip(self.shapes, self.prev_nodes)
+        )
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """Join the channels, or tie them."""
+        if self._joins_channels():
+            return super().channel_forward(tensors)
+        return BindChannelNode.channel_forward(self, tensors)
+
+    def check_channel(self) -> None:
+        """Check the numbers of channels."""
+        if self._joins_channels():
+            super().check_channel()
+        else:
+            BindChannelNode.check_channel(self)
+
+    def _get_in_channels_by_prev_nodes(self, prev_nodes: List[Any]) -> int:
+        if self._joins_channels():
+            return super()._get_in_channels_by_prev_nodes(prev_nodes)
+        return prev_nodes[0].out_channels
+
+
+def convert_node(node: ModuleNode) -> ChannelNode:
+    """The channel node of a module node: ours, else mmrazor's.
+
+    Args:
+        node (ModuleNode): Node of the module graph.
+
+    Returns:
+        ChannelNode: Node of the channel graph.
+    """
+    traced = getattr(node, 'traced', None)
+    if isinstance(node, ParameterNode):
+        shape = traced.meta[SHAPE]
+        size = shape[channel_dim(torch.empty(shape, device='meta'))]
+        return ParameterChannelNode(node.name, node.val, input_channels=size)
+    if isinstance(node.val, nn.Module):
+        if is_attention(node.val):
+            return AttentionChannelNode.copy_from(node)
+        if is_norm(node.val) and not isinstance(node.val, _BatchNorm):
+            return NormChannelNode.copy_from(node)
+    if node.val is torch.cat and traced is not None:
+        return _cat_node(node, traced)
+    return default_channel_node_converter(node)
+
+
+def _cat_node(node: ModuleNode, traced: fx.Node) -> CatNode:
+    new = CatNode.copy_from(node)
+    dims = [*traced.args[1:2], *traced.kwargs.values()]
+    numbers = [dim for dim in dims if isinstance(dim, int)]
+    new.dim = numbers[0] if numbers else 0
+    sources = [prev.traced for prev in node.prev_nodes]
+    new.shapes = [source.meta.get(SHAPE) for source in sources]
+    return new

@@ -1,0 +1,101 @@
+"""Which nodes of a traced graph are tensors with channels, and their shapes.
+
+A symbolic graph mixes feature maps with sizes, flags and constants. Running
+it once on a demo input tells them apart.
+"""
+
+from typing import Any, Dict, Optional, Tuple
+
+import torch
+from torch import Tensor, fx, nn
+
+SHAPE, HAS_CHANNELS = 'dms_shape', 'dms_has_channels'
+
+
+class _Unknown:
+    """Value of a node that cannot be run on its own."""
+
+
+def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
+    """Write into each node's ``meta`` its shape and if it has channels.
+
+    Args:
+        graph (fx.Graph): Trace of the model; its first placeholder is the
+            image.
+        model (nn.Module): The model, in evaluation mode.
+        image (Tensor): A demo input.
+    """
+    values: Dict[fx.Node, Any] = {}
+    users = {node: len(node.users) for node in graph.nodes}
+    images = iter([image])
+    for node in graph.nodes:
+        value = _value(node, model, values, images)
+        values[node] = value
+        node.meta[SHAPE] = tuple(value.shape) if _is_tensor(value) else None
+        node.meta[HAS_CHANNELS] = _has_channels(node, value)
+        for source in node.all_input_nodes:
+            users[source] -= 1
+            if not users[source]:
+                values[source] = None
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _value(
+    node: fx.Node, model: nn.Module, values: Dict[fx.Node, Any], images: Any
+) -> Any:
+    """Run one node."""
+    if node.op == 'placeholder':
+        return next(images, node.args[0] if node.args else None)
+    if any(values[n] is _Unknown for n in node.all_input_nodes):
+        return _Unknown
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.get)
+    try:
+        with torch.no_grad():
+            return _run(node, model, args, kwargs)
+    except Exception:  # whatever a module's code may raise
+        return _Unknown
+
+
+def _run(
+    node: fx.Node,
+    model: nn.Module,
+    args: Tuple[Any, ...],
+    kwargs: Dict[str, Any],
+) -> Any:
+    if node.op == 'get_attr':
+        return attribute(model, node.target)
+    if node.op == 'call_module':
+        return model.get_submodule(node.target)(*args, **kwargs)
+    if node.op == 'call_method':
+        return getattr(args[0], node.target)(*args[1:], **kwargs)
+    if node.op == 'call_function':
+        return node.target(*args, **kwargs)
+    return args[0]
+
+
+def attribute(model: nn.Module, name: str) -> Optional[Any]:
+    """A parameter or buffer by its full name."""
+    owner, _, key = name.rpartition('.')
+    return getattr(model.get_submodule(owner), key)
+
+
+def _has_channels(node: fx.Node, value: Any) -> bool:
+    """Whether a node carries channels: a tensor that comes from some."""
+    if node.op == 'output' or value is _Unknown:
+        return True
+    if node.op == 'placeholder':
+        return _is_tensor(value)
+    if node.op == 'get_attr':
+        return isinstance(value, nn.Parameter) and value.numel() > 1
+    if not any(n.meta[HAS_CHANNELS] for n in node.all_input_nodes):
+        return False
+    return _holds_tensor(value)
+
+
+def _holds_tensor(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return any(_holds_tensor(part) for part in value)
+    return _is_tensor(value)
