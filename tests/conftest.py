@@ -100,7 +100,8 @@ class Zoo:
         from dms_mmrazor.registry import MODELS
 
         mutator = dict(
-            type='mmrazor.DMSMutator', parse_cfg=dict(demo_input=(1, 3, size, size))
+            type='mmrazor.DMSMutator',
+            parse_cfg=dict(demo_input=(1, 3, size, size)),
         )
         mutator.update(kwargs.pop('mutator', {}))
         cfg = dict(
@@ -281,7 +282,9 @@ def search_config(digits: str) -> Callable[..., Config]:
                 paramwise_cfg=dict(structure=dict(lr=3e-2)),
             ),
             param_scheduler=[
-                dict(type='CosineAnnealingLR', by_epoch=False, T_max=iterations)
+                dict(
+                    type='CosineAnnealingLR', by_epoch=False, T_max=iterations
+                )
             ],
             default_hooks=dict(
                 checkpoint=None, logger=dict(type='LoggerHook', interval=1)

@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import logging
+import warnings
 from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import torch
@@ -93,16 +94,18 @@ def _write(
     if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
         # The newer exporter needs the package onnxscript.
         options['dynamo'] = False
-    torch.onnx.export(
-        network,
-        (image,),
-        path,
-        opset_version=opset,
-        input_names=['input'],
-        output_names=names,
-        dynamic_axes={name: {0: 'batch'} for name in ['input', *names]},
-        **options,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)
+        torch.onnx.export(
+            network,
+            (image,),
+            path,
+            opset_version=opset,
+            input_names=['input'],
+            output_names=names,
+            dynamic_axes={name: {0: 'batch'} for name in ['input', *names]},
+            **options,
+        )
 
 
 def compare_onnx(

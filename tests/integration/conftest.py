@@ -1,6 +1,7 @@
 """A small search on image files, run by the real tool."""
 
 import copy
+import datetime
 import os
 import runpy
 import sys
@@ -274,6 +275,9 @@ def processes(tmp_path):
     def call(function, world_size, *args):
         import torch
 
+        rendezvous = tmp_path / 'rendezvous'
+        if rendezvous.exists():  # of an earlier call
+            rendezvous.unlink()
         pids = [
             _fork_rank(function, rank, world_size, tmp_path, args)
             for rank in range(world_size)
@@ -303,6 +307,7 @@ def _fork_rank(function, rank, world_size, folder, args):
             init_method=f'file://{folder / "rendezvous"}',
             rank=rank,
             world_size=world_size,
+            timeout=datetime.timedelta(seconds=40),
         )
         result = function(rank, world_size, *args)
         torch.save(result, folder / f'result_{rank}.pt')

@@ -147,10 +147,9 @@ def _norm_free(rank, world_size, zoo, batch):
     return found
 
 
-def test_two_times_8_images_are_16(processes, zoo, batch, tmp_path):
+def test_two_times_8_images_are_16(processes, zoo, batch):
     zoo.algorithm(zoo.cifar_resnet(18, 10))
     (whole,) = processes(_norm_free, 1, zoo, batch)
-    (tmp_path / 'rendezvous').unlink()
     halves = processes(_norm_free, 2, zoo, batch)[0]
     for step, (one, two) in enumerate(zip(whole, halves)):
         for a, b in zip(one, two):

@@ -1,6 +1,7 @@
 """A tiny search, run once by the real tools in processes of their own."""
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,23 @@ def tool():
         return run(sys.executable, TOOLS / name, *args, **kwargs)
 
     return run_tool
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a tool that trains nothing without starting a process."""
+
+    def call_tool(name: str, *args: Any) -> Finished:
+        words = [str(word) for word in (name, *args)]
+        monkeypatch.setattr(sys, 'argv', words)
+        status = 0
+        try:
+            runpy.run_path(str(TOOLS / name), run_name='__main__')
+        except SystemExit as end:
+            status = end.code
+        return Finished(status, *capsys.readouterr())
+
+    return call_tool
 
 
 @pytest.fixture(scope='session')

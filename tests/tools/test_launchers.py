@@ -23,22 +23,27 @@ def free_port():
     reason="torch 1.13's gloo cannot send boolean tensors",
 )
 def test_search_in_two_processes(workspace, command, tmp_path):
-    env = {'PYTHON': sys.executable, 'PORT': free_port()}
     done = command(
         *(TOOLS / 'dist_train.sh', workspace / 'search.py', 2),
         *('--work-dir', tmp_path, '--cfg-options', 'train_cfg.max_iters=4'),
-        **env,
+        PYTHON=sys.executable,
+        PORT=free_port(),
     )
     assert done.status == 0, done.err
     assert 'Distributed launcher: pytorch' in done.out
     assert 'GPU number: 2' in done.out
     assert (tmp_path / 'subnet' / 'subnet.yaml').is_file()
+
+
+def test_dist_test(search, workspace, command, tmp_path):
     done = command(
         *(TOOLS / 'dist_test.sh', workspace / 'search.py'),
-        *(tmp_path / 'iter_4.pth', 2, '--work-dir', tmp_path),
-        **env,
+        *(search / 'iter_8.pth', 1, '--work-dir', tmp_path),
+        PYTHON=sys.executable,
+        PORT=free_port(),
     )
     assert done.status == 0, done.err
+    assert 'Distributed launcher: pytorch' in done.out
     assert 'accuracy/top1' in done.out
 
 

@@ -87,9 +87,9 @@ def test_export_equals_the_end_of_the_search(
     assert (tmp_path / 'subnet.onnx').is_file()
 
 
-def test_export_from_the_middle(search, workspace, tool, tmp_path):
+def test_export_from_the_middle(search, workspace, call, tmp_path):
     """At iteration 4 of 8 the decay (0.8) is at 0.625: 0.5 ** 0.625."""
-    done = tool(
+    done = call(
         *('export_subnet.py', workspace / 'search.py', search / 'iter_4.pth'),
         *('--out-dir', tmp_path),
     )
@@ -104,8 +104,8 @@ def test_export_from_the_middle(search, workspace, tool, tmp_path):
     assert macs['subnet'] <= macs['target']
 
 
-def test_export_for_another_target(search, workspace, tool, tmp_path):
-    done = tool(
+def test_export_for_another_target(search, workspace, call, tmp_path):
+    done = call(
         *('export_subnet.py', workspace / 'search.py', search / 'iter_4.pth'),
         *('--out-dir', tmp_path, '--target', 'macs=0.4,params=0.9'),
         *('--divisor', '4'),
@@ -117,9 +117,9 @@ def test_export_for_another_target(search, workspace, tool, tmp_path):
     assert all(len(unit.kept) % 4 == 0 for unit in structure.units)
 
 
-def test_visualize(search, tool, tmp_path):
+def test_visualize(search, call, tmp_path):
     out = tmp_path / 'subnet.png'
-    done = tool(
+    done = call(
         *('visualize_subnet.py', search / 'subnet' / 'subnet.yaml'),
         *('--out', out),
     )
@@ -127,8 +127,8 @@ def test_visualize(search, tool, tmp_path):
     assert out.read_bytes().startswith(b'\x89PNG')
 
 
-def test_inspect(workspace, tool):
-    done = tool('inspect_supernet.py', workspace / 'search.py')
+def test_inspect(workspace, call):
+    done = call('inspect_supernet.py', workspace / 'search.py')
     assert done.status == 0, done.err
     assert '6 width units with 72 channels, 1 stages with 2' in done.out
     # 8 ** 3 * 16 ** 3 * 2 = 4,194,304 combinations.

@@ -14,6 +14,10 @@ from torch import Tensor
 
 from dms_mmrazor.apis import export_subnet, save_subnet
 from dms_mmrazor.core import Phase, phase_at, scheduled_target
+from dms_mmrazor.engine.averaged_weights import (
+    share_structure,
+    validated_weights,
+)
 from dms_mmrazor.engine.resource_target import (
     Target,
     as_targets,
@@ -25,6 +29,12 @@ from dms_mmrazor.engine.search_log import (
     describe_subnet,
     describe_targets,
     warn_if_far,
+)
+from dms_mmrazor.engine.search_settings import (
+    KEY,
+    changed_settings,
+    check_space,
+    space_of,
 )
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
@@ -125,11 +135,62 @@ class ResourceHook(Hook):
                     f' got {weight!r}.'
                 )
 
+    def before_run(self, runner: Runner) -> None:
+        """Refuse what cannot work; repair what mmengine has replaced."""
+        refuse_unsupported(runner)
+        get_algorithm(runner).mutator.restore_masks()
+
+    def before_save_checkpoint(
+        self, runner: Runner, checkpoint: Dict[str, Any]
+    ) -> None:
+        """Note what is searched, and how."""
+        checkpoint[KEY] = {
+            'space': space_of(get_algorithm(runner)),
+            'settings': self._settings(runner),
+        }
+
+    def after_load_checkpoint(
+        self, runner: Runner, checkpoint: Dict[str, Any]
+    ) -> None:
+        """Say what a resumed search changes.
+
+        Raises:
+            DMSError: If the importances belong to other units.
+        """
+        old = checkpoint.get(KEY)
+        if not old or not runner._resume:
+            return
+        space = space_of(get_algorithm(runner))
+        check_space(old['space'], space)
+        before = {**old['settings'], **_limits(old['space'])}
+        now = {**self._settings(runner), **_limits(space)}
+        for line in changed_settings(before, now):
+            runner.logger.warning(f'The resumed search changes {line}')
+
+    def _settings(self, runner: Runner) -> Dict[str, Any]:
+        """What leads the search, as plain data."""
+        algorithm = get_algorithm(runner)
+        masks = algorithm.mutator.masks
+        return {
+            **{f'target.{k}': _plain(v) for k, v in self.wanted.items()},
+            **{f'loss_weight.{k}': v for k, v in self.weights.items()},
+            **{f'supernet.{k}': v for k, v in algorithm.mutator.table.full.items()},
+            'warmup': self.warmup,
+            'decay': self.decay,
+            'schedule': self.schedule,
+            'hold_depth': self.hold_depth,
+            'divisor': self.divisor,
+            'max_iters': runner.max_iters,
+            'importance': [masks.metric, masks.decay],
+            'structure_only': algorithm.structure_only,
+        }
+
     def before_train(self, runner: Runner) -> None:
         """Check the target before anything is trained."""
         algorithm = get_algorithm(runner)
         self.resolve(algorithm)
         algorithm.set_constraints(self.weights)
+        share_structure(runner, algorithm)
         self._depth_is_held = bool(algorithm.mutator.topk.held.any())
         runner.logger.info(
             f'Search space:\n{algorithm.mutator.report()}\n'
@@ -201,22 +262,39 @@ class ResourceHook(Hook):
         """Update importances after an optimizer step; write the log."""
         algorithm = get_algorithm(runner)
         if runner.optim_wrapper.should_update():
-            algorithm.finish_step(self._grad_scale)
+            algorithm.finish_step(self._checked_scale(runner, algorithm))
         if self.every_n_train_iters(runner, self.interval):
             phase = self.phase(runner)
             line = describe_progress(algorithm.mutator, phase, self.current)
             runner.logger.info(line)
 
+    def _checked_scale(
+        self, runner: Runner, algorithm: DMSAlgorithm
+    ) -> Optional[Tensor]:
+        """Loss scale of the step; NaN if the scaler has skipped the step.
+
+        The gradients of the masks can be finite when those of a weight are
+        not; a skipped step must not count for the importances either. The
+        scaler tells it by lowering its scale.
+        """
+        scale = self._grad_scale
+        if scale is None:
+            return None
+        lowered = _grad_scale(runner, algorithm) < scale
+        return torch.where(lowered, torch.full_like(scale, NAN), scale)
+
     def after_train(self, runner: Runner) -> None:
-        """Export the subnet."""
+        """Export the subnet, with the weights that validations use."""
         algorithm = get_algorithm(runner)
         if not dist.is_main_process():
             return
         for warning in warn_if_far(algorithm.mutator, self.targets):
             runner.logger.warning(warning)
-        subnet = export_subnet(
-            algorithm, self.targets, self.divisor, self._search_info(runner)
-        )
+        search = self._search_info(runner)
+        with validated_weights(runner):
+            subnet = export_subnet(
+                algorithm, self.targets, self.divisor, search
+            )
         folder = self.out_dir or osp.join(runner.work_dir, 'subnet')
         paths = save_subnet(subnet, folder)
         runner.logger.info(describe_subnet(subnet.structure))
@@ -276,6 +354,30 @@ def get_algorithm(runner: Runner) -> DMSAlgorithm:
             f'{type(model).__name__}.'
         )
     return model
+
+
+def refuse_unsupported(runner: Any) -> None:
+    """Raise for runners and options that a search does not work with.
+
+    Raises:
+        DMSError: It names the config key.
+    """
+    if hasattr(runner, 'strategy'):
+        raise DMSError(
+            '`runner_type=FlexibleRunner` is not supported in a search: its '
+            'strategies split or rewrite the weights that masks multiply. '
+            'Remove `runner_type` and `strategy`.'
+        )
+    if runner.cfg.get('compile'):
+        raise DMSError(
+            '`compile` is not supported in a search: the masks change the '
+            'graph between steps. Remove it; the retraining may use it.'
+        )
+
+
+def _limits(space: Mapping[str, Any]) -> Dict[str, Any]:
+    """Fewest and most kept elements of each unit."""
+    return {f'limits of {name}': list(row[2:]) for name, row in space.items()}
 
 
 def _grad_scale(runner: Runner, algorithm: DMSAlgorithm) -> Optional[Tensor]:

@@ -77,7 +77,9 @@ def _param_terms(sides: SearchedSides) -> List[Term]:
             if parameter in seen:
                 continue
             seen.add(parameter)
-            terms += _terms(sides, name, _param_products(sides, name, key))
+            owner = f'{name}.{key}' if name else key
+            owner = owner if owner in sides.parts else name
+            terms += _terms(sides, owner, _param_products(sides, name, key))
     return terms
 
 

@@ -8,9 +8,10 @@ head. The product of the masks of heads and v dims multiplies the input of
 dim of q with the same dim of k is one element of the search. Both fold into
 weights, so the supernet's attention stays the stock module.
 
-The kernel divides by the root of the head dim: of the full one in the
+The stock kernel divides by the root of the head dim: of the full one in the
 supernet, of the kept one in an exported model. Narrowing multiplies q by
-``sqrt(kept / full)``, so that both compute the same.
+``sqrt(kept / full)``, so that both compute the same. Window attention has a
+scale of its own, which stays.
 """
 
 import importlib
@@ -21,26 +22,52 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.models.ops.channel_holder import ChannelHolder
-from dms_mmrazor.models.ops.known_types import ATTENTION, qualified_name
+from dms_mmrazor.models.ops.known_types import (
+    ATTENTION,
+    SHIFTED_WINDOWS,
+    WINDOW_ATTENTION,
+    qualified_name,
+)
 from dms_mmrazor.models.ops.narrow import narrow_layer
 
 HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
 
 _OPS = 'dms_mmrazor.models.ops.mmpretrain_ops'
+_SLIM = {
+    ATTENTION: f'{_OPS}.SlimAttention',
+    WINDOW_ATTENTION: f'{_OPS}.SlimWindowAttention',
+}
 
 
 def is_attention(module: nn.Module) -> bool:
     """Whether heads and head dims of a module can be searched."""
-    known = (ATTENTION, f'{_OPS}.SlimAttention')
-    return qualified_name(type(module)) in known and not module.v_shortcut
+    known = (*_SLIM, *_SLIM.values())
+    if qualified_name(type(module)) not in known:
+        return False
+    return not getattr(module, 'v_shortcut', False)
+
+
+def core_name(module: nn.Module) -> Optional[str]:
+    """Where in a module its attention is, if its channels just pass else.
+
+    Returns:
+        str, optional: '' for an attention itself, 'w_msa' for one that works
+        in shifted windows.
+    """
+    if is_attention(module):
+        return ''
+    if qualified_name(type(module)) == SHIFTED_WINDOWS:
+        return 'w_msa' if is_attention(module.w_msa) else None
+    return None
 
 
 def attention_sizes(module: nn.Module) -> Dict[str, int]:
     """Number of heads, q/k dims and v dims of an attention."""
+    full = module.embed_dims // module.num_heads
     return {
         HEADS: module.num_heads,
-        QK_DIMS: getattr(module, 'qk_dims', module.head_dims),
-        V_DIMS: getattr(module, 'v_dims', module.head_dims),
+        QK_DIMS: getattr(module, 'qk_dims', full),
+        V_DIMS: getattr(module, 'v_dims', full),
     }
 
 
@@ -76,7 +103,7 @@ class AttentionDim(ChannelHolder):
         narrow_layer(module.qkv, outputs, None)
         narrow_layer(module.proj, None, inputs)
         sizes = {**attention_sizes(module), self.kind: len(kept)}
-        module.__class__ = importlib.import_module(_OPS).SlimAttention
+        _make_slim(module)
         module.num_heads = sizes[HEADS]
         module.qk_dims = sizes[QK_DIMS]
         module.v_dims = sizes[V_DIMS]
@@ -110,6 +137,14 @@ class AttentionDim(ChannelHolder):
         return torch.cat([query, key, value], dim=1).sum(dim=1)
 
 
+def _make_slim(module: nn.Module) -> None:
+    """Give an attention the class that allows any head dims, in place."""
+    name = _SLIM.get(qualified_name(type(module)))
+    if name is not None:
+        ops = importlib.import_module(_OPS)
+        module.__class__ = getattr(ops, name.rpartition('.')[2])
+
+
 def split_qkv(module: nn.Module, rows: Tensor) -> List[Tensor]:
     """Values of the outputs of ``qkv`` as q [H, D], k [H, D], v [H, E]."""
     sizes = attention_sizes(module)
@@ -120,6 +155,8 @@ def split_qkv(module: nn.Module, rows: Tensor) -> List[Tensor]:
 
 def _scales_by_head_dim(module: nn.Module) -> bool:
     """Whether the kernel divides by the root of the head dim it sees."""
+    if not hasattr(module, 'scaled_dot_product_attention'):
+        return False  # window attention has a `scale` of its own
     kernel = module.scaled_dot_product_attention
     return not (isinstance(kernel, partial) and 'scale' in kernel.keywords)
 

@@ -11,6 +11,10 @@ LAYER_NORM_2D = 'mmpretrain.models.utils.norm.LayerNorm2d'
 GRN = 'mmpretrain.models.utils.norm.GRN'
 ATTENTION = 'mmpretrain.models.utils.attention.MultiheadAttention'
 
+WINDOW_ATTENTION = 'mmpretrain.models.utils.attention.WindowMSA'
+SHIFTED_WINDOWS = 'mmpretrain.models.utils.attention.ShiftWindowMSA'
+SWIN = 'mmpretrain.models.backbones.swin_transformer.SwinTransformer'
+
 
 def qualified_name(kind: type) -> str:
     """Full name of a class."""

@@ -3,10 +3,10 @@
 Imported only when a model uses these layers: mmpretrain is optional.
 """
 
-from typing import Any, Dict, Set
+from typing import Any, Dict, Optional, Set
 
 import torch
-from mmpretrain.models.utils.attention import MultiheadAttention
+from mmpretrain.models.utils.attention import MultiheadAttention, WindowMSA
 from mmpretrain.models.utils.norm import GRN, LayerNorm2d
 from torch import Tensor, nn
 
@@ -96,3 +96,48 @@ class SlimAttention(MultiheadAttention):
         )
         x = self.proj(x.transpose(1, 2).reshape(batch, tokens, -1))
         return self.out_drop(self.gamma1(self.proj_drop(x)))
+
+
+class SlimWindowAttention(WindowMSA):
+    """``WindowMSA`` with head dims of q and k unlike those of v.
+
+    The same parameters (``qkv``, ``proj``, the table of position biases).
+
+    Attributes:
+        num_heads (int): Number of heads.
+        qk_dims (int): Dims of q and k of a head.
+        v_dims (int): Dims of v of a head.
+    """
+
+    num_heads: int
+    qk_dims: int
+    v_dims: int
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Attention within windows.
+
+        Args:
+            x (Tensor): [windows * B, N, C].
+            mask (Tensor, optional): [windows, N, N], added to the scores.
+        """
+        batch, tokens, _ = x.shape
+        qk, v = self.num_heads * self.qk_dims, self.num_heads * self.v_dims
+        query, key, value = (
+            part.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
+            for part in self.qkv(x).split([qk, qk, v], dim=-1)
+        )
+        scores = (query * self.scale) @ key.transpose(-2, -1)
+        scores = scores + self._position_bias(tokens)
+        if mask is not None:
+            windows = mask.shape[0]
+            scores = scores.view(-1, windows, *scores.shape[1:])
+            scores = (scores + mask[:, None]).flatten(0, 1)
+        out = self.attn_drop(self.softmax(scores)) @ value
+        out = out.transpose(1, 2).reshape(batch, tokens, -1)
+        return self.proj_drop(self.proj(out))
+
+    def _position_bias(self, tokens: int) -> Tensor:
+        """[heads, N, N]."""
+        index = self.relative_position_index.flatten()
+        bias = self.relative_position_bias_table[index]
+        return bias.view(tokens, tokens, -1).permute(2, 0, 1)

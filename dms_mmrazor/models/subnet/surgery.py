@@ -5,7 +5,7 @@ checkpoint has plain keys and its forward is what the architecture's own code
 says.
 """
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from dms_mmrazor.models.ops import (
     named_parts,
     narrow_layer,
 )
+from dms_mmrazor.models.subnet.attributes import refresh_attributes
+from dms_mmrazor.models.subnet.block_lists import remove_blocks
 from dms_mmrazor.models.subnet.structure import LayerSlice, Structure
 
 
@@ -48,6 +50,7 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
         out_mask, in_mask = outputs.get(name), inputs.get(name)
         narrow_layer(modules[name], _indices(out_mask), _indices(in_mask))
     remove_blocks(model, structure.removed_blocks)
+    refresh_attributes(model)
     return model
 
 
@@ -139,22 +142,3 @@ def _drop(
 
 def _indices(mask: Optional[Tensor]) -> Optional[Tensor]:
     return None if mask is None else mask.nonzero().flatten()
-
-
-def remove_blocks(model: nn.Module, names: List[str]) -> None:
-    """Delete blocks from their containers and close the gaps in the keys."""
-    containers: Dict[str, List[str]] = {}
-    for name in names:
-        parent, _, child = name.rpartition('.')
-        containers.setdefault(parent, []).append(child)
-    for parent, removed in containers.items():
-        container = model.get_submodule(parent)
-        kept = [
-            (name, module)
-            for name, module in container.named_children()
-            if name not in removed
-        ]
-        numbered = all(name.isdigit() for name, _ in kept)
-        container._modules.clear()
-        for index, (name, module) in enumerate(kept):
-            container.add_module(str(index) if numbered else name, module)

@@ -9,8 +9,8 @@ from dms_mmrazor.models.tracing.layer_profile import (
     count_macs,
     profile_layers,
 )
+from dms_mmrazor.models.tracing.residual_block import ResidualBlock
 from dms_mmrazor.models.tracing.stage_finder import (
-    ResidualBlock,
     ResidualStage,
     find_stages,
 )

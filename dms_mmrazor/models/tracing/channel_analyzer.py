@@ -8,7 +8,6 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 from mmengine.logging import MMLogger
 from mmengine.model.utils import revert_sync_batchnorm
 from mmrazor.models.task_modules.tracer import ChannelAnalyzer
-from mmrazor.models.task_modules.tracer.fx_tracer import MMFxTracer
 from mmrazor.structures.graph.channel_graph import ChannelGraph
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -16,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops import (
     DYNAMIC_OPS,
+    HEADS,
     AttentionDim,
     is_attention,
     named_parts,
@@ -25,6 +25,8 @@ from dms_mmrazor.models.tracing.channel_graph import (
     leaf_types,
     source_files,
 )
+from dms_mmrazor.models.tracing.demo import demo_tensor
+from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
 from dms_mmrazor.registry import TASK_UTILS
 
 _SINGLE = 'it has a single channel'
@@ -126,8 +128,10 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
     def _channel_graph(self, model: nn.Module) -> ChannelGraph:
         """mmrazor's graph of channel dependencies, channels propagated."""
         leaves = (*self.default_leaf_modules, *leaf_types(model))
-        self.tracer = MMFxTracer(
-            autowrap_modules=source_files(model), leaf_module=leaves
+        self.tracer = DemoTracer(
+            demo_tensor(model, self.input_size),
+            autowrap_modules=source_files(model),
+            leaf_module=leaves,
         )
         trace = self._fx_trace(model)
         return build_channel_graph(trace, model, self.input_size)
@@ -181,14 +185,23 @@ def _is_within_attention(
 def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
     """Heads, q/k dims and v dims of all attentions."""
     groups = []
-    for name, part in named_parts(model).items():
+    parts = named_parts(model)
+    for name, part in parts.items():
         if not isinstance(part, AttentionDim):
             continue
         size = part.channels
-        channel = dict(name=name, start=0, end=size, is_output_channel=True)
+        names = [name]
+        if part.kind == HEADS:
+            # Window attention has a table of position biases of each head.
+            table = f'{name[: -len(HEADS)]}relative_position_bias_table'
+            names += [table] if table in parts else []
+        channels = [
+            dict(name=n, start=0, end=size, is_output_channel=True)
+            for n in names
+        ]
         config = dict(
             init_args=dict(num_channels=size),
-            channels=dict(output_related=[channel], input_related=[]),
+            channels=dict(output_related=channels, input_related=[]),
         )
         reason = '' if size > 1 else _SINGLE
         groups.append(ChannelGroup(name, config, reason))

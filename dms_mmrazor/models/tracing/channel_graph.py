@@ -11,7 +11,8 @@ from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
 from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
 from torch import fx, nn
 
-from dms_mmrazor.models.ops import is_attention, is_norm
+from dms_mmrazor.models.ops import is_norm
+from dms_mmrazor.models.ops.attention import core_name
 from dms_mmrazor.models.tracing.channel_nodes import (
     ParameterNode,
     TracedNode,
@@ -31,7 +32,7 @@ def leaf_types(model: nn.Module) -> Tuple[type, ...]:
     types = {
         type(module)
         for module in model.modules()
-        if is_norm(module) or is_attention(module)
+        if is_norm(module) or core_name(module) is not None
     }
     return tuple(sorted(types, key=lambda kind: kind.__qualname__))
 
@@ -82,18 +83,21 @@ def build_channel_graph(
 def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
     """Replace each attention by ``qkv``, its core and ``proj``, in place."""
     modules = dict(model.named_modules())
+    parameters = dict(model.named_parameters())
     for node in list(trace.nodes):
-        if node.op != 'call_module' or not is_attention(modules[node.target]):
+        core = None
+        if node.op == 'call_module':
+            core = core_name(modules[node.target])
+        if core is None:
             continue
+        name = f'{node.target}.{core}' if core else node.target
         before = set(trace.nodes)
         with trace.inserting_before(node):
-            x = trace.call_module(f'{node.target}.qkv', (node.args[0],))
-            x = trace.call_module(node.target, (x,))
-            x = trace.call_module(f'{node.target}.proj', (x,))
-            if f'{node.target}.gamma1.weight' in dict(
-                model.named_parameters()
-            ):
-                scale = trace.get_attr(f'{node.target}.gamma1.weight')
+            x = trace.call_module(f'{name}.qkv', (node.args[0],))
+            x = trace.call_module(name, (x,))
+            x = trace.call_module(f'{name}.proj', (x,))
+            if f'{name}.gamma1.weight' in parameters:
+                scale = trace.get_attr(f'{name}.gamma1.weight')
                 x = trace.call_function(operator.mul, (x, scale))
         for new in set(trace.nodes) - before:
             new.meta[HAS_CHANNELS] = True

@@ -12,8 +12,8 @@ from torch import Tensor, fx, nn
 SHAPE, HAS_CHANNELS = 'dms_shape', 'dms_has_channels'
 
 
-class _Unknown:
-    """Value of a node that cannot be run on its own."""
+UNKNOWN = object()
+"""Value of a node that cannot be run on its own."""
 
 
 def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
@@ -27,9 +27,8 @@ def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
     """
     values: Dict[fx.Node, Any] = {}
     users = {node: len(node.users) for node in graph.nodes}
-    images = iter([image])
     for node in graph.nodes:
-        value = _value(node, model, values, images)
+        value = node_value(node, model, values, image)
         values[node] = value
         node.meta[SHAPE] = tuple(value.shape) if _is_tensor(value) else None
         node.meta[HAS_CHANNELS] = _has_channels(node, value)
@@ -43,20 +42,35 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _value(
-    node: fx.Node, model: nn.Module, values: Dict[fx.Node, Any], images: Any
+def node_value(
+    node: fx.Node,
+    model: nn.Module,
+    values: Dict[fx.Node, Any],
+    image: Tensor,
 ) -> Any:
-    """Run one node."""
+    """Run one node.
+
+    Args:
+        node (fx.Node): The node.
+        model (nn.Module): The model.
+        values (dict[fx.Node, Any]): Values of the nodes before it.
+        image (Tensor): Value of the first placeholder.
+
+    Returns:
+        Any: Its value or ``UNKNOWN``.
+    """
     if node.op == 'placeholder':
-        return next(images, node.args[0] if node.args else None)
-    if any(values[n] is _Unknown for n in node.all_input_nodes):
-        return _Unknown
+        if not any(n.op == 'placeholder' for n in values):
+            return image
+        return node.args[0] if node.args else None
+    if any(values[n] is UNKNOWN for n in node.all_input_nodes):
+        return UNKNOWN
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.get)
     try:
         with torch.no_grad():
             return _run(node, model, args, kwargs)
     except Exception:  # whatever a module's code may raise
-        return _Unknown
+        return UNKNOWN
 
 
 def _run(
@@ -84,7 +98,7 @@ def attribute(model: nn.Module, name: str) -> Optional[Any]:
 
 def _has_channels(node: fx.Node, value: Any) -> bool:
     """Whether a node carries channels: a tensor that comes from some."""
-    if node.op == 'output' or value is _Unknown:
+    if node.op == 'output' or value is UNKNOWN:
         return True
     if node.op == 'placeholder':
         return _is_tensor(value)

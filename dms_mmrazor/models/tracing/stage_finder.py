@@ -1,43 +1,29 @@
-"""Find the removable residual blocks of a plain model by trying them.
+"""Find the stages of removable residual blocks of a plain model.
 
-A block x + f(x) can be removed if its output equals its input once f is
-silenced; that is a fact about the block's arithmetic, whatever its code or
-names look like, so it is tested on the block itself. Contiguous removable
-blocks of one ``Sequential`` are a stage (paper, appendix A.1.1).
+Contiguous removable blocks of one ``Sequential`` are a stage (paper,
+appendix A.1.1), and so are those of a ``ModuleList`` whose blocks are called
+one after the other. Where the model hands out a feature map (its
+``out_indices``), a stage of a list ends.
 """
 
 from copy import deepcopy
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
-import torch
 from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
-from dms_mmrazor.models.ops import DYNAMIC_OPS
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     enliven,
     evaluating,
     forward_tensors,
 )
-
-_TOLERANCE = 1e-6
-
-
-class ResidualBlock(NamedTuple):
-    """A block that can be removed.
-
-    Attributes:
-        name (str): Its module name.
-        carrier (str): The module at the end of f, which the depth mask
-            multiplies.
-        folds (bool): Whether the mask can be folded into the carrier's
-            weight; otherwise its output is multiplied.
-    """
-
-    name: str
-    carrier: str
-    folds: bool
+from dms_mmrazor.models.tracing.residual_block import (
+    BlockRun,
+    ResidualBlock,
+    close,
+    residual_block,
+)
 
 
 class ResidualStage(NamedTuple):
@@ -69,36 +55,39 @@ def find_stages(
     model = revert_sync_batchnorm(deepcopy(model))
     enliven(model, input_size)
     with evaluating(model):
-        inputs = _block_inputs(model, input_size)
+        runs = _block_runs(model, input_size)
         stages = []
         for name, container in model.named_modules():
-            if isinstance(container, nn.Sequential):
-                stages += _stages_of(name, container, inputs)
+            if isinstance(container, (nn.Sequential, nn.ModuleList)):
+                ends = _stage_ends(model, name, container)
+                stages += _stages_of(name, container, runs, ends)
     return stages
 
 
-def _block_inputs(
+def _block_runs(
     model: nn.Module, input_size: Tuple[int, ...]
-) -> Dict[nn.Module, Tensor]:
-    """Inputs of modules that run once and keep the shape of their input."""
-    inputs: Dict[nn.Module, Optional[Tensor]] = {}
+) -> Dict[nn.Module, BlockRun]:
+    """Calls of blocks that run once and keep the shape of their input."""
+    runs: Dict[nn.Module, Optional[BlockRun]] = {}
 
     def record(module: nn.Module, args: Tuple[Any, ...], output: Any) -> None:
         fits = (
-            module not in inputs
-            and len(args) == 1
+            module not in runs
+            and len(args) > 0
             and isinstance(args[0], Tensor)
             and isinstance(output, Tensor)
             and args[0].shape == output.shape
         )
-        inputs[module] = args[0].clone() if fits else None
+        runs[module] = (
+            BlockRun(module, args[0].clone(), args[1:]) if fits else None
+        )
 
     candidates = [
         child
         for container in model.modules()
-        if isinstance(container, nn.Sequential)
+        if isinstance(container, (nn.Sequential, nn.ModuleList))
         for child in container.children()
-        if any(True for _ in child.children())
+        if _can_be_block(container, child)
     ]
     # Inputs must be cloned before a block changes them in place.
     for module in model.modules():
@@ -108,92 +97,61 @@ def _block_inputs(
     forward_tensors(model, demo_tensor(model, input_size))
     for handle in handles:
         handle.remove()
-    return {m: x for m, x in inputs.items() if x is not None}
+    return {m: run for m, run in runs.items() if run is not None}
+
+
+def _can_be_block(container: nn.Module, child: nn.Module) -> bool:
+    """Whether a child may be a block: it has parts of its own.
+
+    A list of ``Sequential`` is a list of stages, not of blocks.
+    """
+    if isinstance(container, nn.ModuleList):
+        if isinstance(child, (nn.Sequential, nn.ModuleList)):
+            return False
+    return any(True for _ in child.children())
+
+
+def _stage_ends(
+    model: nn.Module, name: str, container: nn.Module
+) -> Tuple[int, ...]:
+    """Indices of the blocks of a list after which a stage ends."""
+    if isinstance(container, nn.Sequential):
+        return ()
+    owner = model.get_submodule(name.rpartition('.')[0])
+    ends = getattr(owner, 'out_indices', None) or ()
+    return tuple(i for i in ends if isinstance(i, int))
 
 
 def _stages_of(
-    name: str, container: nn.Sequential, inputs: Dict[nn.Module, Tensor]
+    name: str,
+    container: nn.Module,
+    runs: Dict[nn.Module, BlockRun],
+    ends: Tuple[int, ...],
 ) -> List[ResidualStage]:
-    """Runs of removable blocks in one container."""
-    runs: List[List[ResidualBlock]] = [[]]
-    for child_name, child in container.named_children():
+    """Series of removable blocks in one container."""
+    series: List[List[ResidualBlock]] = [[]]
+    previous: Optional[BlockRun] = None
+    for index, (child_name, child) in enumerate(container.named_children()):
+        run = runs.get(child)
         block = None
-        if child in inputs:
-            block = _residual_block(
-                f'{name}.{child_name}', child, inputs[child]
-            )
+        if run is not None:
+            block = residual_block(f'{name}.{child_name}', run)
+        if block is None or index - 1 in ends or not _follows(previous, run):
+            series.append([])
         if block is not None:
-            runs[-1].append(block)
-        elif runs[-1]:
-            runs.append([])
-    runs = [run for run in runs if run]
-    removable = sum(len(run) for run in runs)
-    fixed = len(container) - removable
-    if len(runs) == 1:
-        return [ResidualStage(name, tuple(runs[0]), fixed)]
-    return [ResidualStage(run[0].name, tuple(run), fixed) for run in runs]
+            series[-1].append(block)
+        previous = run
+    series = [blocks for blocks in series if blocks]
+    fixed = len(container) - sum(len(blocks) for blocks in series)
+    if isinstance(container, nn.ModuleList):
+        fixed = 0  # a list is never emptied, whoever iterates over it
+    if len(series) == 1:
+        return [ResidualStage(name, tuple(series[0]), fixed)]
+    return [ResidualStage(part[0].name, tuple(part), fixed) for part in series]
 
 
-def _residual_block(
-    name: str, block: nn.Module, x: Tensor
-) -> Optional[ResidualBlock]:
-    """The block with its carrier, or ``None`` if it cannot be removed."""
-    if _close(block(x), x):
-        return None
-    silent = [m for m in _candidates(block, x) if _is_identity(block, m, x)]
-    if not silent:
-        return None
-    names = {module: child for child, module in block.named_modules()}
-    carrier = silent[0]
-    expected = _forward_scaled(block, carrier, 0.5, x)
-    foldable = [
-        module
-        for module in silent
-        if type(module) in DYNAMIC_OPS
-        and _close(_forward_scaled(block, module, 0.5, x), expected)
-    ]
-    if foldable:
-        carrier = foldable[0]
-    return ResidualBlock(name, f'{name}.{names[carrier]}', bool(foldable))
-
-
-def _candidates(block: nn.Module, x: Tensor) -> List[nn.Module]:
-    """Modules that could end f: last first, each called once."""
-    calls: List[nn.Module] = []
-
-    def record(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.shape == x.shape:
-            calls.append(module)
-
-    inner = [m for m in block.modules() if m is not block]
-    handles = [m.register_forward_hook(record) for m in inner]
-    block(x)
-    for handle in handles:
-        handle.remove()
-    return [m for m in reversed(calls) if calls.count(m) == 1]
-
-
-def _forward_scaled(
-    block: nn.Module, module: nn.Module, factor: float, x: Tensor
-) -> Tensor:
-    """Output of a block in which one module's output is scaled."""
-
-    def scale(_: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return output * factor
-
-    handle = module.register_forward_hook(scale)
-    try:
-        return block(x)
-    finally:
-        handle.remove()
-
-
-def _is_identity(block: nn.Module, module: nn.Module, x: Tensor) -> bool:
-    return _close(_forward_scaled(block, module, 0.0, x), x)
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape:
-        return False
-    scale = torch.max(b.abs().max(), torch.ones_like(b.flatten()[0]))
-    return bool((a - b).abs().max() <= _TOLERANCE * scale)
+def _follows(previous: Optional[BlockRun], run: Optional[BlockRun]) -> bool:
+    """Whether a block's input is the output of the block before."""
+    if previous is None or run is None:
+        return True
+    return close(previous.output({}), run.x)

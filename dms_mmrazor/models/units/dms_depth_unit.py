@@ -95,13 +95,27 @@ class DMSDepthUnit(BaseModule):
     def prepare_for_pruning(self, model: nn.Module) -> None:
         """Make the end of each residual branch carry its depth mask."""
         for index, block in enumerate(self.stage.blocks):
-            if block.folds:
-                layer = replace_with_dynamic(model, block.carrier)
-                layer.attach_depth(self.mutable_depth, index)
-            else:
-                module = model.get_submodule(block.carrier)
-                handle = DepthHandle(self.mutable_depth, index)
-                module.register_forward_hook(DepthScaling(handle))
+            for carrier, folds in block.carriers:
+                if folds:
+                    layer = replace_with_dynamic(model, carrier)
+                    layer.attach_depth(self.mutable_depth, index)
+                else:
+                    module = model.get_submodule(carrier)
+                    handle = DepthHandle(self.mutable_depth, index)
+                    module.register_forward_hook(DepthScaling(handle))
+
+    def restore_masks(self, model: nn.Module) -> None:
+        """Carry the masks again where a layer was replaced since.
+
+        mmengine exchanges BatchNorm and SyncBatchNorm after a model is
+        built; the new layer's output is multiplied.
+        """
+        for index, block in enumerate(self.stage.blocks):
+            for carrier, _ in block.carriers:
+                module = model.get_submodule(carrier)
+                if not _carries_mask(module):
+                    handle = DepthHandle(self.mutable_depth, index)
+                    module.register_forward_hook(DepthScaling(handle))
 
     @property
     def current_choice(self) -> int:
@@ -115,3 +129,11 @@ class DMSDepthUnit(BaseModule):
     def sample_choice(self) -> int:
         """A random number of blocks within the limits."""
         return random.randint(self.min_blocks, self.max_blocks)
+
+
+def _carries_mask(module: nn.Module) -> bool:
+    """Whether a layer's output is multiplied by a depth mask."""
+    hooks = module._forward_hooks.values()
+    return getattr(module, 'depth', None) is not None or any(
+        isinstance(hook, DepthScaling) for hook in hooks
+    )

@@ -74,7 +74,7 @@ def searches(zoo, search_config, tmp_path_factory):
     def get(portion):
         if portion not in found:
             divisor = {0.5: dict(divisor=1), 0.25: {}}[portion]
-            hook = dict(target=portion, interval=60, **divisor)
+            hook = dict(target=portion, interval=50, **divisor)
             found[portion] = Search(
                 search_config(
                     zoo.cifar_resnet(),
@@ -93,9 +93,7 @@ def searches(zoo, search_config, tmp_path_factory):
 def run(zoo, search_config, tmp_path):
     """A search of a few iterations."""
 
-    def run(
-        iterations=4, hook=None, hooks=(), structure_only=False, **kwargs
-    ):
+    def run(iterations=4, hook=None, hooks=(), structure_only=False, **kwargs):
         config = search_config(
             zoo.cifar_resnet(18), tmp_path, iterations, 4, hook, **kwargs
         )
@@ -151,8 +149,9 @@ def test_the_hook_writes_that_subnet(searches, zoo, portion):
     )
     weights = str(search.folder / 'subnet.pth')
     load_checkpoint(model, weights, strict=True)
-    assert sum(p.numel() for p in model.parameters()) == (
-        structure.resources['params']['subnet']
+    assert (
+        sum(p.numel() for p in model.parameters())
+        == (structure.resources['params']['subnet'])
     )
 
 
@@ -273,7 +272,9 @@ def test_warmup_has_no_constraint(run):
     whole = search.algorithm.mutator.table.full['macs']
     targets = search.recorder.column('target')
     assert targets[:4] == [math.inf] * 4
-    assert targets[4:] == pytest.approx([whole, whole * 0.5**0.5, *[whole / 2] * 2])
+    assert targets[4:] == pytest.approx(
+        [whole, whole * 0.5**0.5, *[whole / 2] * 2]
+    )
     scalars = search.scalars()
     assert [line['loss_macs'] for line in scalars[:4]] == [0] * 4
     assert [line['macs_target'] for line in scalars[:4]] == [1] * 4

@@ -46,9 +46,7 @@ def test_two_groups(search, optimizer):
 
 
 def test_options_of_the_structure(search):
-    wrapper = build(
-        search, SGD, dict(structure=dict(lr=1e-2, momentum=0.5))
-    )
+    wrapper = build(search, SGD, dict(structure=dict(lr=1e-2, momentum=0.5)))
     assert wrapper.optimizer.param_groups[1]['momentum'] == 0.5
 
 

@@ -72,7 +72,7 @@ def test_nothing_changes_before_the_first_update(zoo, batch, depth):
     search = zoo.algorithm(zoo.cifar_resnet(depth))
     search.architecture.load_state_dict(plain.state_dict())
     data = batch()
-    for step in range(2):
+    for _ in range(2):
         plain.train(), search.train()
         expected = plain(**data, mode='loss')['loss']
         losses = search(**data, mode='loss')
@@ -228,9 +228,9 @@ def test_a_loss_that_is_not_finite_changes_no_structure(
         search.finish_step()
         topk = search.mutator.topk
         assert torch.isfinite(topk.pruning_ratio).all()
-        assert not torch.equal(topk.pruning_ratio, before[
-            'masks.topk.pruning_ratio'
-        ])
+        assert not torch.equal(
+            topk.pruning_ratio, before['masks.topk.pruning_ratio']
+        )
         assert topk.num_updates == 2
 
 

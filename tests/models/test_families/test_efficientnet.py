@@ -6,9 +6,7 @@ SIZE = 64
 
 
 def efficientnet(classifier, arch='b0', **kwargs):
-    backbone = dict(
-        type='mmpretrain.EfficientNet', arch=arch, **kwargs
-    )
+    backbone = dict(type='mmpretrain.EfficientNet', arch=arch, **kwargs)
     return classifier(backbone, 1280)
 
 

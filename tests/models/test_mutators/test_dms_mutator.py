@@ -7,7 +7,7 @@ from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.ops import DMSOp
+from dms_mmrazor.models.ops import DMSOp, narrow_layer
 from dms_mmrazor.registry import MODELS
 
 STAGES = ['backbone.layer1', 'backbone.layer2', 'backbone.layer3']
@@ -156,8 +156,6 @@ def test_static_ops_equal_the_masked_supernet(zoo, randomize_structure):
                     setattr(parent, name, child.to_static_op())
         # Stock `_dynamic_to_static` narrows norms through their containers;
         # here norms have none, so the structure says what they keep.
-        from dms_mmrazor.models.ops import narrow_layer
-
         for name, module in static.architecture.named_modules():
             if isinstance(module, nn.BatchNorm2d):
                 narrow_layer(module, torch.tensor(kept[name]), None)
@@ -279,9 +277,7 @@ def test_limits_of_units_from_the_config(zoo):
         ),
         (
             dict(
-                depth_unit_cfg=dict(
-                    type='DMSDepthUnit', units={'layer1': {}}
-                )
+                depth_unit_cfg=dict(type='DMSDepthUnit', units={'layer1': {}})
             ),
             ['depth_unit_cfg.units', 'backbone.layer1'],
         ),

@@ -46,7 +46,7 @@ def test_counts_what_is_left(name, seed):
     random.seed(seed)
     torch.manual_seed(seed)
     mutator.topk.importance.uniform_()
-    for subnet in range(3):
+    for _ in range(3):
         mutator.set_choices(mutator.sample_choices())
         model = prune(NETWORKS[name](), mutator.structure())
         assert count_macs(model, (1, 3, 8, 8)) == mutator.resource('macs')

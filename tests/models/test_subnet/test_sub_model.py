@@ -64,9 +64,7 @@ def test_is_the_plain_class_with_plain_keys(zoo, subnet, paths):
     assert shapes(model) == shapes(subnet.model)
 
 
-def test_loads_the_weights_of_the_search_strictly(
-    zoo, subnet, paths, batch
-):
+def test_loads_the_weights_of_the_search_strictly(zoo, subnet, paths, batch):
     model = sub_model(zoo.cifar_resnet(), paths['structure']).eval()
     load_checkpoint(model, paths['weights'], strict=True)
     image = batch()['inputs']

@@ -41,9 +41,7 @@ def structure(**kwargs):
             ),
         ),
         stages=(
-            StageStructure(
-                'blocks', ('blocks.0', 'blocks.1'), ('blocks.1',)
-            ),
+            StageStructure('blocks', ('blocks.0', 'blocks.1'), ('blocks.1',)),
         ),
         layers=8,
         channels=4 + 4 + 6 + 16,

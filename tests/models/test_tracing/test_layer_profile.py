@@ -16,7 +16,9 @@ def test_positions_of_each_layer():
         nn.Flatten(),
         nn.Linear(128, 5),
     )
-    profiles = {p.name: p.positions for p in profile_layers(model, (2, 3, 8, 8))}
+    profiles = {
+        p.name: p.positions for p in profile_layers(model, (2, 3, 8, 8))
+    }
     assert profiles == {'0': 16, '1': 32, '3': 16, '5': 1}
     kernels = 16 * 4 * 27 + 32 * 16 + 16 * 4 * 2 * 4 + 128 * 5
     assert count_macs(model, (2, 3, 8, 8)) == kernels

@@ -1,0 +1,26 @@
+"""Numbers that a model's code keeps beside its layers."""
+
+from torch import nn
+
+from dms_mmrazor.models.ops.known_types import SWIN, is_kind
+
+
+def refresh_attributes(model: nn.Module) -> None:
+    """Let numbers that forward passes read follow the narrowed layers.
+
+    Args:
+        model (nn.Module): A plain model; it is changed in place.
+    """
+    for module in model.modules():
+        if is_kind(module, SWIN):
+            _refresh_swin(module)
+
+
+def _refresh_swin(module: nn.Module) -> None:
+    """Widths of the feature maps that a Swin transformer hands out."""
+    numbers = list(module.num_features)
+    for index in module.out_indices:
+        norm = getattr(module, f'norm{index}')
+        if isinstance(norm, nn.LayerNorm):
+            numbers[index] = norm.normalized_shape[0]
+    module.num_features = numbers

@@ -1,0 +1,85 @@
+"""A tracer that knows what the model computes for a demo input.
+
+A symbolic trace stops where the code asks a value: an assertion about sizes,
+padding where it is needed, a position embedding that is resized unless it
+fits. For the shape that the model will be used with, the demo input answers.
+"""
+
+from typing import Any, Callable, Dict, Iterator, Tuple
+
+from mmrazor.models.task_modules.tracer.fx_tracer import MMFxTracer
+from torch import Tensor, fx, nn
+
+from dms_mmrazor.models.tracing.fx_values import UNKNOWN, node_value
+
+
+class DemoTracer(MMFxTracer):
+    """mmrazor's tracer; conditions are decided by a demo input.
+
+    Args:
+        image (Tensor): The demo input.
+        **kwargs: Passed to mmrazor's ``MMFxTracer``.
+    """
+
+    def __init__(self, image: Tensor, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._image = image
+        self._values: Dict[fx.Node, Any] = {}
+        self._running = False
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Value of a condition, if it can be computed."""
+        value = self._evaluate(obj.node)
+        if value is UNKNOWN:
+            return super().to_bool(obj)
+        return bool(value)
+
+    def iter(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
+        """Parts of a tuple, if their number can be computed."""
+        value = self._evaluate(obj.node)
+        if not isinstance(value, (tuple, list)):
+            return super().iter(obj)
+        return iter([obj[index] for index in range(len(value))])
+
+    def _evaluate(self, node: fx.Node) -> Any:
+        """Run all nodes up to this one that have not been run yet."""
+        running, self._running = self._running, True
+        try:
+            for other in self.graph.nodes:
+                if other not in self._values:
+                    self._values[other] = node_value(
+                        other, self.root, self._values, self._image
+                    )
+        finally:
+            self._running = running
+        return self._values[node]
+
+    # While nodes are run, modules must compute instead of being recorded.
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: Tuple[Any, ...],
+        kwargs: Dict[str, Any],
+    ) -> Any:
+        """Record a call of a module."""
+        if self._running:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(
+        self, attr: str, attr_val: Any, parameter_proxy_cache: Dict[str, Any]
+    ) -> Any:
+        """Record the use of a parameter."""
+        if self._running:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
+    def _module_getattr(
+        self, attr: str, attr_val: Any, parameter_proxy_cache: Dict[str, Any]
+    ) -> Any:
+        """As ``getattr``, by its name in torch < 1.13."""
+        if self._running:
+            return attr_val
+        return super()._module_getattr(attr, attr_val, parameter_proxy_cache)

@@ -1,0 +1,151 @@
+"""Recognize a removable residual block by trying it.
+
+A block x + f(x) can be removed if its output equals its input once f is
+silenced; that is a fact about the block's arithmetic, whatever its code or
+names look like, so it is tested on the block itself. A transformer layer has
+two residual branches, which one mask silences together.
+"""
+
+from itertools import combinations
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from dms_mmrazor.models.ops import DYNAMIC_OPS
+
+_TOLERANCE = 1e-6
+
+
+class ResidualBlock(NamedTuple):
+    """A block that can be removed.
+
+    Attributes:
+        name (str): Its module name.
+        carrier (str): The module at the end of f, which the depth mask
+            multiplies.
+        folds (bool): Whether the mask can be folded into the carrier's
+            weight; otherwise its output is multiplied.
+        others (tuple[tuple[str, bool], ...]): Carriers of further branches,
+            each with whether it folds. Defaults to ().
+    """
+
+    name: str
+    carrier: str
+    folds: bool
+    others: Tuple[Tuple[str, bool], ...] = ()
+
+    @property
+    def carriers(self) -> Tuple[Tuple[str, bool], ...]:
+        """The carrier of every branch, each with whether it folds."""
+        return ((self.carrier, self.folds), *self.others)
+
+
+class BlockRun(NamedTuple):
+    """A block with the arguments it once was called with.
+
+    Attributes:
+        block (nn.Module): The block.
+        x (Tensor): Its input.
+        rest (tuple): Further arguments.
+    """
+
+    block: nn.Module
+    x: Tensor
+    rest: Tuple[Any, ...] = ()
+
+    def output(self, factors: Dict[nn.Module, float]) -> Tensor:
+        """Output of the block with outputs of some modules scaled."""
+        handles = [
+            module.register_forward_hook(_Scale(factor))
+            for module, factor in factors.items()
+        ]
+        try:
+            return self.block(self.x.clone(), *self.rest)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def is_identity(self, factors: Dict[nn.Module, float]) -> bool:
+        """Whether the block then gives back its input."""
+        return close(self.output(factors), self.x)
+
+
+class _Scale:
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def __call__(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        return out * self.factor
+
+
+def residual_block(name: str, run: BlockRun) -> Optional[ResidualBlock]:
+    """The block with its carriers, or ``None`` if it cannot be removed."""
+    if run.is_identity({}):
+        return None
+    branches = _branch_ends(run)
+    if not branches:
+        return None
+    names = {module: child for child, module in run.block.named_modules()}
+    carriers = []
+    for ends in branches:
+        carrier, folds = _choose_carrier(ends, run)
+        carriers.append((f'{name}.{names[carrier]}', folds))
+    return ResidualBlock(name, *carriers[0], tuple(carriers[1:]))
+
+
+def _branch_ends(run: BlockRun) -> List[List[nn.Module]]:
+    """For each residual branch the modules that can silence it."""
+    calls = _candidates(run)
+    silent = [(module, run.output({module: 0.0})) for module in calls]
+    single = [module for module, out in silent if close(out, run.x)]
+    if single:
+        return [single]
+    # Modules at the end of one branch have the same effect.
+    clusters: List[Tuple[Tensor, List[nn.Module]]] = []
+    for module, out in silent:
+        same = [modules for other, modules in clusters if close(other, out)]
+        if same:
+            same[0].append(module)
+        else:
+            clusters.append((out, [module]))
+    for (_, first), (_, second) in combinations(clusters, 2):
+        if run.is_identity({first[0]: 0.0, second[0]: 0.0}):
+            return [first, second]
+    return []
+
+
+def _choose_carrier(
+    ends: List[nn.Module], run: BlockRun
+) -> Tuple[nn.Module, bool]:
+    """A module that a mask can be folded into, else the last one."""
+    expected = run.output({ends[0]: 0.5})
+    for module in ends:
+        if type(module) in DYNAMIC_OPS:
+            if close(run.output({module: 0.5}), expected):
+                return module, True
+    return ends[0], False
+
+
+def _candidates(run: BlockRun) -> List[nn.Module]:
+    """Modules that could end f: last first, each called once."""
+    calls: List[nn.Module] = []
+
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.shape == run.x.shape:
+            calls.append(module)
+
+    inner = [m for m in run.block.modules() if m is not run.block]
+    handles = [m.register_forward_hook(record) for m in inner]
+    run.output({})
+    for handle in handles:
+        handle.remove()
+    return [m for m in reversed(calls) if calls.count(m) == 1]
+
+
+def close(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal up to rounding."""
+    if a.shape != b.shape:
+        return False
+    scale = torch.max(b.abs().max(), torch.ones_like(b.flatten()[0]))
+    return bool((a - b).abs().max() <= _TOLERANCE * scale)

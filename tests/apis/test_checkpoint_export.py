@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from dms_mmrazor.apis.checkpoint_export import (
+    SearchProgress,
+    load_search,
+    targets_at,
+)
+from dms_mmrazor.errors import DMSError
+
+
+@pytest.fixture
+def search(zoo, randomize_structure):
+    search = zoo.algorithm(zoo.cifar_resnet(18))
+    randomize_structure(search.mutator)
+    return search
+
+
+@pytest.fixture
+def save(search, tmp_path):
+    def write(state=None, **content):
+        path = str(tmp_path / 'search.pth')
+        state = search.state_dict() if state is None else state
+        torch.save(dict(state_dict=state, **content), path)
+        return path
+
+    return write
+
+
+def hub(**info):
+    return dict(log_scalars={}, runtime_info=info, resumed_keys={})
+
+
+def test_loads_weights_and_choices(search, save, zoo):
+    path = save(meta=dict(iter=3), message_hub=hub(max_iters=9))
+    other = zoo.algorithm(zoo.cifar_resnet(18))
+    assert other.mutator.current_choices != search.mutator.current_choices
+    progress = load_search(other, path)
+    assert other.mutator.current_choices == search.mutator.current_choices
+    assert progress == SearchProgress(3, 9)
+    assert not progress.finished
+    for name, value in search.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value)
+
+
+def test_length_of_the_search(search, save):
+    path = save(meta=dict(iter=3))
+    assert load_search(search, path).finished
+    known = dict(train_cfg=dict(max_iters=6))
+    assert load_search(search, path, known).fraction == 0.5
+
+
+def test_names_of_a_distributed_wrapper(search, save):
+    state = {f'module.{k}': v for k, v in search.state_dict().items()}
+    load_search(search, save(state))
+
+
+def test_checkpoints_that_do_not_fit(search, save, zoo):
+    with pytest.raises(DMSError, match='not the checkpoint of a search'):
+        load_search(search, save(search.architecture.state_dict()))
+    more = {**search.state_dict(), 'architecture.extra': torch.ones(1)}
+    with pytest.raises(DMSError, match="no 'architecture.extra'"):
+        load_search(search, save(more))
+    other = zoo.algorithm(zoo.cifar_resnet(34))
+    with pytest.raises(DMSError, match='another model'):
+        load_search(other, save())
+
+
+def test_targets_of_each_phase(search):
+    whole = search.mutator.table.full['macs']
+    final = {'macs': 0.25 * whole}
+
+    def ratio(progress):
+        found = targets_at(search, final, progress, warmup=0.2, decay=0.5)
+        return found['macs'] / whole
+
+    assert ratio(0.1) == 1
+    assert ratio(0.45) == pytest.approx(0.5)
+    assert ratio(0.9) == 0.25
