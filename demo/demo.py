@@ -9,6 +9,7 @@ about five minutes on two cores.
 
 import argparse
 import json
+import os
 import os.path as osp
 import subprocess
 import sys
@@ -44,9 +45,12 @@ def call(*args: str) -> None:
     """Show a command, run it, and stop the demo if it fails."""
     print('\n$ python ' + ' '.join(args), flush=True)
     started = time.time()
+    # Threads that wait must not spin: other processes may need the cores.
+    environment = {'OMP_WAIT_POLICY': 'PASSIVE', **os.environ}
     log = subprocess.run(
         [sys.executable, *args],
         cwd=ROOT,
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

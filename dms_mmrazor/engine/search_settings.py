@@ -1,6 +1,8 @@
 """What a checkpoint remembers of its search, to notice changes."""
 
-from typing import Any, Dict, Iterator, Mapping
+from typing import Any, Dict, Iterator, Mapping, Optional
+
+from mmengine.runner import Runner
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
@@ -18,6 +20,47 @@ def space_of(algorithm: DMSAlgorithm) -> Dict[str, Any]:
         name: [operator.size, operator.step, *operator[-2:]]
         for name, operator in zip(names, operators)
     }
+
+
+def limits_of(space: Mapping[str, Any]) -> Dict[str, Any]:
+    """Fewest and most kept elements of each unit."""
+    return {f'limits of {name}': list(row[2:]) for name, row in space.items()}
+
+
+def structure_lr(runner: Runner) -> Optional[float]:
+    """Learning rate of the pruning ratios in a runner's config."""
+    cfg = runner.cfg.get('optim_wrapper') or {}
+    structure = (cfg.get('paramwise_cfg') or {}).get('structure') or {}
+    return structure.get('lr')
+
+
+def settings_of(
+    hook: Any, runner: Runner, algorithm: DMSAlgorithm
+) -> Dict[str, Any]:
+    """What leads a search, as plain data.
+
+    Args:
+        hook (ResourceHook): Of the search.
+        runner (Runner): Trains it.
+        algorithm (DMSAlgorithm): The search.
+    """
+    masks, full = algorithm.mutator.masks, algorithm.mutator.table.full
+    names = ('warmup', 'decay', 'schedule', 'hold_depth', 'divisor')
+    return {
+        **{f'target.{kind}': _plain(v) for kind, v in hook.wanted.items()},
+        **{f'loss_weight.{kind}': v for kind, v in hook.weights.items()},
+        **{f'supernet.{kind}': value for kind, value in full.items()},
+        **{name: getattr(hook, name) for name in names},
+        'max_iters': runner.max_iters,
+        'importance': [masks.metric, masks.decay],
+        'structure_only': algorithm.structure_only,
+        'structure_lr': structure_lr(runner),
+    }
+
+
+def _plain(value: Any) -> Any:
+    known = isinstance(value, (int, float, str))
+    return value if known else str(value)
 
 
 def check_space(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -320,3 +320,25 @@ def _fork_rank(function, rank, world_size, folder, args):
         sys.stderr.flush()
     finally:
         os._exit(status)
+
+
+@pytest.fixture
+def make_runner(small_search, tmp_path):
+    """A runner of the small search, in this process."""
+    import torch
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    import dms_mmrazor.plugin  # noqa: F401
+
+    def make(work_dir=tmp_path, hooks=(), **changes):
+        changes.setdefault('epochs', 1)
+        cfg = small_search.config(**changes)
+        cfg['custom_hooks'] += list(hooks)
+        cfg['experiment_name'] = f'{work_dir.name}_{make.count}'
+        make.count += 1
+        return Runner.from_cfg(Config(dict(cfg, work_dir=str(work_dir))))
+
+    make.count = 0
+    yield make
+    torch.use_deterministic_algorithms(False)

@@ -11,13 +11,13 @@ STEPS = 30
 
 
 def _algorithm(zoo, **kwargs):
-    algorithm = zoo.algorithm(
-        zoo.cifar_resnet(18, 10), **kwargs
-    )
+    algorithm = zoo.algorithm(zoo.cifar_resnet(18, 10), **kwargs)
     torch.manual_seed(0)
     algorithm.init_weights()
     algorithm.set_constraints(dict(macs=1.0))
-    algorithm.set_targets(dict(macs=0.3 * algorithm.mutator.table.full['macs']))
+    algorithm.set_targets(
+        dict(macs=0.3 * algorithm.mutator.table.full['macs'])
+    )
     return algorithm
 
 
@@ -163,7 +163,7 @@ def _free_port():
 
 
 @pytest.mark.skipif(
-    torch.__version__ < '2', reason="its gloo sends no boolean tensors"
+    torch.__version__ < '2', reason='its gloo sends no boolean tensors'
 )
 def test_the_tool(small_search, run_tool, finished, tmp_path):
     """Everything together: hooks that touch buffers, EMA, accumulation."""

@@ -34,8 +34,12 @@ from dms_mmrazor.engine.search_settings import (
     KEY,
     changed_settings,
     check_space,
+    limits_of,
+    settings_of,
     space_of,
+    structure_lr,
 )
+from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import HOOKS
@@ -138,7 +142,8 @@ class ResourceHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Refuse what cannot work; repair what mmengine has replaced."""
         refuse_unsupported(runner)
-        get_algorithm(runner).mutator.restore_masks()
+        algorithm = get_algorithm(runner)
+        algorithm.mutator.restore_masks(algorithm.architecture)
 
     def before_save_checkpoint(
         self, runner: Runner, checkpoint: Dict[str, Any]
@@ -146,7 +151,7 @@ class ResourceHook(Hook):
         """Note what is searched, and how."""
         checkpoint[KEY] = {
             'space': space_of(get_algorithm(runner)),
-            'settings': self._settings(runner),
+            'settings': settings_of(self, runner, get_algorithm(runner)),
         }
 
     def after_load_checkpoint(
@@ -160,30 +165,13 @@ class ResourceHook(Hook):
         old = checkpoint.get(KEY)
         if not old or not runner._resume:
             return
-        space = space_of(get_algorithm(runner))
+        algorithm = get_algorithm(runner)
+        space = space_of(algorithm)
         check_space(old['space'], space)
-        before = {**old['settings'], **_limits(old['space'])}
-        now = {**self._settings(runner), **_limits(space)}
+        before = {**old['settings'], **limits_of(old['space'])}
+        now = {**settings_of(self, runner, algorithm), **limits_of(space)}
         for line in changed_settings(before, now):
             runner.logger.warning(f'The resumed search changes {line}')
-
-    def _settings(self, runner: Runner) -> Dict[str, Any]:
-        """What leads the search, as plain data."""
-        algorithm = get_algorithm(runner)
-        masks = algorithm.mutator.masks
-        return {
-            **{f'target.{k}': _plain(v) for k, v in self.wanted.items()},
-            **{f'loss_weight.{k}': v for k, v in self.weights.items()},
-            **{f'supernet.{k}': v for k, v in algorithm.mutator.table.full.items()},
-            'warmup': self.warmup,
-            'decay': self.decay,
-            'schedule': self.schedule,
-            'hold_depth': self.hold_depth,
-            'divisor': self.divisor,
-            'max_iters': runner.max_iters,
-            'importance': [masks.metric, masks.decay],
-            'structure_only': algorithm.structure_only,
-        }
 
     def before_train(self, runner: Runner) -> None:
         """Check the target before anything is trained."""
@@ -191,11 +179,19 @@ class ResourceHook(Hook):
         self.resolve(algorithm)
         algorithm.set_constraints(self.weights)
         share_structure(runner, algorithm)
+        self._set_structure_lr(runner)
         self._depth_is_held = bool(algorithm.mutator.topk.held.any())
         runner.logger.info(
             f'Search space:\n{algorithm.mutator.report()}\n'
             + describe_targets(algorithm.mutator, self.targets)
         )
+
+    def _set_structure_lr(self, runner: Runner) -> None:
+        """Use the config's, also where a checkpoint brought another one."""
+        lr = structure_lr(runner)
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            if 'structure_lr' in group and lr is not None:
+                group['structure_lr'] = lr
 
     def resolve(self, algorithm: DMSAlgorithm) -> Dict[str, float]:
         """Final targets in absolute numbers.
@@ -281,7 +277,8 @@ class ResourceHook(Hook):
         if scale is None:
             return None
         lowered = _grad_scale(runner, algorithm) < scale
-        return torch.where(lowered, torch.full_like(scale, NAN), scale)
+        skipped = torch.full_like(scale, float('nan'))
+        return torch.where(lowered, skipped, scale)
 
     def after_train(self, runner: Runner) -> None:
         """Export the subnet, with the weights that validations use."""
@@ -354,30 +351,6 @@ def get_algorithm(runner: Runner) -> DMSAlgorithm:
             f'{type(model).__name__}.'
         )
     return model
-
-
-def refuse_unsupported(runner: Any) -> None:
-    """Raise for runners and options that a search does not work with.
-
-    Raises:
-        DMSError: It names the config key.
-    """
-    if hasattr(runner, 'strategy'):
-        raise DMSError(
-            '`runner_type=FlexibleRunner` is not supported in a search: its '
-            'strategies split or rewrite the weights that masks multiply. '
-            'Remove `runner_type` and `strategy`.'
-        )
-    if runner.cfg.get('compile'):
-        raise DMSError(
-            '`compile` is not supported in a search: the masks change the '
-            'graph between steps. Remove it; the retraining may use it.'
-        )
-
-
-def _limits(space: Mapping[str, Any]) -> Dict[str, Any]:
-    """Fewest and most kept elements of each unit."""
-    return {f'limits of {name}': list(row[2:]) for name, row in space.items()}
 
 
 def _grad_scale(runner: Runner, algorithm: DMSAlgorithm) -> Optional[Tensor]:

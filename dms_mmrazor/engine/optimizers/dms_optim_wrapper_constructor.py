@@ -1,6 +1,6 @@
 """Give the pruning ratios a parameter group of their own."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -8,13 +8,37 @@ from mmengine.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS as MMENGINE_CONSTRUCTORS,
 )
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
-from torch import nn
+from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 # Optimizer options that would pull or carry a pruning ratio on its own.
 _STATELESS = {'weight_decay': 0.0, 'momentum': 0.0, 'nesterov': False}
+
+
+class ClipWeights:
+    """Clips gradients of weights as if nothing else were trained.
+
+    The resource loss alone moves a pruning ratio by lr · gradient; its
+    gradient neither enters the norm of the weights' nor is it cut.
+
+    Args:
+        clip (Callable): Clips the gradients of the tensors it is given.
+        spared (Sequence[Tensor]): Tensors that it is not given.
+    """
+
+    def __init__(
+        self, clip: Callable[..., Any], spared: Sequence[Tensor]
+    ) -> None:
+        self.clip = clip
+        self.spared = {id(tensor) for tensor in spared}
+
+    def __call__(self, tensors: Sequence[Tensor], **kwargs: Any) -> Any:
+        """Clip all but the spared ones."""
+        return self.clip(
+            [t for t in tensors if id(t) not in self.spared], **kwargs
+        )
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -79,6 +103,8 @@ class DMSOptimWrapperConstructor:
         wrapper.optimizer.add_param_group(
             {**self._group(defaults), 'params': parameters}
         )
+        if getattr(wrapper, 'clip_grad_kwargs', None):
+            wrapper.clip_func = ClipWeights(wrapper.clip_func, parameters)
         return wrapper
 
     def _group(self, defaults: Dict[str, Any]) -> Dict[str, Any]:

@@ -163,6 +163,11 @@ class DMSMutator(ChannelMutator):
         if plain is not None:
             self.verify(supernet, plain)
 
+    def restore_masks(self, supernet: nn.Module) -> None:
+        """Repair a prepared supernet whose layers were replaced since."""
+        for stage in self.depth_units:
+            stage.restore_masks(supernet)
+
     def _select_units(
         self,
         supernet: nn.Module,

@@ -18,8 +18,8 @@ from dms_mmrazor.models.ops import (
     named_parts,
     narrow_layer,
 )
+from dms_mmrazor.models.ops.block_lists import remove_blocks
 from dms_mmrazor.models.subnet.attributes import refresh_attributes
-from dms_mmrazor.models.subnet.block_lists import remove_blocks
 from dms_mmrazor.models.subnet.structure import LayerSlice, Structure
 
 

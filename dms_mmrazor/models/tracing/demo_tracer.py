@@ -3,6 +3,7 @@
 A symbolic trace stops where the code asks a value: an assertion about sizes,
 padding where it is needed, a position embedding that is resized unless it
 fits. For the shape that the model will be used with, the demo input answers.
+Conditions on the values of tensors stay what a trace cannot follow.
 """
 
 from typing import Any, Callable, Dict, Iterator, Tuple
@@ -10,7 +11,11 @@ from typing import Any, Callable, Dict, Iterator, Tuple
 from mmrazor.models.task_modules.tracer.fx_tracer import MMFxTracer
 from torch import Tensor, fx, nn
 
-from dms_mmrazor.models.tracing.fx_values import UNKNOWN, node_value
+from dms_mmrazor.models.tracing.fx_values import (
+    UNKNOWN,
+    holds_tensor,
+    node_value,
+)
 
 
 class DemoTracer(MMFxTracer):
@@ -28,16 +33,16 @@ class DemoTracer(MMFxTracer):
         self._running = False
 
     def to_bool(self, obj: fx.Proxy) -> bool:
-        """Value of a condition, if it can be computed."""
+        """Value of a condition on sizes; one on pixels is an error."""
         value = self._evaluate(obj.node)
-        if value is UNKNOWN:
+        if value is UNKNOWN or isinstance(value, Tensor):
             return super().to_bool(obj)
         return bool(value)
 
     def iter(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
-        """Parts of a tuple, if their number can be computed."""
+        """Parts of a tuple of sizes; parts of a feature map are opaque."""
         value = self._evaluate(obj.node)
-        if not isinstance(value, (tuple, list)):
+        if not isinstance(value, (tuple, list)) or holds_tensor(value):
             return super().iter(obj)
         return iter([obj[index] for index in range(len(value))])
 

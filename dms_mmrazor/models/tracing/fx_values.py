@@ -106,10 +106,11 @@ def _has_channels(node: fx.Node, value: Any) -> bool:
         return isinstance(value, nn.Parameter) and value.numel() > 1
     if not any(n.meta[HAS_CHANNELS] for n in node.all_input_nodes):
         return False
-    return _holds_tensor(value)
+    return holds_tensor(value)
 
 
-def _holds_tensor(value: Any) -> bool:
+def holds_tensor(value: Any) -> bool:
+    """Whether a value is a tensor or nested tuples with one."""
     if isinstance(value, (tuple, list)):
-        return any(_holds_tensor(part) for part in value)
+        return any(holds_tensor(part) for part in value)
     return _is_tensor(value)

@@ -57,7 +57,7 @@ class BlockRun(NamedTuple):
     def output(self, factors: Dict[nn.Module, float]) -> Tensor:
         """Output of the block with outputs of some modules scaled."""
         handles = [
-            module.register_forward_hook(_Scale(factor))
+            module.register_forward_hook(Scale(factor))
             for module, factor in factors.items()
         ]
         try:
@@ -71,11 +71,18 @@ class BlockRun(NamedTuple):
         return close(self.output(factors), self.x)
 
 
-class _Scale:
+class Scale:
+    """Forward hook that multiplies the output of a module.
+
+    Args:
+        factor (float): The number.
+    """
+
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
     def __call__(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
+        """Multiply, as torch calls a forward hook."""
         return out * self.factor
 
 
@@ -141,6 +148,15 @@ def _candidates(run: BlockRun) -> List[nn.Module]:
     for handle in handles:
         handle.remove()
     return [m for m in reversed(calls) if calls.count(m) == 1]
+
+
+def tensors_of(outputs: Any) -> List[Tensor]:
+    """All tensors of nested tuples and lists, in order."""
+    if isinstance(outputs, Tensor):
+        return [outputs]
+    if isinstance(outputs, (tuple, list)):
+        return [t for part in outputs for t in tensors_of(part)]
+    return []
 
 
 def close(a: Tensor, b: Tensor) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
+from dms_mmrazor.models.ops.block_lists import remove_blocks
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     enliven,
@@ -21,8 +22,10 @@ from dms_mmrazor.models.tracing.demo import (
 from dms_mmrazor.models.tracing.residual_block import (
     BlockRun,
     ResidualBlock,
+    Scale,
     close,
     residual_block,
+    tensors_of,
 )
 
 
@@ -57,11 +60,35 @@ def find_stages(
     with evaluating(model):
         runs = _block_runs(model, input_size)
         stages = []
+        image = demo_tensor(model, input_size)
         for name, container in model.named_modules():
             if isinstance(container, (nn.Sequential, nn.ModuleList)):
                 ends = _stage_ends(model, name, container)
-                stages += _stages_of(name, container, runs, ends)
+                found = _stages_of(name, container, runs, ends)
+                if isinstance(container, nn.ModuleList):
+                    found = [s for s in found if _is_chain(model, s, image)]
+                stages += found
     return stages
+
+
+def _is_chain(model: nn.Module, stage: ResidualStage, image: Tensor) -> bool:
+    """Whether removing a block of a list does what silencing it does.
+
+    It does not where something else reads the blocks, too, such as a
+    concatenation of all their outputs.
+    """
+    block = stage.blocks[0]
+    silent, short = deepcopy(model), deepcopy(model)
+    for carrier, _ in block.carriers:
+        silent.get_submodule(carrier).register_forward_hook(Scale(0.0))
+    remove_blocks(short, [block.name])
+    try:
+        outputs = [
+            tensors_of(forward_tensors(m, image)) for m in (silent, short)
+        ]
+    except Exception:  # whatever a module's code may raise
+        return False
+    return all(close(a, b) for a, b in zip(*outputs))
 
 
 def _block_runs(

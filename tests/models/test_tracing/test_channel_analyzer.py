@@ -95,9 +95,8 @@ def test_a_model_that_cannot_be_traced():
             self.conv = nn.Conv2d(3, 4, 1)
 
         def forward(self, image):
-            if image.sum() > 0:
-                return self.conv(image)
-            return image
+            image = self.conv(image)
+            return image + 1 if image.sum() > 0 else image
 
     with pytest.raises(DMSError, match='Opaque cannot be traced') as error:
         analyze(Opaque())

@@ -1,0 +1,24 @@
+"""What a search does not work with."""
+
+from typing import Any
+
+from dms_mmrazor.errors import DMSError
+
+
+def refuse_unsupported(runner: Any) -> None:
+    """Raise for runners and options that a search does not work with.
+
+    Raises:
+        DMSError: It names the config key.
+    """
+    if hasattr(runner, 'strategy'):
+        raise DMSError(
+            '`runner_type=FlexibleRunner` is not supported in a search: its '
+            'strategies split or rewrite the weights that masks multiply. '
+            'Remove `runner_type` and `strategy`.'
+        )
+    if runner.cfg.get('compile'):
+        raise DMSError(
+            '`compile` is not supported in a search: parts of the step would '
+            'be compiled again and again. Remove it; retraining may use it.'
+        )

@@ -1,0 +1,184 @@
+"""mmengine's own hooks and options keep their meaning in a search."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+
+def _resource_hook(runner):
+    from dms_mmrazor.engine.hooks import ResourceHook
+
+    return next(h for h in runner.hooks if isinstance(h, ResourceHook))
+
+
+def _ema_hook(runner):
+    from mmengine.hooks import EMAHook
+
+    return next(h for h in runner.hooks if isinstance(h, EMAHook))
+
+
+@pytest.mark.parametrize('update_buffers', [False, True])
+def test_ema_averages_weights_and_exports_them(
+    update_buffers, make_runner, tmp_path
+):
+    ema = dict(type='EMAHook', momentum=0.1, update_buffers=update_buffers)
+    runner = make_runner(hooks=[ema], epochs=3)
+    target = dict(macs=0.7, params=0.8)  # two resources: buffers of size 2
+    _resource_hook(runner).wanted = target
+    _resource_hook(runner).weights = dict(macs=1.0, params=1.0)
+    runner.train()
+    average = _ema_hook(runner).ema_model.module
+    for a, b in zip(
+        average.mutator.state_dict().values(),
+        runner.model.mutator.state_dict().values(),
+    ):
+        assert torch.equal(a, b)
+    weight = average.architecture.head.fc.weight
+    assert not torch.equal(weight, runner.model.architecture.head.fc.weight)
+    assert runner.model.mutator.topk.num_updates == 18
+    exported = torch.load(tmp_path / 'subnet' / 'subnet.pth')['state_dict']
+    kept = exported['head.fc.weight']
+    columns = [(weight == kept[:, [i]]).all(0).any() for i in range(len(kept))]
+    assert all(columns)
+
+
+def test_ema_resumes_to_the_bit(
+    small_search, run_tool, finished, same_result, tmp_path
+):
+    cfg = small_search.config(epochs=3)
+    cfg['custom_hooks'].append(
+        dict(type='EMAHook', momentum=0.1, update_buffers=True)
+    )
+    assert finished(run_tool(cfg, tmp_path / 'whole')) == 0
+    assert finished(run_tool(cfg, tmp_path / 'again')) == 0
+    last = tmp_path / 'again' / 'epoch_2.pth'
+    assert (
+        finished(run_tool(cfg, tmp_path / 'again', '--resume', str(last))) == 0
+    )
+    same_result(tmp_path / 'again', tmp_path / 'whole')
+
+
+def test_clipping_leaves_the_structure_alone(make_runner):
+    runner = make_runner(
+        optim_wrapper=dict(clip_grad=dict(max_norm=1e-9)), epochs=2
+    )
+    before = copy.deepcopy(runner.model.architecture.state_dict())
+    runner.model.init_weights = lambda: None
+    runner.train()
+    after = runner.model.architecture.state_dict()
+    torch.testing.assert_close(
+        before['head.fc.weight'], after['head.fc.weight'], rtol=1e-2, atol=1e-3
+    )
+    assert runner.model.mutator.topk.pruning_ratio.max() > 0.1
+
+
+def test_clipped_norm_is_that_of_the_weights():
+    from dms_mmrazor.engine.optimizers.dms_optim_wrapper_constructor import (
+        ClipWeights,
+    )
+
+    weight, ratio = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    weight.grad, ratio.grad = torch.tensor([3.0]), torch.tensor([400.0])
+    clip = ClipWeights(nn.utils.clip_grad_norm_, [ratio])
+    assert clip([weight, ratio], max_norm=1.5) == 3
+    assert ratio.grad == 400
+    assert torch.allclose(weight.grad, torch.tensor([1.5]))
+
+
+def test_early_stopping_exports(make_runner, tmp_path):
+    stop = dict(
+        type='EarlyStoppingHook',
+        monitor='accuracy/top1',
+        patience=1,
+        min_delta=1000,
+    )
+    runner = make_runner(hooks=[stop], epochs=5)
+    runner.train()
+    assert runner.epoch < 5
+    assert (tmp_path / 'subnet' / 'subnet.yaml').exists()
+
+
+def test_frozen_stages_and_norm_eval(make_runner):
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    backbone = dict(frozen_stages=1, norm_eval=True)
+    model = dict(architecture=dict(backbone=backbone))
+    runner = make_runner(model=model, epochs=2)
+    runner.train()
+    backbone = runner.model.architecture.backbone
+    backbone.train()
+    norms = [m for m in backbone.modules() if isinstance(m, _BatchNorm)]
+    assert norms and not any(norm.training for norm in norms)
+    frozen = [*backbone.conv1.parameters(), *backbone.layer1.parameters()]
+    assert not any(p.requires_grad for p in frozen)
+    assert all(p.requires_grad for p in backbone.layer2.parameters())
+    assert all(torch.equal(n.running_mean, 0 * n.running_mean) for n in norms)
+    assert runner.model.mutator.topk.pruning_ratio.max() > 0.1
+
+
+@pytest.mark.parametrize('option', [True, dict(backend='eager')])
+def test_compile_is_refused(option, make_runner):
+    from dms_mmrazor.errors import DMSError
+
+    runner = make_runner(compile=option)
+    with pytest.raises(DMSError, match='`compile` is not supported'):
+        runner.train()
+
+
+def test_flexible_runner_is_refused(
+    small_search, run_tool, finished, tmp_path
+):
+    cfg = small_search.config(
+        runner_type='FlexibleRunner',
+        strategy=dict(type='SingleDeviceStrategy'),
+    )
+    assert finished(run_tool(cfg, tmp_path)) == 2
+    log = (tmp_path / 'log.txt').read_text()
+    assert '`runner_type=FlexibleRunner` is not supported' in log
+    assert 'Traceback' not in log
+
+
+def _depths(algorithm):
+    """Outputs with all blocks and with none of those that can go."""
+    masks = algorithm.mutator.masks
+    image = torch.rand(
+        2, 3, 16, 16, generator=torch.Generator().manual_seed(1)
+    )
+    algorithm.eval()
+    found = []
+    for value in (1.0, 0.0):
+        mask = torch.ones_like(masks.mask)
+        mask[masks.num_channels :] = value
+        with masks.showing(mask), torch.no_grad():
+            found.append(algorithm.architecture(image, mode='tensor')[0])
+    return found
+
+
+@pytest.mark.parametrize('revert', [False, True])
+def test_sync_bn_keeps_the_depth_masks(
+    revert, small_search, randomize_model, tmp_path
+):
+    from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
+
+    from dms_mmrazor.apis import plain_copy
+    from dms_mmrazor.registry import MODELS
+
+    algorithm = MODELS.build(small_search.config()['model'])
+    randomize_model(algorithm.architecture)
+    expected = _depths(algorithm)
+    assert not torch.allclose(*expected)
+    convert_sync_batchnorm(algorithm)
+    if revert:
+        revert_sync_batchnorm(algorithm)
+    elif torch.__version__ < '2':
+        pytest.skip('its SyncBatchNorm refuses the CPU in evaluation')
+    lost = _depths(algorithm)
+    assert torch.allclose(*lost)  # what mmengine does
+    for _ in range(2):  # once is enough, twice does no harm
+        algorithm.mutator.restore_masks(algorithm.architecture)
+    for found, wanted in zip(_depths(algorithm), expected):
+        torch.testing.assert_close(found, wanted)
+    plain = plain_copy(algorithm.architecture)
+    assert not any(module._forward_hooks for module in plain.modules())
