@@ -5,6 +5,7 @@ without any framework.
 """
 
 import os
+import random
 import sys
 import uuid
 
@@ -56,8 +57,11 @@ def cifar_resnet(depth: int = 34, num_classes: int = 10) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def no_default_scope() -> Iterator[None]:
-    """Forget the default scope that a runner leaves behind."""
+def same_start() -> Iterator[None]:
+    """Each test begins with the same seeds and without a default scope."""
+    random.seed(0)
+    if 'torch' in sys.modules:
+        sys.modules['torch'].manual_seed(0)
     yield
     if 'mmengine' in sys.modules:
         from mmengine.registry import DefaultScope
@@ -149,8 +153,6 @@ def randomize_model() -> Callable[..., None]:
 @pytest.fixture(scope='session')
 def randomize_structure() -> Callable[..., Dict[str, int]]:
     """Give a mutator random importances, widths and depths of a seed."""
-    import random
-
     import torch
 
     def randomize(mutator: Any, seed: int = 0) -> Dict[str, int]:
