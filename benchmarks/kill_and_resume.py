@@ -3,9 +3,11 @@
     python benchmarks/kill_and_resume.py CONFIG WORK_DIR [--times 20]
 
 The config needs `randomness.seed`. The search runs once undisturbed; then,
-again and again, it is killed (-9) after a random time and resumed. Compared,
-bit for bit: the last checkpoint's weights, importances and pruning ratios,
-the structure file and the subnet's weights.
+again and again, it is killed (-9) at a random moment between its first
+checkpoint and its end, and resumed. A run that ends before its moment is
+repeated with another one: every kill is a real one. Compared, bit for bit:
+the last checkpoint's weights, importances and pruning ratios, the structure
+file and the subnet's weights.
 """
 
 import argparse
@@ -17,13 +19,14 @@ import shutil
 import signal
 import sys
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import torch
 
 # Children are forked and have no imports to do.
 import dms_mmrazor.plugin  # noqa: F401
 
+PATIENCE = 600  # seconds until the first checkpoint
 TRAIN = osp.join(osp.dirname(osp.abspath(__file__)), '../tools/train.py')
 
 
@@ -57,7 +60,11 @@ def start(config: str, folder: str, *options: str) -> int:
 
 def finish(pid: int) -> None:
     """Wait for a training; stop everything if it failed."""
-    status = os.waitpid(pid, 0)[1]
+    check(os.waitpid(pid, 0)[1])
+
+
+def check(status: int) -> None:
+    """Stop everything if a training failed."""
     if status:
         sys.exit(f'a training ended with status {status}; see its log.txt')
 
@@ -89,6 +96,48 @@ def differences(one: Dict[str, Any], other: Dict[str, Any]) -> List[str]:
     ]
 
 
+def wait_for_checkpoint(folder: str) -> None:
+    """Wait until a training has something to resume from."""
+    began = time.perf_counter()
+    while not osp.isfile(osp.join(folder, 'last_checkpoint')):
+        if time.perf_counter() - began > PATIENCE:
+            sys.exit(f'no checkpoint in {folder} after {PATIENCE} s')
+        time.sleep(0.005)
+
+
+def run_undisturbed(config: str, folder: str) -> float:
+    """Train; return the seconds between the first checkpoint and the end."""
+    pid = start(config, folder)
+    wait_for_checkpoint(folder)
+    began = time.perf_counter()
+    finish(pid)
+    return time.perf_counter() - began
+
+
+def run_killed(
+    config: str, folder: str, duration: float, rng: random.Random
+) -> Tuple[float, int]:
+    """Train until a random moment after the first checkpoint.
+
+    Returns:
+        tuple: Seconds from the first checkpoint to the kill, and how many
+        runs ended before their moment.
+    """
+    late = 0
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+        pid = start(config, folder)
+        wait_for_checkpoint(folder)
+        moment = rng.uniform(0, duration)
+        time.sleep(moment)
+        os.kill(pid, signal.SIGKILL)
+        status = os.waitpid(pid, 0)[1]
+        if os.WIFSIGNALED(status):
+            return moment, late
+        check(status)
+        late += 1
+
+
 def stage_of(folder: str) -> str:
     """How far a killed training had come, by its files."""
     names = sorted(os.listdir(folder))
@@ -101,28 +150,30 @@ def main() -> None:
     args = parse_args()
     whole = osp.join(args.work_dir, 'undisturbed')
     shutil.rmtree(args.work_dir, ignore_errors=True)
-    began = time.perf_counter()
-    finish(start(args.config, whole))
-    duration = time.perf_counter() - began
-    expected, rng, wrong = result(whole), random.Random(args.seed), 0
-    print(f'undisturbed: {duration:.1f} s, {len(expected)} things to compare')
+    duration = run_undisturbed(args.config, whole)
+    expected, rng = result(whole), random.Random(args.seed)
+    print(
+        f'undisturbed: {duration:.1f} s after the first checkpoint, '
+        f'{len(expected)} things to compare'
+    )
+    wrong = late = 0
     for index in range(args.times):
         folder = osp.join(args.work_dir, f'killed_{index}')
-        pid = start(args.config, folder)
-        moment = rng.uniform(0, duration)
-        time.sleep(moment)
-        os.kill(pid, signal.SIGKILL)
-        killed = os.waitpid(pid, 0)[1] == signal.SIGKILL
+        moment, ended = run_killed(args.config, folder, duration, rng)
         stage = stage_of(folder)
         finish(start(args.config, folder, '--resume'))
         found = differences(expected, result(folder))
         wrong += bool(found)
+        late += ended
         print(
-            f'{index + 1:2d}: {"killed" if killed else "finished"} at '
-            f'{moment:5.1f} s with {stage}: {found or "equal"}',
+            f'{index + 1:2d}: killed {moment:.2f} s after the first checkpoint'
+            f' with {stage}: {found or "equal"}',
             flush=True,
         )
-    print(f'{args.times - wrong} of {args.times} equal the undisturbed run')
+    print(
+        f'{args.times - wrong} of {args.times} equal the undisturbed run; '
+        f'{late} runs had ended before their moment and were repeated'
+    )
     sys.exit(bool(wrong))
 
 

@@ -217,7 +217,7 @@ def _tail(folder):
 def _record(path):
     """Write the structure of every iteration to a file."""
     from dms_mmrazor.engine.hooks import ResourceHook
-    from dms_mmrazor.engine.hooks.resource_hook import get_algorithm
+    from dms_mmrazor.engine.runner_access import get_algorithm
 
     original, found = ResourceHook.after_train_iter, []
 

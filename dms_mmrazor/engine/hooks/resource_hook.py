@@ -7,8 +7,6 @@ import torch
 from mmengine import dist
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -23,6 +21,11 @@ from dms_mmrazor.engine.resource_target import (
     as_targets,
     check_reachable,
     parse_target,
+)
+from dms_mmrazor.engine.runner_access import (
+    get_algorithm,
+    grad_scale,
+    search_info,
 )
 from dms_mmrazor.engine.search_log import (
     describe_progress,
@@ -43,7 +46,6 @@ from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import HOOKS
-from dms_mmrazor.version import __version__
 
 
 @HOOKS.register_module()
@@ -241,7 +243,7 @@ class ResourceHook(Hook):
         for group in runner.optim_wrapper.optimizer.param_groups:
             if 'structure_lr' in group:
                 group['lr'] = group['structure_lr']
-        self._grad_scale = _grad_scale(runner, algorithm)
+        self._grad_scale = grad_scale(runner)
 
     def _must_hold(self, phase: Phase) -> bool:
         """Whether the refining phase begins with this iteration."""
@@ -276,7 +278,7 @@ class ResourceHook(Hook):
         scale = self._grad_scale
         if scale is None:
             return None
-        lowered = _grad_scale(runner, algorithm) < scale
+        lowered = grad_scale(runner) < scale
         skipped = torch.full_like(scale, float('nan'))
         return torch.where(lowered, skipped, scale)
 
@@ -287,7 +289,7 @@ class ResourceHook(Hook):
             return
         for warning in warn_if_far(algorithm.mutator, self.targets):
             runner.logger.warning(warning)
-        search = self._search_info(runner)
+        search = search_info(runner, self.wanted)
         with validated_weights(runner):
             subnet = export_subnet(
                 algorithm, self.targets, self.divisor, search
@@ -299,17 +301,6 @@ class ResourceHook(Hook):
             f'Wrote {paths["structure"]} and {paths["weights"]}; outputs '
             f"equal the masked supernet's to {subnet.difference:.1e}."
         )
-
-    def _search_info(self, runner: Runner) -> Dict[str, Any]:
-        """How the structure was found, for the structure file."""
-        return {
-            'dms_mmrazor': __version__,
-            'torch': str(torch.__version__),
-            'config': osp.basename(runner.cfg.filename or ''),
-            'target': {k: _plain(v) for k, v in self.wanted.items()},
-            'iterations': int(runner.iter),
-            'seed': _plain(runner.seed),
-        }
 
 
 def find_resource_hook(cfg: Config) -> ResourceHook:
@@ -328,35 +319,3 @@ def find_resource_hook(cfg: Config) -> ResourceHook:
         f'{cfg.filename}: `custom_hooks` has no ResourceHook; this is not '
         'the config of a search.'
     )
-
-
-def _plain(value: Any) -> Any:
-    """A value that any YAML reader knows."""
-    known = isinstance(value, (int, float, str)) or value is None
-    return value if known else str(value)
-
-
-def get_algorithm(runner: Runner) -> DMSAlgorithm:
-    """The algorithm that a runner trains, out of its wrappers.
-
-    Raises:
-        DMSError: If it is something else.
-    """
-    model = runner.model
-    while is_model_wrapper(model):
-        model = model.module
-    if not isinstance(model, DMSAlgorithm):
-        raise DMSError(
-            "ResourceHook needs `model=dict(type='DMSAlgorithm', …)`, got "
-            f'{type(model).__name__}.'
-        )
-    return model
-
-
-def _grad_scale(runner: Runner, algorithm: DMSAlgorithm) -> Optional[Tensor]:
-    """Loss scale of this step as a tensor, without synchronization."""
-    wrapper = runner.optim_wrapper
-    if not isinstance(wrapper, AmpOptimWrapper):
-        return None
-    one = algorithm.mutator.topk.importance.new_ones(())
-    return wrapper.loss_scaler.scale(one)

@@ -1,5 +1,6 @@
 """The mutator: finds what can be searched and manages the choices."""
 
+import random
 from copy import deepcopy
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -17,10 +18,11 @@ from dms_mmrazor.models.mutators.report import (
 from dms_mmrazor.models.mutators.resource_table import ResourceTable
 from dms_mmrazor.models.mutators.resource_terms import build_resource_models
 from dms_mmrazor.models.mutators.search_space import (
+    SearchSpace,
+    UnitConfig,
+    build_search_space,
     check_names,
-    exclude_groups,
-    make_channel_units,
-    make_depth_units,
+    read_depth_cfg,
     split_unit_cfg,
 )
 from dms_mmrazor.models.mutators.searched_sides import SearchedSides
@@ -39,10 +41,10 @@ from dms_mmrazor.models.subnet.surgery import (
 from dms_mmrazor.models.tracing import (
     ChannelGroup,
     DMSChannelAnalyzer,
+    ResidualStage,
     find_stages,
     profile_layers,
 )
-from dms_mmrazor.models.units import DMSDepthUnit
 from dms_mmrazor.registry import MODELS
 
 Config = Dict[str, Any]
@@ -94,7 +96,12 @@ class DMSMutator(ChannelMutator):
             channel_unit_cfg = dict(type='DMSChannelUnit')
         if depth_unit_cfg == 'default':
             depth_unit_cfg = dict(type='DMSDepthUnit')
-        split_unit_cfg('channel_unit_cfg', channel_unit_cfg)
+        unit_type = split_unit_cfg('channel_unit_cfg', channel_unit_cfg)[0]
+        if unit_type and unit_type not in MODELS.module_dict:
+            raise DMSError(
+                f'`channel_unit_cfg.type` must be DMSChannelUnit, got '
+                f'{unit_type!r}.'
+            )
         super().__init__(
             channel_unit_cfg=channel_unit_cfg or dict(type='DMSChannelUnit'),
             parse_cfg=_build_analyzer(parse_cfg),
@@ -103,7 +110,7 @@ class DMSMutator(ChannelMutator):
         self._search_width = channel_unit_cfg is not None
         self._depth_cfg = depth_unit_cfg
         self._exclude = tuple(exclude)
-        self._importance = dict(importance or {})
+        self._importance = _check_importance(importance)
         self._verify = verify
         self._num_layers = 0
         self._num_channels = 0
@@ -152,11 +159,11 @@ class DMSMutator(ChannelMutator):
         size = self.analyzer.input_size
         groups = self.analyzer.analyze_groups(supernet)
         stages = find_stages(supernet, size) if self._depth_cfg else []
-        groups = self._select_units(supernet, groups, stages)
+        space = self._choose_space(supernet, groups, stages)
         self.masks = MaskState(
             self.units, self.depth_units, **self._importance
         )
-        self._count_resources(supernet, groups)
+        self._count_resources(supernet, space.groups)
         self.to(next(supernet.parameters()).device)
         for unit in [*self.units, *self.depth_units]:
             unit.prepare_for_pruning(supernet)
@@ -168,49 +175,30 @@ class DMSMutator(ChannelMutator):
         for stage in self.depth_units:
             stage.restore_masks(supernet)
 
-    def _select_units(
+    def _choose_space(
         self,
         supernet: nn.Module,
         groups: Sequence[ChannelGroup],
-        stages: Sequence[Any],
-    ) -> List[ChannelGroup]:
-        """Make the units; returns the groups with their final reasons."""
-        layers = [layer for group in groups for layer, _ in group.layers]
-        blocks = [block.name for stage in stages for block in stage.blocks]
-        group_names = [group.name for group in groups]
-        stage_names = [stage.name for stage in stages]
-        known = [*group_names, *layers, *stage_names, *blocks]
-        check_names('mutator.exclude', self._exclude, known)
-        check_names('channel_unit_cfg.units', self.units_cfg, group_names)
-        depth_type, depth_args, depth_units = split_unit_cfg(
-            'depth_unit_cfg', self._depth_cfg
-        )
-        check_names('depth_unit_cfg.units', depth_units, stage_names)
-        groups = exclude_groups(groups, self._exclude, self._search_width)
-        units = make_channel_units(
+        stages: Sequence[ResidualStage],
+    ) -> SearchSpace:
+        """Make the units that the config wants."""
+        space = build_search_space(
             supernet,
             groups,
-            self.unit_class,
-            self.unit_default_args,
-            self.units_cfg,
-        )
-        found, self.stage_reasons = make_depth_units(
             stages,
-            MODELS.module_dict.get(depth_type, DMSDepthUnit),
-            depth_args,
-            depth_units,
+            UnitConfig(
+                self.unit_class if self._search_width else None,
+                self.unit_default_args,
+                self.units_cfg,
+            ),
+            read_depth_cfg(self._depth_cfg),
             self._exclude,
         )
-        if not units and not found:
-            reasons = sorted({group.reason for group in groups})
-            raise DMSError(
-                f'no searchable unit in {type(supernet).__name__}: '
-                f'{"; ".join(reasons) or "no conv or linear layer found"}.'
-            )
-        self.units = nn.ModuleList(units)
-        self.depth_units = nn.ModuleList(found)
-        self._name2unit = {u.name: u for u in [*units, *found]}
-        return groups
+        self.units = nn.ModuleList(space.units)
+        self.depth_units = nn.ModuleList(space.stages)
+        self.stage_reasons = space.stage_reasons
+        self._name2unit = {u.name: u for u in [*space.units, *space.stages]}
+        return space
 
     def _count_resources(
         self, supernet: nn.Module, groups: Sequence[ChannelGroup]
@@ -227,9 +215,7 @@ class DMSMutator(ChannelMutator):
         self._layer_reports = report_layers(sides, self.units, groups)
         self._num_layers = count_weighted_layers(sides.modules)
         self._slices = [unit_slices(u, sides.parts) for u in self.units]
-        self._num_channels = count_touched_channels(
-            sides.parts, self._slices
-        )
+        self._num_channels = count_touched_channels(sides.parts, self._slices)
 
     def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
         """Compare a random masked structure with its exported subnet.
@@ -242,8 +228,11 @@ class DMSMutator(ChannelMutator):
             float: The largest relative difference of their outputs.
         """
         state = deepcopy(self.topk.state_dict())
+        random_state = random.getstate()
+        random.seed(0)
         randomize(self.topk.importance, seed=0)
         self.set_choices(self.sample_choices())
+        random.setstate(random_state)
         try:
             return verify_supernet(
                 supernet, plain, self.structure(), self.analyzer.input_size
@@ -368,6 +357,18 @@ class DMSMutator(ChannelMutator):
             dict(self.stage_reasons),
             {kind: self.table.range(kind) for kind in self.table.models},
         )
+
+
+def _check_importance(cfg: Optional[Config]) -> Config:
+    """The importance's settings; their values are checked where they act."""
+    cfg = dict(cfg or {})
+    unknown = sorted(set(cfg) - {'metric', 'decay'})
+    if unknown or not isinstance(cfg.get('decay', 0.99), (int, float)):
+        raise DMSError(
+            '`mutator.importance` takes `metric` and `decay` (a number), got '
+            f'{cfg}.'
+        )
+    return cfg
 
 
 def _build_analyzer(

@@ -2,7 +2,17 @@
 
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Type,
+)
 
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import (
     ChannelUnit,
@@ -12,8 +22,99 @@ from torch import nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing import ChannelGroup, ResidualStage
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
+from dms_mmrazor.registry import MODELS
 
 _EXCLUDED = 'excluded by `mutator.exclude`'
+
+
+class UnitConfig(NamedTuple):
+    """What a config says of one kind of unit.
+
+    Attributes:
+        unit_class (type, optional): Class of the units; None: this kind is
+            not searched.
+        default_args (dict): Arguments of all units.
+        units (dict): Name or pattern → ``dict(init_args=…)``.
+    """
+
+    unit_class: Optional[Type[nn.Module]]
+    default_args: Dict[str, Any]
+    units: Dict[str, Any]
+
+
+class SearchSpace(NamedTuple):
+    """The units of a supernet.
+
+    Attributes:
+        units (list[DMSChannelUnit]): Width units.
+        stages (list[DMSDepthUnit]): Depth units.
+        groups (list[ChannelGroup]): All groups with their final reasons.
+        stage_reasons (dict[str, str]): Stage → why it is not searched.
+    """
+
+    units: List[DMSChannelUnit]
+    stages: List[DMSDepthUnit]
+    groups: List[ChannelGroup]
+    stage_reasons: Dict[str, str]
+
+
+def build_search_space(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    stages: Sequence[ResidualStage],
+    width: UnitConfig,
+    depth: UnitConfig,
+    exclude: Sequence[str],
+) -> SearchSpace:
+    """Make units of what the tracer found.
+
+    Args:
+        model (nn.Module): The plain supernet.
+        groups (Sequence[ChannelGroup]): Coupled channels.
+        stages (Sequence[ResidualStage]): Removable blocks.
+        width (UnitConfig): Width units.
+        depth (UnitConfig): Depth units.
+        exclude (Sequence[str]): Names or patterns that are not searched.
+
+    Raises:
+        DMSError: If a name matches nothing, or nothing can be searched.
+    """
+    layers = [layer for group in groups for layer, _ in group.layers]
+    blocks = [block.name for stage in stages for block in stage.blocks]
+    group_names = [group.name for group in groups]
+    stage_names = [stage.name for stage in stages]
+    known = [*group_names, *layers, *stage_names, *blocks]
+    check_names('mutator.exclude', exclude, known)
+    check_names('channel_unit_cfg.units', list(width.units), group_names)
+    check_names('depth_unit_cfg.units', list(depth.units), stage_names)
+    groups = exclude_groups(groups, exclude, width.unit_class is not None)
+    units = make_channel_units(model, groups, *width)
+    found, stage_reasons = make_depth_units(stages, *depth, exclude)
+    if not units and not found:
+        reasons = sorted({group.reason for group in groups})
+        raise DMSError(
+            f'no searchable unit in {type(model).__name__}: '
+            f'{"; ".join(reasons) or "no conv or linear layer found"}.'
+        )
+    return SearchSpace(units, found, groups, stage_reasons)
+
+
+def read_depth_cfg(cfg: Optional[Mapping[str, Any]]) -> UnitConfig:
+    """Class and arguments of the depth units.
+
+    Raises:
+        DMSError: If the type is not a registered depth unit.
+    """
+    name, default_args, units = split_unit_cfg('depth_unit_cfg', cfg)
+    name = name.rpartition('.')[2] or 'DMSDepthUnit'
+    unit_class = MODELS.module_dict.get(name)
+    if not (
+        isinstance(unit_class, type) and issubclass(unit_class, DMSDepthUnit)
+    ):
+        raise DMSError(
+            f'`depth_unit_cfg.type` must be DMSDepthUnit, got {name!r}.'
+        )
+    return UnitConfig(unit_class, default_args, units)
 
 
 def matches(name: str, pattern: str) -> bool:

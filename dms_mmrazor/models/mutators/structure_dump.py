@@ -16,9 +16,7 @@ from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 UnitSlices = Tuple[Tuple[LayerSlice, ...], Tuple[LayerSlice, ...]]
 
 
-def unit_slices(
-    unit: DMSChannelUnit, modules: Dict[str, Part]
-) -> UnitSlices:
+def unit_slices(unit: DMSChannelUnit, modules: Dict[str, Part]) -> UnitSlices:
     """Layers that get narrower with a unit: producers and readers.
 
     Args:

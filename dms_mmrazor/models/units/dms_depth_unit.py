@@ -25,9 +25,7 @@ class DepthScaling:
     def __init__(self, handle: DepthHandle) -> None:
         self.handle = handle
 
-    def __call__(
-        self, module: nn.Module, args: Any, output: Tensor
-    ) -> Tensor:
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         """Scale the output, as torch calls a forward hook."""
         mask = self.handle.mask
         return output if mask is None else output * mask.to(output.dtype)

@@ -1,0 +1,63 @@
+"""What the hooks of a search read off a runner."""
+
+import os.path as osp
+from typing import Any, Dict, Mapping, Optional
+
+import torch
+from mmengine.model import is_model_wrapper
+from mmengine.optim import AmpOptimWrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.version import __version__
+
+
+def get_algorithm(runner: Runner) -> DMSAlgorithm:
+    """The algorithm that a runner trains, out of its wrappers.
+
+    Raises:
+        DMSError: If it is something else.
+    """
+    model = runner.model
+    while is_model_wrapper(model):
+        model = model.module
+    if not isinstance(model, DMSAlgorithm):
+        raise DMSError(
+            "ResourceHook needs `model=dict(type='DMSAlgorithm', …)`, got "
+            f'{type(model).__name__}.'
+        )
+    return model
+
+
+def grad_scale(runner: Runner) -> Optional[Tensor]:
+    """Loss scale of AMP as a tensor, without synchronization, or None."""
+    wrapper = runner.optim_wrapper
+    if not isinstance(wrapper, AmpOptimWrapper):
+        return None
+    importance = get_algorithm(runner).mutator.topk.importance
+    return wrapper.loss_scaler.scale(importance.new_ones(()))
+
+
+def search_info(runner: Runner, wanted: Mapping[str, Any]) -> Dict[str, Any]:
+    """How a structure was found, for the structure file.
+
+    Args:
+        runner (Runner): After a search.
+        wanted (Mapping[str, Any]): Targets as the config has them.
+    """
+    return {
+        'dms_mmrazor': __version__,
+        'torch': str(torch.__version__),
+        'config': osp.basename(runner.cfg.filename or ''),
+        'target': {kind: _plain(value) for kind, value in wanted.items()},
+        'iterations': int(runner.iter),
+        'seed': _plain(runner.seed),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """A value that any YAML reader knows."""
+    known = isinstance(value, (int, float, str)) or value is None
+    return value if known else str(value)
