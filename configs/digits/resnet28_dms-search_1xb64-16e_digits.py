@@ -1,6 +1,6 @@
 # Search of the demo: a quarter of the MACs, from random weights.
 _base_ = [
-    './resnet28_1xb64-12e_digits.py',
+    './resnet28_1xb64-10e_digits.py',
     '../_base_/pipelines/pretrain_free.py',
 ]
 

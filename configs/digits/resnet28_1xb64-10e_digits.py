@@ -6,7 +6,7 @@ _base_ = [
     'mmpretrain::_base_/default_runtime.py',
 ]
 
-max_epochs = 12
+max_epochs = 10
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(

@@ -1,5 +1,5 @@
 # Training of a found structure: the plain training's config, and subnet.yaml.
-_base_ = './resnet28_1xb64-12e_digits.py'
+_base_ = './resnet28_1xb64-10e_digits.py'
 custom_imports = dict(
     imports=['dms_mmrazor.plugin'], allow_failed_imports=False
 )
