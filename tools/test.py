@@ -45,6 +45,7 @@ def main() -> None:
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(args.out))
     runner.test()
+    command_line.leave_processes()
 
 
 if __name__ == '__main__':

@@ -83,6 +83,7 @@ def main() -> None:
         model = command_line.plain_model(runner)
         checkpoint_files.check_fits(model, *resumed)
     runner.train()
+    command_line.leave_processes()
 
 
 if __name__ == '__main__':

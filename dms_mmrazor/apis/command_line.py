@@ -3,10 +3,12 @@
 import functools
 import os
 import os.path as osp
+import re
 import sys
 from argparse import ArgumentParser, Namespace
 from typing import Any, Callable, Dict, Optional
 
+import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.model import is_model_wrapper
@@ -14,10 +16,14 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
+from dms_mmrazor.apis.config_keywords import check_keywords
 from dms_mmrazor.compat.cpu_processes import use_cpu_processes
 from dms_mmrazor.errors import DMSError
 
 USER_ERROR = 2
+
+# What mmengine says of a `type` that nothing has registered.
+_UNREGISTERED = re.compile(r'[^\s"\']+ is not in the \S+ registry')
 
 
 def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
@@ -28,11 +34,30 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return main(*args, **kwargs)
         except DMSError as error:
-            sys.stdout.flush()
-            print(f'error: {error}', file=sys.stderr)
-            sys.exit(USER_ERROR)
+            line = str(error)
+        except KeyError as error:
+            found = _UNREGISTERED.search(str(error))
+            if not found:
+                raise
+            line = f'{found.group()}: misspelled, or `custom_imports` lacks it'
+        sys.stdout.flush()
+        print(f'error: {line}', file=sys.stderr)
+        sys.exit(USER_ERROR)
 
     return wrapper
+
+
+class KeyValues(DictAction):
+    """mmengine's reading of key=value; anything else is a usage error."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Any, values: Any, *args: Any
+    ) -> None:
+        """Read the options of a command line."""
+        for value in values:
+            if '=' not in value:
+                parser.error(f'--cfg-options takes key=value, got {value!r}')
+        super().__call__(parser, namespace, values, *args)
 
 
 def add_config_arguments(parser: ArgumentParser) -> None:
@@ -41,7 +66,7 @@ def add_config_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValues,
         help='overrides settings of the config: key=value, with dots for '
         'nested keys; lists as key="[a,b]" or key=a,b, without spaces',
     )
@@ -77,8 +102,8 @@ def read_config(path: str, options: Optional[Dict[str, Any]] = None) -> Config:
         cfg = Config.fromfile(path)
     except DMSError:
         raise
-    except (OSError, SyntaxError, ValueError, KeyError) as error:
-        line = ' '.join(str(error).split())
+    except Exception as error:  # a config is a program
+        line = ' '.join(str(error).split())[:300]
         raise DMSError(
             f'config {path} cannot be read: {type(error).__name__}: {line}'
         ) from error
@@ -86,6 +111,7 @@ def read_config(path: str, options: Optional[Dict[str, Any]] = None) -> Config:
         cfg.merge_from_dict(options or {})
     except (KeyError, TypeError, IndexError) as error:
         raise DMSError(f'--cfg-options do not fit {path}: {error}') from None
+    check_keywords(cfg)
     return cfg
 
 
@@ -109,10 +135,27 @@ def prepare_launch(cfg: Config, args: Namespace) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the runner that a config asks for."""
+    """Build the runner that a config asks for.
+
+    Raises:
+        DMSError: If it has no model.
+    """
+    if not cfg.get('model'):
+        raise DMSError(f'config {cfg.filename} has no `model`.')
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
+
+
+def leave_processes() -> None:
+    """Wait for the other processes, then close the process group.
+
+    A launcher stops all processes when one fails: none may end, which an
+    open group can turn into an abort, while the first still exports.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def plain_model(runner: Runner) -> nn.Module:

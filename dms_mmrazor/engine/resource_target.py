@@ -86,7 +86,16 @@ def format_resource(value: float) -> str:
 def as_targets(
     target: Union[Target, Mapping[str, Target]], resource: str
 ) -> Dict[str, Target]:
-    """Targets by kind; a single target belongs to ``resource``."""
+    """Targets by kind; a single target belongs to ``resource``.
+
+    Raises:
+        DMSError: If there is none.
+    """
     if isinstance(target, Mapping):
+        if not target:
+            raise DMSError(
+                'ResourceHook: `target` is empty; set one as in '
+                'dict(macs=0.5).'
+            )
         return dict(target)
     return {resource: target}

@@ -117,6 +117,13 @@ class ResourceHook(Hook):
 
     def _check_arguments(self) -> None:
         """Raise for values that no supernet could make sense of."""
+        for key in ('warmup', 'decay'):
+            value = getattr(self, key)
+            if not isinstance(value, (int, float)):
+                raise DMSError(
+                    f'ResourceHook: `{key}` must be a fraction of the '
+                    f'training, got {value!r}.'
+                )
         try:
             phase_at(0.0, self.warmup, self.decay)
             scheduled_target(0.0, 1.0, 1.0, self.schedule)
@@ -135,10 +142,12 @@ class ResourceHook(Hook):
                     f'ResourceHook: `loss_weight` names {kind!r}, which has '
                     f'no target; targets: {list(self.wanted)}.'
                 )
-            if not (isinstance(weight, (int, float)) and weight > 0):
+            if not (
+                isinstance(weight, (int, float)) and 0 < weight < float('inf')
+            ):
                 raise DMSError(
-                    f'ResourceHook: `loss_weight` of {kind} must be positive,'
-                    f' got {weight!r}.'
+                    f'ResourceHook: `loss_weight` of {kind} must be positive '
+                    f'and finite, got {weight!r}.'
                 )
 
     def before_run(self, runner: Runner) -> None:

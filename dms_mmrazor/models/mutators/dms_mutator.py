@@ -103,13 +103,16 @@ class DMSMutator(ChannelMutator):
                 f'{unit_type!r}.'
             )
         super().__init__(
-            channel_unit_cfg=channel_unit_cfg or dict(type='DMSChannelUnit'),
+            channel_unit_cfg={
+                'type': 'DMSChannelUnit',
+                **(channel_unit_cfg or {}),
+            },
             parse_cfg=_build_analyzer(parse_cfg),
             init_cfg=init_cfg,
         )
         self._search_width = channel_unit_cfg is not None
         self._depth_cfg = depth_unit_cfg
-        self._exclude = tuple(exclude)
+        self._exclude = _check_exclude(exclude)
         self._importance = _check_importance(importance)
         self._verify = verify
         self._num_layers = 0
@@ -361,14 +364,28 @@ class DMSMutator(ChannelMutator):
 
 def _check_importance(cfg: Optional[Config]) -> Config:
     """The importance's settings; their values are checked where they act."""
-    cfg = dict(cfg or {})
-    unknown = sorted(set(cfg) - {'metric', 'decay'})
-    if unknown or not isinstance(cfg.get('decay', 0.99), (int, float)):
+    cfg = {} if cfg is None else cfg
+    if (
+        not isinstance(cfg, dict)
+        or set(cfg) - {'metric', 'decay'}
+        or not isinstance(cfg.get('decay', 0.99), (int, float))
+    ):
         raise DMSError(
-            '`mutator.importance` takes `metric` and `decay` (a number), got '
-            f'{cfg}.'
+            '`mutator.importance` is a dict of `metric` and `decay` (a '
+            f'number), got {cfg!r}.'
         )
-    return cfg
+    return dict(cfg)
+
+
+def _check_exclude(exclude: Any) -> Tuple[str, ...]:
+    """Names that are not searched; a single text is no list of them."""
+    if not isinstance(exclude, (list, tuple)) or not all(
+        isinstance(name, str) for name in exclude
+    ):
+        raise DMSError(
+            f'`mutator.exclude` must be a list of names, got {exclude!r}.'
+        )
+    return tuple(exclude)
 
 
 def _build_analyzer(

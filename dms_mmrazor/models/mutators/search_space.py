@@ -91,7 +91,8 @@ def build_search_space(
     units = make_channel_units(model, groups, *width)
     found, stage_reasons = make_depth_units(stages, *depth, exclude)
     if not units and not found:
-        reasons = sorted({group.reason for group in groups})
+        found_reasons = [group.reason for group in groups]
+        reasons = sorted({*found_reasons, *stage_reasons.values()})
         raise DMSError(
             f'no searchable unit in {type(model).__name__}: '
             f'{"; ".join(reasons) or "no conv or linear layer found"}.'
@@ -200,6 +201,8 @@ def make_channel_units(
             unit = unit_class.init_from_channel_unit(plain, args)
         except DMSError as error:
             raise DMSError(f'unit {group.name}: {error}') from None
+        except TypeError as error:
+            raise _wrong_args('channel', group.name, args, error) from error
         unit.name = group.name
         units.append(unit)
     return units
@@ -223,14 +226,28 @@ def make_depth_units(
         names = (stage.name, *(block.name for block in stage.blocks))
         if any(is_excluded(name, exclude) for name in names):
             reasons[stage.name] = _EXCLUDED
-        elif args.get('min_blocks', 1) >= len(stage.blocks):
-            reasons[stage.name] = (
-                f'its {len(stage.blocks)} removable block(s) must stay: '
-                f'min_blocks={args.get("min_blocks", 1)}'
-            )
-        else:
-            units.append(unit_class(stage, **args))
+            continue
+        try:
+            if args.get('min_blocks', 1) < len(stage.blocks):
+                units.append(unit_class(stage, **args))
+                continue
+        except TypeError as error:
+            raise _wrong_args('depth', stage.name, args, error) from error
+        reasons[stage.name] = (
+            f'its {len(stage.blocks)} removable block(s) must stay: '
+            f'min_blocks={args.get("min_blocks", 1)}'
+        )
     return units, reasons
+
+
+def _wrong_args(
+    kind: str, name: str, args: Mapping[str, Any], error: TypeError
+) -> DMSError:
+    """What to say of arguments that a unit cannot take."""
+    return DMSError(
+        f'`{kind}_unit_cfg`: unit {name} does not take the arguments '
+        f'{dict(args)}: {error}.'
+    )
 
 
 def split_unit_cfg(

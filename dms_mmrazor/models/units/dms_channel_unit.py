@@ -43,7 +43,8 @@ class DMSChannelUnit(MutableChannelUnit):
         max_ratio (float): Largest kept ratio. Defaults to 1.
 
     Raises:
-        DMSError: If a ratio or the step is out of range.
+        DMSError: If a ratio or the step is out of range, or there is
+            another argument.
     """
 
     def __init__(
@@ -54,7 +55,13 @@ class DMSChannelUnit(MutableChannelUnit):
         max_ratio: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(num_channels, **kwargs)
+        if kwargs:  # mmrazor's units would ignore them
+            raise DMSError(
+                f'`channel_unit_cfg`: DMSChannelUnit has no setting '
+                f'{sorted(kwargs)[0]!r}; it takes step, min_ratio and '
+                'max_ratio.'
+            )
+        super().__init__(num_channels)
         if not (isinstance(step, int) and 1 <= step <= num_channels):
             raise DMSError(
                 f'`step` must be an int in 1 … {num_channels} (the channels '

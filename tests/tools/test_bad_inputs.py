@@ -1,0 +1,365 @@
+"""A table of bad inputs: each is answered by one line and status 2."""
+
+import pickle
+
+import pytest
+
+HOOK = 'custom_hooks.0.'
+MUTATOR = 'model.mutator.'
+WIDTH = MUTATOR + 'channel_unit_cfg.'
+DEPTH = MUTATOR + 'depth_unit_cfg.'
+OPTIM = 'optim_wrapper.paramwise_cfg.structure.'
+
+# What is wrong in the config → what the line contains.
+CONFIGS = [
+    (HOOK + 'target=0', ('ResourceHook.target (macs)', 'got 0')),
+    (HOOK + 'target=-0.5', ('ResourceHook.target', 'got -0.5')),
+    (HOOK + 'target=2X', ('ResourceHook.target', "'2X'", "'300M'")),
+    (HOOK + 'target=9G', ('9G macs is more than the supernet has',)),
+    (HOOK + 'target=1e-4', ('cannot be reached', 'smallest reachable')),
+    (HOOK + 'target=nan', ('ResourceHook.target', 'got nan')),
+    (HOOK + 'target=[0.5,0.4]', ('ResourceHook.target', '[0.5, 0.4]')),
+    (HOOK + 'target=True', ('ResourceHook.target', 'got True')),
+    (HOOK + 'resource=latency', ("unknown resource 'latency'", "'params'")),
+    (HOOK + 'loss_weight=0', ('`loss_weight` of macs', 'got 0')),
+    (HOOK + 'loss_weight=-1', ('`loss_weight` of macs', 'got -1')),
+    (HOOK + 'loss_weight=inf', ('`loss_weight` of macs', 'got inf')),
+    (HOOK + 'loss_weight=much', ('`loss_weight` of macs', "'much'")),
+    (HOOK + 'loss_weight.params=1', ("names 'params'", "['macs']")),
+    (HOOK + 'warmup=0.5', ('warmup=0.5', 'decay=0.8')),
+    (HOOK + 'warmup=long', ('ResourceHook', 'warmup', "'long'")),
+    (HOOK + 'decay=0', ('decay > 0', 'decay=0')),
+    (HOOK + 'schedule=stairs', ("'stairs'", "'cosine'")),
+    (HOOK + 'divisor=0', ('`divisor`', 'got 0')),
+    (HOOK + 'divisor=1.5', ('`divisor`', 'got 1.5')),
+    (HOOK + 'interval=0', ('`interval`', 'got 0')),
+    (HOOK + 'traget=0.5', ('ResourceHook', "'traget'", 'target')),
+    (MUTATOR + 'exclude=[backbone.layer9]', ('mutator.exclude', 'Did you')),
+    (MUTATOR + 'exclude=7', ('mutator.exclude', 'got 7')),
+    (MUTATOR + 'exclude=head.fc', ('mutator.exclude', "'head.fc'")),
+    (WIDTH + 'units.stem.init_args.step=2', ('units', "'stem'", 'Did you')),
+    (DEPTH + 'units.layer9.init_args.min_blocks=1', ('units', "'layer9'")),
+    (WIDTH + 'default_args.step=0', ('`step` must be an int', 'got 0')),
+    (WIDTH + 'default_args.min_ratio=1.5', ('`min_ratio`', '1.5')),
+    (WIDTH + 'default_args.min_ratio=low', ("'min_ratio': 'low'",)),
+    (WIDTH + 'default_args.max_ratio=-1', ('`max_ratio`', '-1')),
+    (WIDTH + 'default_args.steps=2', ('steps', 'channel_unit_cfg')),
+    (WIDTH + 'unit.x=1', ('`channel_unit_cfg`', "['unit']")),
+    (DEPTH + 'default_args.min_blocks=-1', ('min_blocks', '-1')),
+    (DEPTH + 'default_args.max_blocks=9', ('max_blocks', '9')),
+    (DEPTH + 'default_args.min_blocks=few', ('min_blocks', "'few'")),
+    (DEPTH + 'default_args.blocks=1', ('blocks', 'depth_unit_cfg')),
+    (DEPTH + 'type=DepthUnit', ('depth_unit_cfg.type', "'DepthUnit'")),
+    (WIDTH + 'type=DMSUnit', ('channel_unit_cfg.type', "'DMSUnit'")),
+    (MUTATOR + 'importance.metric=fame', ('metric', "'fame'")),
+    (MUTATOR + 'importance.decay=1.5', ('decay', '1.5')),
+    (MUTATOR + 'importance.decay=slow', ('decay', "'slow'")),
+    (MUTATOR + 'importance.dekay=0.9', ('mutator.importance', 'dekay')),
+    (MUTATOR + 'importance=taylor', ('mutator.importance', "'taylor'")),
+    (MUTATOR + 'parse_cfg.type=Backward', ('parse_cfg.type', 'Backward')),
+    (MUTATOR + 'parse_cfg.demo=1', ('parse_cfg', 'demo')),
+    (MUTATOR + 'exclude=[backbone*,head*]', ('no searchable unit',)),
+    ('model.type=mmrazor.DMSAlgorithmus', ('DMSAlgorithmus',)),
+    ('custom_hooks=[]', ('has no ResourceHook',)),
+    ('custom_hooks.9.x=1', ('--cfg-options do not fit',)),
+]
+
+
+def check(done, *texts):
+    """One line on standard error, no traceback, status 2."""
+    assert done.status == 2, done.err[-3000:]
+    assert 'Traceback' not in done.err
+    (line,) = [li for li in done.err.splitlines() if 'error: ' in li]
+    assert done.err.splitlines()[-1] == line
+    for text in texts:
+        assert text in line, line
+
+
+@pytest.mark.parametrize('options, texts', CONFIGS)
+def test_config(options, texts, workspace, call):
+    config = workspace / 'search.py'
+    args = ('--cfg-options', *options.split())
+    check(call('inspect_supernet.py', config, *args), *texts)
+
+
+TRAININGS = [
+    (OPTIM + 'lr=0', ('structure.lr', 'got 0')),
+    (OPTIM + 'lr=-1', ('structure.lr', 'got -1')),
+    (OPTIM + 'lr=fast', ('structure.lr', "'fast'")),
+    (OPTIM + 'lr=nan', ('structure.lr', 'got nan')),
+    ('model={architecture}', ('DMSAlgorithm', 'ImageClassifier')),
+    ('model={architecture} {default}', ('ResourceHook needs', 'DMSAlgo')),
+    (HOOK + 'divisor=0', ('`divisor`', 'got 0')),
+    ('load_from={files}/none.pth', ('none.pth does not exist',)),
+]
+
+
+@pytest.fixture
+def train(workspace, call, tmp_path):
+    """Start a training that is refused, in this process."""
+
+    def run(config, *args):
+        name = f'experiment_name={tmp_path.name}'
+        options = [name, *[a for a in args if '=' in str(a)]]
+        rest = [a for a in args if '=' not in str(a)]
+        done = call(
+            *('train.py', config, '--work-dir', tmp_path, *rest),
+            *('--cfg-options', *options),
+        )
+        assert 'Epoch(train)' not in done.out
+        return done
+
+    return run
+
+
+@pytest.mark.parametrize('options, texts', TRAININGS)
+def test_training(options, texts, workspace, files, train, tmp_path):
+    config = workspace / 'search.py'
+    if '{architecture}' in options:
+        text = config.read_text() + 'model = architecture\n'
+        if '{default}' in options:
+            text += "optim_wrapper.pop('constructor')\n"
+            text += "optim_wrapper.pop('paramwise_cfg')\n"
+        config, options = tmp_path / 'search.py', ''
+        config.write_text(text)
+    args = options.format(files=files).split()
+    check(train(config, *args), *texts)
+
+
+@pytest.fixture(scope='session')
+def files(workspace):
+    """Files that are broken in some way, and whole ones beside them."""
+    import torch
+    from mmengine.config import Config
+
+    from dms_mmrazor.apis import build_algorithm
+    from dms_mmrazor.models.subnet import save_structure
+
+    folder = workspace / 'bad'
+    folder.mkdir()
+    cfg = Config.fromfile(str(workspace / 'search.py'))
+    algorithm = build_algorithm(cfg)
+    state = algorithm.state_dict()
+    save_structure(algorithm.mutator.structure(), str(folder / 'whole.yaml'))
+    torch.save(dict(state_dict=state), folder / 'weights.pth')
+    whole = (folder / 'weights.pth').read_bytes()
+    (folder / 'half.pth').write_bytes(whole[: len(whole) // 2])
+    (folder / 'empty.pth').write_bytes(b'')
+    (folder / 'text.pth').write_text('no checkpoint')
+    torch.save(dict(x=Malicious(folder)), folder / 'malicious.pth')
+    (folder / 'pickle.pth').write_bytes(pickle.dumps(Malicious(folder)))
+    torch.save([1, 2], folder / 'list.pth')
+    torch.save(dict(state_dict={}), folder / 'nothing.pth')
+    plain = algorithm.architecture.state_dict()
+    torch.save(dict(state_dict=plain), folder / 'other.pth')
+    _write_structures(folder)
+    (folder / 'syntax.py').write_text('model = dict(\n')
+    (folder / 'raises.py').write_text('a = 1 / 0\n')
+    (folder / 'import.py').write_text("_base_ = 'nowhere.py'\n")
+    (folder / 'name.py').write_text('a = unknown\n')
+    (folder / 'module.py').write_text(
+        "custom_imports = dict(imports=['no_such_module'])\n"
+    )
+    (folder / 'config.txt').write_text('model')
+    (folder / 'empty.py').write_text('')
+    return folder
+
+
+class Malicious:
+    """Its unpickling makes a file."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return open, (str(self.folder / 'was_here'), 'w')
+
+
+def _write_structures(folder):
+    whole = (folder / 'whole.yaml').read_text()
+    kept = next(li for li in whole.splitlines() if li.startswith('    kept: '))
+    changes = dict(
+        version=('subnet 1', 'subnet 99'),
+        channel=(kept, '    kept: 0-9999'),
+        words=(kept, '    kept: most'),
+        order=(kept, '    kept: 5, 2'),
+        layer=('backbone.layer1.0.conv1', 'backbone.layer1.0.convolution'),
+        other=('supernet_layers: ', 'supernet_layers: 1'),
+        field=('supernet_channels', 'channels'),
+        tag=(
+            'resources:',
+            'x: !!python/object/apply:os.getcwd []\nresources:',
+        ),
+    )
+    for name, (old, new) in changes.items():
+        assert old in whole, old
+        (folder / f'{name}.yaml').write_text(whole.replace(old, new))
+    (folder / 'half.yaml').write_text(whole[: len(whole) // 2])
+    (folder / 'broken.yaml').write_text('a: [1, 2\nb: }')
+    (folder / 'empty.yaml').write_text('')
+    (folder / 'binary.yaml').write_bytes(bytes(range(256)))
+
+
+STRUCTURES = [
+    ('nowhere', ('nowhere.yaml does not exist',)),
+    ('broken', ('broken.yaml cannot be read as YAML',)),
+    ('tag', ('tag.yaml cannot be read as YAML', 'os.getcwd')),
+    ('binary', ('binary.yaml cannot be read as YAML',)),
+    ('empty', ('empty.yaml is not a structure file',)),
+    ('half', ('half.yaml',)),
+    ('version', ('version.yaml is not a structure file', 'subnet 1`')),
+    ('channel', ('`kept` is broken', '9999 is not one of')),
+    ('words', ('`kept` is broken', "'most'")),
+    ('order', ('`kept` is broken', 'not ascending')),
+    ('field', ("has no field 'supernet_channels'",)),
+]
+
+
+@pytest.mark.parametrize('name, texts', STRUCTURES)
+def test_structure(name, texts, files, call):
+    path = files / f'{name}.yaml'
+    check(call('visualize_subnet.py', path), *texts)
+
+
+@pytest.mark.parametrize(
+    'name, texts',
+    [
+        ('layer', ("'backbone.layer1.0.convolution'", 'architecture')),
+        ('other', ('another architecture',)),
+        ('channel', ('9999 is not one of',)),
+    ],
+)
+def test_structure_of_a_retraining(name, texts, workspace, files, train):
+    option = f'model.structure={files / name}.yaml'
+    check(train(workspace / 'retrain.py', option), *texts)
+
+
+CHECKPOINTS = [
+    ('nowhere', ('nowhere.pth does not exist',)),
+    ('half', ('half.pth cannot be read', 'truncated')),
+    ('empty', ('empty.pth cannot be read (0 bytes)',)),
+    ('text', ('text.pth', 'not')),
+    ('list', ('list.pth holds a list, not a dict',)),
+    ('nothing', ('nothing.pth contains no weights',)),
+    ('malicious', ('malicious.pth is not loaded: it contains', 'open')),
+    ('pickle', ('pickle.pth is not loaded: it contains',)),
+    ('other', ('other.pth',)),
+]
+
+
+# What only a text can say → what the line contains.
+APPENDED = [
+    ('custom_hooks[0].update(target=dict())', ('`target` is empty',)),
+    (
+        'custom_hooks[0].update(target=dict(macs=0.5, flops=0.5))',
+        ("unknown resource 'flops'",),
+    ),
+    (
+        "model['mutator'].update(channel_unit_cfg=None, depth_unit_cfg=None)",
+        ('no searchable unit', 'channel_unit_cfg=None'),
+    ),
+    (
+        "model['mutator'].update(channel_unit_cfg=None, depth_unit_cfg="
+        'dict(default_args=dict(min_blocks=9)))',
+        ('no searchable unit', 'min_blocks=9'),
+    ),
+    ('model = architecture', ('ImageClassifier, not a DMSAlgorithm',)),
+]
+
+
+@pytest.mark.parametrize('text, texts', APPENDED)
+def test_text_of_a_config(text, texts, workspace, call, tmp_path):
+    config = tmp_path / 'search.py'
+    config.write_text(f'{(workspace / "search.py").read_text()}\n{text}\n')
+    check(call('inspect_supernet.py', config), *texts)
+
+
+@pytest.mark.parametrize('tool_name', ['export_subnet.py', 'test.py'])
+@pytest.mark.parametrize('name, texts', CHECKPOINTS)
+def test_checkpoint(
+    name, texts, tool_name, workspace, files, call, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # the default work dir
+    config, path = workspace / 'search.py', files / f'{name}.pth'
+    options = ('--cfg-options', f'experiment_name={tmp_path.name}')
+    check(call(tool_name, config, path, *options), *texts)
+    assert not (files / 'was_here').exists()
+
+
+@pytest.mark.parametrize(
+    'name, texts',
+    [
+        ('nowhere', ('nowhere.pth does not exist',)),
+        ('half', ('half.pth cannot be read',)),
+        ('malicious', ('malicious.pth is not loaded',)),
+        ('weights', ('weights.pth has only weights', 'load_from')),
+    ],
+)
+def test_resume(name, texts, workspace, files, train):
+    path = files / f'{name}.pth'
+    check(train(workspace / 'search.py', '--resume', path), *texts)
+
+
+@pytest.mark.parametrize(
+    'line, texts',
+    [
+        ('inspect_supernet.py nowhere.py', ('nowhere.py does not exist',)),
+        ('inspect_supernet.py {files}', ('does not exist',)),
+        ('inspect_supernet.py {files}/syntax.py', ('syntax.py', 'Syntax')),
+        ('inspect_supernet.py {files}/raises.py', ('ZeroDivisionError',)),
+        ('inspect_supernet.py {files}/name.py', ('NameError', 'unknown')),
+        ('inspect_supernet.py {files}/import.py', ('nowhere.py',)),
+        ('inspect_supernet.py {files}/module.py', ('no_such_module',)),
+        ('inspect_supernet.py {files}/config.txt', ('config.txt', 'json')),
+        ('inspect_supernet.py {files}/empty.py', ('has no ResourceHook',)),
+        ('train.py {files}/empty.py', ('empty.py', '`model`')),
+        ('train.py', ('config',)),
+        ('train.py {search} --launcher ssh', ("'ssh'", 'slurm')),
+        ('train.py {search} --no-such-option', ('--no-such-option',)),
+        ('train.py {search} --cfg-options model', ('--cfg-options', 'model')),
+        ('train.py {search} --auto-scale-lr', ('auto_scale_lr',)),
+        ('test.py {search} {files}/weights.pth --out a.txt', ('.pkl',)),
+        ('export_subnet.py {search}', ('checkpoint',)),
+        ('export_subnet.py {search} x.pth --divisor 1.5', ("'1.5'",)),
+        ('export_subnet.py {search} {files}/weights.pth --divisor 0', ('0',)),
+        (
+            'export_subnet.py {search} {files}/weights.pth --target 2X',
+            ('target', "'2X'"),
+        ),
+        (
+            'export_subnet.py {search} {files}/weights.pth --target time=1',
+            ("unknown resource 'time'",),
+        ),
+        (
+            'export_subnet.py {files}/hookless.py {files}/weights.pth',
+            ('has no ResourceHook',),
+        ),
+        ('visualize_subnet.py {files}/whole.yaml --out a.gif', ('.png',)),
+        ('visualize_subnet.py {files}', ('does not exist',)),
+    ],
+)
+def test_command_line(
+    line, texts, workspace, files, call, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    search = workspace / 'search.py'
+    (files / 'hookless.py').write_text(
+        search.read_text() + 'custom_hooks = []\n'
+    )
+    words = line.format(search=search, files=files).split()
+    check(call(*words), *texts)
+
+
+@pytest.mark.parametrize(
+    'line, texts',
+    [
+        ('train.py {files}/raises.py', ('ZeroDivisionError',)),
+        ('train.py {search} --resume {files}/half.pth', ('truncated',)),
+        ('test.py {search} {files}/malicious.pth', ('it contains',)),
+        ('visualize_subnet.py {files}/binary.yaml', ('as YAML',)),
+    ],
+)
+def test_real_process(line, texts, workspace, files, tool, tmp_path):
+    search = workspace / 'search.py'
+    words = line.format(search=search, files=files).split()
+    check(tool(*words, cwd=tmp_path), *texts)
