@@ -1,6 +1,6 @@
 """What a search says of itself in the log."""
 
-from typing import Iterator, Mapping
+from typing import Dict, Iterator, Mapping
 
 from dms_mmrazor.core import Phase
 from dms_mmrazor.engine.resource_target import format_resource
@@ -50,6 +50,24 @@ def _with_ratio(value: float, full: float) -> str:
     if value == float('inf'):
         return 'none'
     return f'{format_resource(value)} ({value / full:.3f})'
+
+
+def structure_scalars(mutator: DMSMutator) -> Dict[str, float]:
+    """What an export now would keep, under names that stay the same.
+
+    Args:
+        mutator (DMSMutator): During a search.
+
+    Returns:
+        dict[str, float]: ``dms/{kind}`` for each resource, and
+        ``dms/kept/{name}`` for each unit and stage.
+    """
+    scalars = {
+        f'dms/{kind}': mutator.resource(kind) for kind in mutator.table.full
+    }
+    for name, kept in mutator.current_choices.items():
+        scalars[f'dms/kept/{name}'] = float(kept)
+    return scalars
 
 
 def describe_subnet(structure: Structure) -> str:

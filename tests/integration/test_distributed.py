@@ -7,7 +7,7 @@ import socket
 import pytest
 import torch
 
-STEPS = 30
+STEPS = 50
 
 
 def _algorithm(zoo, **kwargs):

@@ -1,6 +1,7 @@
 """mmengine's own hooks and options keep their meaning in a search."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -182,3 +183,41 @@ def test_sync_bn_keeps_the_depth_masks(
         torch.testing.assert_close(found, wanted)
     plain = plain_copy(algorithm.architecture)
     assert not any(module._forward_hooks for module in plain.modules())
+
+
+def test_structure_is_logged_under_stable_names(make_runner, tmp_path):
+    runner = make_runner(epochs=2)
+    runner.train()
+    (path,) = tmp_path.glob('*/vis_data/scalars.json')
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    logged = [record for record in records if 'dms/macs' in record]
+    assert [record['step'] for record in logged] == [6, 12]
+    mutator = runner.model.mutator
+    assert logged[-1]['dms/macs'] == mutator.resource('macs')
+    for name, kept in mutator.current_choices.items():
+        assert logged[-1][f'dms/kept/{name}'] == kept
+    trained = [record for record in records if 'loss_macs' in record]
+    assert {'macs_ratio', 'macs_target'} <= set(trained[-1])
+
+
+def test_best_checkpoint_and_profiler(make_runner, tmp_path):
+    profiler = dict(
+        type='ProfilerHook',
+        by_epoch=False,
+        profile_times=2,
+        activity_with_cuda=False,
+        json_trace_path=str(tmp_path / 'trace.json'),
+    )
+    runner = make_runner(
+        hooks=[profiler],
+        epochs=2,
+        default_hooks=dict(
+            checkpoint=dict(
+                type='CheckpointHook', interval=1, save_best='accuracy/top1'
+            )
+        ),
+    )
+    runner.train()
+    assert list(tmp_path.glob('best_accuracy_top1_epoch_*.pth'))
+    assert (tmp_path / 'trace.json').stat().st_size > 0
+    assert (tmp_path / 'subnet' / 'subnet.yaml').is_file()

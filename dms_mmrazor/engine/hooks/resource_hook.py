@@ -31,6 +31,7 @@ from dms_mmrazor.engine.search_log import (
     describe_progress,
     describe_subnet,
     describe_targets,
+    structure_scalars,
     warn_if_far,
 )
 from dms_mmrazor.engine.search_settings import (
@@ -274,6 +275,8 @@ class ResourceHook(Hook):
             phase = self.phase(runner)
             line = describe_progress(algorithm.mutator, phase, self.current)
             runner.logger.info(line)
+            scalars = structure_scalars(algorithm.mutator)
+            runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
 
     def _checked_scale(
         self, runner: Runner, algorithm: DMSAlgorithm
