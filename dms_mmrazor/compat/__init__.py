@@ -9,12 +9,14 @@ from dms_mmrazor.compat.atomic_files import write_files_at_once
 from dms_mmrazor.compat.checkpoint_loading import allow_mmengine_checkpoints
 from dms_mmrazor.compat.config_packages import register_config_package
 from dms_mmrazor.compat.mmrazor_import import import_mmrazor
+from dms_mmrazor.compat.mmyolo_import import import_mmyolo
 from dms_mmrazor.compat.safe_pickle import load_safely
 
 __all__ = [
     'allow_mmengine_checkpoints',
     'apply',
     'import_mmrazor',
+    'import_mmyolo',
     'load_safely',
     'register_config_package',
     'write_files_at_once',
@@ -27,3 +29,4 @@ def apply() -> None:
     write_files_at_once()
     register_config_package()
     import_mmrazor()
+    import_mmyolo()
