@@ -32,7 +32,8 @@ class FlatTopk(nn.Module):
             optimizer step.
         importance (Tensor): Importances, shape [E], zeros at the start.
         num_updates (Tensor): Counted importance updates, int64 scalar.
-        held (Tensor): Which operators are held, bool, shape [U].
+        held (Tensor): 1 for operators that are held, else 0, int64, shape
+            [U]; no bool, which not every backend can broadcast.
         held_ratio (Tensor): Pruning ratios they are held at, shape [U].
         held_kept (Tensor): Channels that held ones keep, int64, shape [U].
         operators (tuple[Operator, ...]): Sizes, steps and limits.
@@ -81,7 +82,7 @@ class FlatTopk(nn.Module):
         state = {
             'importance': torch.zeros(sum(counts)),
             'num_updates': torch.tensor(0),
-            'held': torch.zeros(number, dtype=torch.bool),
+            'held': torch.zeros(number, dtype=torch.long),
             'held_ratio': torch.zeros(number),
             'held_kept': torch.zeros(number, dtype=torch.long),
         }
@@ -100,7 +101,7 @@ class FlatTopk(nn.Module):
         soft = self._element_mask()
         hard = (soft.detach() >= 0.5).to(soft.dtype)
         soft = torch.where(self.num_updates > 0, soft, torch.ones_like(soft))
-        held = self.layout.to_elements(self.held)
+        held = self.layout.to_elements(self.held > 0)
         return self.layout.to_channels(torch.where(held, hard, soft))
 
     @torch.no_grad()
@@ -136,7 +137,7 @@ class FlatTopk(nn.Module):
         """
         ratio = self._limited_ratio()
         hard = self.held_kept.to(ratio.dtype)
-        return torch.where(self.held, hard, (1 - ratio) * self.layout.size)
+        return torch.where(self.held > 0, hard, (1 - ratio) * self.layout.size)
 
     @torch.no_grad()
     def hard_kept(self) -> Tensor:
@@ -178,12 +179,12 @@ class FlatTopk(nn.Module):
         self.held_ratio[index] = self._limited_ratio()[index]
         self.held_kept[index] = self.hard_kept()[index]
         self.pruning_ratio[index] = self.held_ratio[index]
-        self.held[index] = True
+        self.held[index] = 1
 
     @torch.no_grad()
     def release_(self) -> None:
         """Let all held operators take part in the search again."""
-        self.held.fill_(False)
+        self.held.zero_()
 
     @torch.no_grad()
     def set_kept_(self, operator: int, kept: int) -> None:
@@ -283,7 +284,7 @@ class FlatTopk(nn.Module):
         ratio = torch.clamp(
             self.pruning_ratio, self.layout.lower, self.layout.upper
         )
-        return torch.where(self.held, self.held_ratio, ratio)
+        return torch.where(self.held > 0, self.held_ratio, ratio)
 
     def _element_mask(self) -> Tensor:
         """Eq. 2 and 3 for all elements, shape [E]."""
@@ -294,7 +295,7 @@ class FlatTopk(nn.Module):
 
     def _assign_importance(self, values: Tensor, valid: Tensor) -> None:
         """Overwrite the importance where ``valid`` and not held."""
-        held = self.layout.to_elements(self.held)
+        held = self.layout.to_elements(self.held > 0)
         self.importance.copy_(
             torch.where(valid & ~held, values, self.importance)
         )

@@ -166,9 +166,6 @@ def _free_port():
         return server.getsockname()[1]
 
 
-@pytest.mark.skipif(
-    torch.__version__ < '2', reason='its gloo sends no boolean tensors'
-)
 def test_the_tool(small_search, run_tool, finished, tmp_path):
     """Everything together: hooks that touch buffers, EMA, accumulation."""
     cfg = small_search.config(

@@ -68,7 +68,7 @@ def _record(path):
 
 @pytest.mark.skipif(
     torch.__version__ < '2',
-    reason='no bfloat16 BatchNorm on the CPU, no boolean tensors with gloo',
+    reason='no bfloat16 BatchNorm on the CPU',
 )
 def test_all_together(small_search, run_tool, finished, tmp_path):
     cfg = small_search.config(

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.utils import digit_version
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -18,10 +16,6 @@ def free_port():
         return str(server.getsockname()[1])
 
 
-@pytest.mark.skipif(
-    digit_version(torch.__version__) < digit_version('2.0.0'),
-    reason="torch 1.13's gloo cannot send boolean tensors",
-)
 def test_search_in_two_processes(workspace, command, tmp_path):
     done = command(
         *(TOOLS / 'dist_train.sh', workspace / 'search.py', 2),
