@@ -5,9 +5,6 @@ the backend: mmengine gives each process a GPU before it opens the process
 group, and wraps the model with ``device_ids``.
 Seen with: mmengine 0.10.7, all versions of torch.
 Drop when: mmengine launches with ``backend='gloo'`` on such a machine.
-
-A search also needs a torch whose gloo sends boolean tensors; 1.13 fails
-with ``Invalid scalar type``.
 """
 
 import torch
