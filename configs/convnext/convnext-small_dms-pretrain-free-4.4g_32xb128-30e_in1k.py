@@ -1,0 +1,18 @@
+# ConvNeXt-S (8.7 G MACs), pretrain-free search to the MACs of ConvNeXt-T.
+# Supernet and target are ours, epochs as for DeiT (A.4.1).
+_base_ = [
+    'mmpretrain::convnext/convnext-small_32xb128_in1k.py',
+    '../_base_/pipelines/pretrain_free.py',
+]
+
+model = dict(_delete_=True, architecture=_base_.model, **_base_.algorithm)
+optim_wrapper = _base_.search_optim_wrapper
+# The average of the weights stays: it is what is validated and exported.
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(_base_.resource_hook, target='4.4G'),
+]
+
+# The paper's setting for DeiT: 30 epochs; the first 20 warm up the learning
+# rate, as in the schedule of the retraining.
+train_cfg = dict(max_epochs=30)

@@ -1,0 +1,15 @@
+# Retraining of a found SE-ResNet by mmpretrain's own schedule.
+_base_ = 'mmpretrain::seresnet/seresnet101_8xb32_in1k.py'
+custom_imports = dict(
+    imports=['dms_mmrazor.plugin'], allow_failed_imports=False
+)
+
+# What the search wrote.
+search = 'seresnet101_dms-pretrain-free-4.1g_8xb32-10e_in1k'
+structure = f'work_dirs/{search}/subnet/subnet.yaml'
+model = dict(
+    _delete_=True,
+    type='mmrazor.DMSSubModel',
+    architecture=_base_.model,
+    structure=structure,
+)

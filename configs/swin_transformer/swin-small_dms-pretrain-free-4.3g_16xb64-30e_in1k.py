@@ -1,0 +1,14 @@
+# Swin-S (8.5 G MACs), pretrain-free search to the MACs of Swin-T. Supernet
+# and target are ours, epochs as for DeiT (A.4.1).
+_base_ = [
+    'mmpretrain::swin_transformer/swin-small_16xb64_in1k.py',
+    '../_base_/pipelines/pretrain_free.py',
+]
+
+model = dict(_delete_=True, architecture=_base_.model, **_base_.algorithm)
+optim_wrapper = _base_.search_optim_wrapper
+custom_hooks = [dict(_base_.resource_hook, target='4.3G')]
+
+# The paper's setting for DeiT: 30 epochs; the first 20 warm up the learning
+# rate, as in the schedule of the retraining.
+train_cfg = dict(max_epochs=30)
