@@ -1,0 +1,22 @@
+# ResNet-152, pretrain-free search to 4 G MACs, those of ResNet-50, over ten
+# epochs (Table 8 and section A.4.1).
+_base_ = [
+    'mmpretrain::resnet/resnet152_8xb32_in1k.py',
+    '../_base_/pipelines/pretrain_free.py',
+]
+
+model = dict(_delete_=True, architecture=_base_.model, **_base_.algorithm)
+optim_wrapper = _base_.search_optim_wrapper
+custom_hooks = [dict(_base_.resource_hook, target='4G')]
+
+# A tenth of the epochs of the retraining (Table 14).
+max_epochs = 10
+train_cfg = dict(max_epochs=max_epochs)
+param_scheduler = [
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        T_max=max_epochs,
+        convert_to_iter_based=True,
+    )
+]
