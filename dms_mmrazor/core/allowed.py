@@ -44,6 +44,11 @@ class Unit(NamedTuple):
         below = max(below, self.smallest)
         return above if above - number <= number - below else below
 
+    def preceding(self, number: int) -> int:
+        """The allowed number before ``number``, else the smallest."""
+        below = math.ceil(number / self.divisor - 1) * self.divisor
+        return max(below, self.smallest)
+
     def following(self, number: int) -> int:
         """The allowed number after ``number``, else the maximum."""
         return self.up(number + 1)

@@ -1,13 +1,11 @@
 """The end of a search: whole numbers of channels that meet the targets."""
 
-import math
 from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
-import torch
-from torch import Tensor
-
 from .allowed import Unit, make_units
+from .budget import Budget
 from .resource import ResourceModel
+from .swaps import swap_towards
 
 __all__ = ['FitResult', 'fit_to_targets']
 
@@ -16,6 +14,9 @@ _NEAR = 0.02
 
 _CLOSE = 0.002
 """No wish is exceeded by a step or more to come closer to a target."""
+
+_WINDOW = {False: 0.005, True: 0.01}
+"""How near a target is near enough, by whether there is a divisor."""
 
 _BISECTIONS = 60
 """Halvings of the shift: down to the resolution of a float64 in [-1, 1]."""
@@ -29,11 +30,16 @@ class FitResult(NamedTuple):
         resources (dict[str, float]): What that costs, per target.
         changes (int): Units whose number differs from the wish rounded to
             the nearest allowed number.
+        shift (float): Added to the kept portions of all units at first.
+        swaps (int): Pairs of units of which one was narrowed by a step and
+            the other one widened by a step at last.
     """
 
     kept: List[int]
     resources: Dict[str, float]
     changes: int
+    shift: float
+    swaps: int
 
 
 def fit_to_targets(
@@ -47,7 +53,7 @@ def fit_to_targets(
 ) -> FitResult:
     """Round the wished numbers so that no target is exceeded.
 
-    Bounded and deterministic, in two steps:
+    Bounded and deterministic, in three steps:
 
     1. Shift all pruning ratios by one common value, the smallest pruning
        whose rounded numbers meet every target. A rounded wish that is
@@ -58,6 +64,10 @@ def fit_to_targets(
        (shifted) wish and still fits. Only if more than 0.2 % of every
        target is left after no unit can be rounded up any more, units may
        exceed their wish by more than a step.
+    3. Swap: while more than 0.5 % of every target is left (1 % where there
+       is a divisor), widen one unit by a step and narrow another one, the
+       pair that leads into this window with the least change, else the one
+       that comes closest, until no pair comes closer.
 
     Units that no model depends on (in a removed block) keep their rounded
     wish. Every resource must be non-decreasing in every unit.
@@ -82,64 +92,21 @@ def fit_to_targets(
         ValueError: If even the smallest allowed numbers exceed a target
             (with what they reach), or the arguments do not fit together.
     """
-    _check_targets(models, targets)
+    budget = Budget(models, targets, block_mask)
     number = next(iter(models.values())).num_units
     units = make_units(number, kept, minimum, maximum, divisor)
-    budget = _Budget(models, targets, block_mask)
-    _check_reachable(budget, [unit.smallest for unit in units])
+    budget.check_reachable([unit.smallest for unit in units])
     plain = [unit.nearest(unit.wish) for unit in units]
     active = budget.depends_on([unit.maximum for unit in units])
     movable = [unit for unit in units if active[unit.position]]
     shift = _common_shift(budget, movable, plain)
     counts = _shifted(movable, plain, shift)
     _fill(budget, movable, counts, shift)
+    window = _WINDOW[max(divisor, default=1) > 1]
+    counts, swaps = swap_towards(budget, movable, counts, shift, window)
     changes = sum(new != old for new, old in zip(counts, plain))
-    return FitResult(counts, budget.resources(counts), changes)
-
-
-class _Budget:
-    """The targets with everything fixed but the numbers of channels."""
-
-    def __init__(
-        self,
-        models: Mapping[str, ResourceModel],
-        targets: Mapping[str, float],
-        block_mask: Sequence[float],
-    ) -> None:
-        self.models = models
-        self.targets = targets
-        device = next(iter(models.values())).coefficient.device
-        self.blocks = torch.tensor(
-            list(block_mask), dtype=torch.float64, device=device
-        )
-
-    def resources(self, counts: Sequence[float]) -> Dict[str, float]:
-        """What the numbers of channels cost."""
-        with torch.no_grad():
-            kept = self._tensor(counts)
-            return {
-                name: float(model(kept, self.blocks))
-                for name, model in self.models.items()
-            }
-
-    def excess(self, counts: Sequence[float]) -> float:
-        """The largest relative excess over a target; up to 0 all are met."""
-        return max(
-            (value - self.targets[name]) / self.targets[name]
-            for name, value in self.resources(counts).items()
-        )
-
-    def depends_on(self, counts: Sequence[float]) -> List[bool]:
-        """Whether any resource depends on each of the units."""
-        kept = self._tensor(counts).requires_grad_()
-        total = sum(model(kept, self.blocks) for model in self.models.values())
-        (grad,) = torch.autograd.grad(total, kept)
-        return (grad != 0).tolist()
-
-    def _tensor(self, counts: Sequence[float]) -> Tensor:
-        return torch.tensor(
-            counts, dtype=torch.float64, device=self.blocks.device
-        )
+    resources = budget.resources(counts)
+    return FitResult(counts, resources, changes, shift, swaps)
 
 
 def _shifted(
@@ -152,7 +119,7 @@ def _shifted(
 
 
 def _common_shift(
-    budget: _Budget, units: Sequence[Unit], plain: Sequence[int]
+    budget: Budget, units: Sequence[Unit], plain: Sequence[int]
 ) -> float:
     """Step 1: the largest shift whose rounded numbers meet the targets."""
     excess = budget.excess(plain)
@@ -172,7 +139,7 @@ def _common_shift(
 
 
 def _fill(
-    budget: _Budget, units: Sequence[Unit], counts: List[int], shift: float
+    budget: Budget, units: Sequence[Unit], counts: List[int], shift: float
 ) -> None:
     """Step 2: spend what is left, one allowed step at a time, in place."""
 
@@ -199,31 +166,3 @@ def _fill(
         # Resources never fall, so what does not fit now never will.
         if trial > 0 or counts[unit.position] == unit.maximum:
             candidates.remove(unit)
-
-
-def _check_targets(
-    models: Mapping[str, ResourceModel], targets: Mapping[str, float]
-) -> None:
-    if not models or set(models) != set(targets):
-        raise ValueError(
-            'models and targets must have the same names, at '
-            f'least one, but got {sorted(models)} and '
-            f'{sorted(targets)}.'
-        )
-    for name, target in targets.items():
-        if not (target > 0 and math.isfinite(target)):
-            raise ValueError(
-                f'target {name!r} must be positive and finite, '
-                f'but got {target}.'
-            )
-
-
-def _check_reachable(budget: _Budget, smallest: Sequence[int]) -> None:
-    for name, value in budget.resources(smallest).items():
-        if value > budget.targets[name]:
-            raise ValueError(
-                f'target {name!r} of {budget.targets[name]:g} cannot be '
-                f'reached: the smallest allowed numbers of channels still '
-                f'need {value:g}. Raise the target, or lower the minimum '
-                'numbers or the divisors.'
-            )

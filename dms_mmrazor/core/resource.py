@@ -25,10 +25,14 @@ class Dim(NamedTuple):
         units (tuple[tuple[int, float], ...]): Pairs of unit and multiplier:
             several for a concatenation, a multiplier for channels that are
             repeated. Defaults to ().
+        block (int, optional): The removable block with which the whole
+            dimension goes, though its layer is not in that block: a slice
+            of a concatenation. Defaults to None.
     """
 
     constant: float = 0.0
     units: Tuple[Tuple[int, float], ...] = ()
+    block: Optional[int] = None
 
 
 class Term(NamedTuple):
@@ -95,39 +99,41 @@ class ResourceModel(nn.Module):
         """The resource of the whole network.
 
         Args:
-            kept (Tensor): Kept numbers of the units, shape [U].
+            kept (Tensor): Kept numbers of the units, shape [..., U]: of one
+                network or of a batch of them.
             block_mask (Tensor): Depth masks of the blocks, shape [B].
 
         Returns:
-            Tensor: 0-dim, float64, differentiable in both.
+            Tensor: Shape [...], float64, differentiable in both.
         """
-        return self.by_term(kept, block_mask).sum()
+        return self.by_term(kept, block_mask).sum(-1)
 
     def by_term(self, kept: Tensor, block_mask: Tensor) -> Tensor:
         """The resource of each term.
 
         Args:
-            kept (Tensor): Kept numbers of the units, shape [U].
+            kept (Tensor): Kept numbers of the units, shape [..., U].
             block_mask (Tensor): Depth masks of the blocks, shape [B].
 
         Returns:
-            Tensor: Shape [T], float64, differentiable in both.
+            Tensor: Shape [..., T], float64, differentiable in both.
 
         Raises:
             ValueError: If a shape is wrong.
         """
         self._check_shapes(kept, block_mask)
         kept, block_mask = kept.double(), block_mask.double()
-        entries = kept.index_select(0, self.entry_unit)
-        dims = self.constant.index_add(
-            0, self.entry_dim, entries * self.entry_multiplier
+        batch = kept.shape[:-1]
+        entries = kept.index_select(-1, self.entry_unit)
+        dims = self.constant.expand(*batch, -1).index_add(
+            -1, self.entry_dim, entries * self.entry_multiplier
         )
         # One gather for everything; the loop is over the few factors of a
         # term (torch.prod would synchronize in its backward).
-        values = torch.cat([dims, block_mask])
-        values = values.index_select(0, self.factors.view(-1))
+        values = torch.cat([dims, block_mask.expand(*batch, -1)], -1)
+        values = values.index_select(-1, self.factors.view(-1))
         cost = self.coefficient
-        for factor in values.view(self.factors.shape).unbind(0):
+        for factor in values.view(*batch, *self.factors.shape).unbind(-2):
             cost = cost * factor
         return cost
 
@@ -163,7 +169,9 @@ class ResourceModel(nn.Module):
             ('kept', kept, self.num_units),
             ('block_mask', block_mask, self.num_blocks),
         ):
-            if value.shape != (number,):
+            is_batch = name == 'kept' and value.dim() > 1
+            shape = value.shape[-1:] if is_batch else value.shape
+            if shape != (number,):
                 raise ValueError(
                     f'{name} must have shape [{number}], but '
                     f'got {list(value.shape)}.'
@@ -202,11 +210,12 @@ def _check_term(term: Term, num_units: int, num_blocks: int) -> None:
                 f'layer {term.layer!r} uses unit {unit}, but '
                 f'there are {num_units} units.'
             )
-    if term.block is not None and not 0 <= term.block < num_blocks:
-        raise ValueError(
-            f'layer {term.layer!r} is in block {term.block}, '
-            f'but there are {num_blocks} blocks.'
-        )
+    for block in (term.block, *(dim.block for dim in term.dims)):
+        if block is not None and not 0 <= block < num_blocks:
+            raise ValueError(
+                f'layer {term.layer!r} is in block {block}, '
+                f'but there are {num_blocks} blocks.'
+            )
     if not all(math.isfinite(number) for number in numbers):
         raise ValueError(
             f'layer {term.layer!r} has a number that is not finite: {term}.'
@@ -230,8 +239,8 @@ def _compile(terms: Sequence[Term]) -> Dict[str, Tensor]:
     columns: List[List[int]] = []
     for term in terms:
         column = [dims[dim] for dim in term.dims]
-        if term.block is not None:
-            column.append(len(dims) + term.block)
+        blocks = [term.block, *(dim.block for dim in term.dims)]
+        column += [len(dims) + b for b in blocks if b is not None]
         columns.append(column)
     height = max(1, max(len(column) for column in columns))
     padded = [column + [0] * (height - len(column)) for column in columns]

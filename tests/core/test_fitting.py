@@ -96,7 +96,7 @@ def test_a_wish_near_the_target_changes_little(resnet50, rng, divisor, gap):
     assert result.resources['macs'] >= 0.995 * target
     pairs = list(zip(result.kept, nearest))
     assert result.changes == sum(a != b for a, b in pairs)
-    assert all(b <= a for a, b in pairs)
+    assert all(b <= a for a, b in pairs) and result.swaps == 0
     if gap == 0:
         assert result.changes == 0
     else:
@@ -127,6 +127,7 @@ def test_a_wish_far_below_is_filled_by_a_common_shift():
         [1, 1],
     )
     assert result.kept == [45, 55]
+    assert result.shift == pytest.approx(0.35, abs=0.01)
 
 
 def test_unreachable_upward_keeps_everything():
@@ -164,7 +165,7 @@ def test_small_spaces_against_all_choices():
         assert result.resources['r'] in costs
         assert result.resources['r'] <= target
         best = max(value for value in costs if value <= target)
-        assert result.resources['r'] >= 0.75 * best
+        assert result.resources['r'] >= min(best, 0.99 * target)
 
 
 def test_equal_units_do_not_move_in_lockstep():

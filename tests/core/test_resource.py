@@ -56,6 +56,22 @@ def test_values():
     assert model.by_term(kept, blocks).shape == (len(TERMS),)
 
 
+def test_a_batch_of_networks():
+    model = ResourceModel(TERMS, 3, 2)
+    _, blocks = random_inputs()
+    kept = 9 * torch.rand(5, 2, 3, dtype=torch.float64)
+    found = model(kept, blocks)
+    assert found.shape == (5, 2)
+    for index in range(5):
+        for row in range(2):
+            torch.testing.assert_close(
+                found[index, row], model(kept[index, row], blocks)
+            )
+    assert model.by_term(kept, blocks).shape == (5, 2, len(TERMS))
+    with pytest.raises(ValueError, match=r'kept must have shape \[3\]'):
+        model(kept[..., :2], blocks)
+
+
 def test_gradient_against_finite_differences():
     model = ResourceModel(TERMS, 3, 2)
     kept, blocks = (value.requires_grad_() for value in random_inputs())
