@@ -11,6 +11,7 @@ from dms_mmrazor.models import (
     mutators,
     ops,
     subnet,
+    supernet,
     tracing,
     units,
 )
@@ -22,6 +23,7 @@ __all__ = [
     'ops',
     'registry',
     'subnet',
+    'supernet',
     'tracing',
     'units',
 ]

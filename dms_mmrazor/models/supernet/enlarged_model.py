@@ -1,0 +1,107 @@
+"""Build a larger model from the config of a smaller one."""
+
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+from torch import nn
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.supernet.constants import build_with_constants
+from dms_mmrazor.models.supernet.deepen import deepen as deepen_stages
+from dms_mmrazor.models.supernet.widen import widen as widen_units
+from dms_mmrazor.models.tracing.demo import (
+    demo_tensor,
+    evaluating,
+    forward_tensors,
+)
+from dms_mmrazor.registry import MODELS
+
+Config = Dict[str, Any]
+
+
+@MODELS.register_module()
+def EnlargedModel(  # noqa: N802
+    architecture: Config,
+    constants: Optional[Mapping[str, Any]] = None,
+    deepen: Optional[Mapping[str, float]] = None,
+    widen: Union[float, Mapping[str, float], None] = None,
+    demo_input: Tuple[int, ...] = (1, 3, 224, 224),
+    init_cfg: Optional[Config] = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """The architecture, made wider and deeper: a plain model to search.
+
+    The paper enlarges a baseline to get its supernet (section A.4.1); use
+    this where the config of the model has no setting for it. Like
+    ``DMSSubModel`` it is a function: what it returns is the architecture's
+    own class. It stands wherever the architecture's config does: in a
+    search, in ``DMSSubModel``, or as ``model`` to train the supernet.
+
+    Args:
+        architecture (dict): The architecture's config.
+        constants (Mapping[str, Any], optional): Other class constants that
+            parts of the model are built with, such as
+            ``{'backbone.arch_settings': [...]}``: the most exact way where
+            there is one. Defaults to None.
+        deepen (Mapping[str, float], optional): Name or pattern of stages →
+            factor of their numbers of blocks. Defaults to None.
+        widen (float | Mapping[str, float], optional): Factor of all widths,
+            or name or pattern of width units → factor. Defaults to None.
+        demo_input (tuple): (B, C, H, W) of an input that the model can
+            read. Defaults to (1, 3, 224, 224).
+        init_cfg (dict, optional): Weights of the enlarged model, such as
+            ``dict(type='Pretrained', checkpoint=…)``. Defaults to None: the
+            architecture's own initialization.
+        **kwargs: Set in the architecture's config unless it has them (the
+            runner adds ``data_preprocessor`` so).
+
+    Returns:
+        nn.Module: The plain enlarged model.
+
+    Raises:
+        DMSError: If a name matches nothing, a factor is below 1, the
+            architecture names a checkpoint, or its code does not follow.
+    """
+    model = build_with_constants({**kwargs, **architecture}, constants or {})
+    _refuse_checkpoints(model)
+    if deepen or widen is not None:
+        advice = f'set another `demo_input` than {tuple(demo_input)}'
+        _check_forward(model, demo_input, advice)
+    if deepen:
+        deepen_stages(model, deepen, demo_input)
+    if widen is not None:
+        widen_units(model, widen, demo_input)
+        advice = 'its code relies on widths: restrict `widen` to other units'
+        _check_forward(model, demo_input, advice)
+    if init_cfg is not None:
+        model.init_cfg = init_cfg
+    return model
+
+
+def _refuse_checkpoints(model: nn.Module) -> None:
+    """Raise if weights of the smaller model would be loaded."""
+    for name, module in model.named_modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        for cfg in init_cfg if isinstance(init_cfg, list) else [init_cfg]:
+            if not isinstance(cfg, dict) or cfg.get('type') != 'Pretrained':
+                continue
+            key = f'architecture.{name}.init_cfg'.replace('..', '.')
+            raise DMSError(
+                f'EnlargedModel: `{key}` names {cfg.get("checkpoint")}, '
+                'whose shapes are those of the smaller model; give weights '
+                "of the enlarged one by EnlargedModel's own `init_cfg`."
+            )
+
+
+def _check_forward(
+    model: nn.Module, demo_input: Tuple[int, ...], advice: str
+) -> None:
+    """Raise unless the model can compute."""
+    try:
+        with evaluating(model):
+            forward_tensors(model, demo_tensor(model, demo_input))
+    except Exception as error:  # whatever a module's code may raise
+        line = ' '.join(str(error).split())
+        raise DMSError(
+            f'EnlargedModel: {type(model).__name__} does not run ({line}); '
+            f'{advice}.'
+        ) from error

@@ -1,0 +1,131 @@
+"""More channels in the layers of a plain model."""
+
+from typing import Dict, List, Mapping, Tuple, Union
+
+import torch
+from mmrazor.models.mutables.mutable_channel.units.channel_unit import (
+    ChannelUnit,
+)
+from torch import Tensor, nn
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.structure_dump import unit_slices
+from dms_mmrazor.models.ops import (
+    AttentionDim,
+    ChannelHolder,
+    Part,
+    channels_of,
+    is_norm,
+    named_parts,
+    narrow_layer,
+)
+from dms_mmrazor.models.subnet.attributes import refresh_attributes
+from dms_mmrazor.models.supernet.factors import factors_of
+from dms_mmrazor.models.tracing import ChannelGroup, DMSChannelAnalyzer
+
+Sides = Dict[Tuple[str, bool], int]
+
+
+def widen(
+    model: nn.Module,
+    factors: Union[float, Mapping[str, float]],
+    input_size: Tuple[int, ...],
+) -> None:
+    """Give groups of coupled layers more channels, with fresh weights.
+
+    A width that is a multiple of 8 stays one. Grouped convolutions keep
+    their number of groups, depthwise ones stay depthwise.
+
+    Args:
+        model (nn.Module): A plain model; it is changed in place.
+        factors (float | Mapping[str, float]): Factor of all widths, or name
+            or pattern of width units → factor.
+        input_size (tuple): (B, C, H, W) of a demo input.
+
+    Raises:
+        DMSError: If a pattern matches no unit, a factor is below 1, or a
+            layer cannot be widened.
+    """
+    if not isinstance(factors, Mapping):
+        factors = {'*': factors}
+    analyzer = DMSChannelAnalyzer(demo_input=input_size)
+    groups = [g for g in analyzer.analyze_groups(model) if not g.reason]
+    names = [group.name for group in groups]
+    wanted = factors_of('widen', factors, names, 'width units')
+    parts = named_parts(model)
+    added: Sides = {}
+    for group in groups:
+        if group.name in wanted:
+            _add(added, model, group, wanted[group.name], parts)
+    for name in dict.fromkeys(name for name, _ in added):
+        outputs, inputs = (
+            channels_of(parts[name], side) + added.get((name, side), 0)
+            for side in (False, True)
+        )
+        _resize(name, parts[name], outputs, inputs)
+    refresh_attributes(model)
+
+
+def _add(
+    added: Sides,
+    model: nn.Module,
+    group: ChannelGroup,
+    factor: float,
+    parts: Dict[str, Part],
+) -> None:
+    """Note how many channels the sides of a group's layers get."""
+    part = parts.get(group.name)
+    if isinstance(part, AttentionDim):
+        raise DMSError(
+            f'`widen`: {group.name} cannot be widened; set heads and width '
+            'of an attention in the config of the architecture (`arch`).'
+        )
+    size = group.config['init_args']['num_channels']
+    more = _widened(size, factor) - size
+    unit = ChannelUnit.init_from_cfg(model, group.config)
+    for is_input, slices in enumerate(unit_slices(unit, parts)):
+        for layer, start, end in slices:
+            key = (layer, bool(is_input))
+            added[key] = added.get(key, 0) + (end - start) // size * more
+
+
+def _widened(size: int, factor: float) -> int:
+    """A multiple of 8 stays one."""
+    step = 1 if size % 8 else 8
+    return max(size, int(size * factor / step + 0.5) * step)
+
+
+def _resize(name: str, part: Part, outputs: int, inputs: int) -> None:
+    """Give a part more channels and fresh weights, in place."""
+    indices = _repeated(outputs, channels_of(part, False))
+    if isinstance(part, ChannelHolder) or is_norm(part):
+        narrow_layer(part, indices, None)
+    elif isinstance(part, nn.Conv2d) and part.groups > 1:
+        _resize_grouped(name, part, outputs, inputs)
+    else:
+        others = _repeated(inputs, channels_of(part, True))
+        narrow_layer(part, indices, others)
+    if isinstance(part, nn.Module) and hasattr(part, 'reset_parameters'):
+        part.reset_parameters()
+
+
+def _repeated(new: int, old: int) -> Tensor:
+    """Indices of the old channels, repeated; norms and vectors take them."""
+    return torch.arange(new) % old
+
+
+def _resize_grouped(
+    name: str, conv: nn.Conv2d, outputs: int, inputs: int
+) -> None:
+    groups = inputs if conv.groups == conv.in_channels else conv.groups
+    if inputs % groups or outputs % groups:
+        raise DMSError(
+            f'`widen`: {name} would have {inputs} inputs and {outputs} '
+            f'outputs in {groups} groups; choose another factor for it.'
+        )
+    shape: List[int] = [outputs, inputs // groups, *conv.kernel_size]
+    conv.weight = nn.Parameter(conv.weight.new_empty(shape))
+    if conv.bias is not None:
+        conv.bias = nn.Parameter(conv.bias.new_empty(outputs))
+    conv.groups = groups
+    conv.in_channels, conv.out_channels = inputs, outputs
