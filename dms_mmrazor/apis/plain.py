@@ -4,12 +4,14 @@ from copy import deepcopy
 
 from torch import nn
 
-from dms_mmrazor.models.ops import DMSOp
+from dms_mmrazor.models.ops import DMSOp, revert_sync_norms
 from dms_mmrazor.models.units import DepthScaling
 
 
 def plain_copy(architecture: nn.Module) -> nn.Module:
     """A copy of a supernet's architecture without masks, everything kept.
+
+    Norms that share statistics over processes become ordinary ones.
 
     Args:
         architecture (nn.Module): Architecture of a prepared supernet; it is
@@ -26,4 +28,5 @@ def plain_copy(architecture: nn.Module) -> nn.Module:
         for key, hook in list(parent._forward_hooks.items()):
             if isinstance(hook, DepthScaling):
                 del parent._forward_hooks[key]
+    revert_sync_norms(plain)
     return plain

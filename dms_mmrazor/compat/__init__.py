@@ -7,12 +7,14 @@ any other part of this package imports mmrazor.
 
 from dms_mmrazor.compat.atomic_files import write_files_at_once
 from dms_mmrazor.compat.checkpoint_loading import allow_mmengine_checkpoints
+from dms_mmrazor.compat.collate_scope import allow_inherited_collate
 from dms_mmrazor.compat.config_packages import register_config_package
 from dms_mmrazor.compat.mmrazor_import import import_mmrazor
 from dms_mmrazor.compat.mmyolo_import import import_mmyolo
 from dms_mmrazor.compat.safe_pickle import load_safely
 
 __all__ = [
+    'allow_inherited_collate',
     'allow_mmengine_checkpoints',
     'apply',
     'import_mmrazor',
@@ -28,5 +30,6 @@ def apply() -> None:
     allow_mmengine_checkpoints()
     write_files_at_once()
     register_config_package()
+    allow_inherited_collate()
     import_mmrazor()
     import_mmyolo()

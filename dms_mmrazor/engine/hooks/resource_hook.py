@@ -43,6 +43,10 @@ from dms_mmrazor.engine.search_settings import (
     space_of,
     structure_lr,
 )
+from dms_mmrazor.engine.structure_group import (
+    check_structure_group,
+    restore_structure_group,
+)
 from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
@@ -191,19 +195,13 @@ class ResourceHook(Hook):
         self.resolve(algorithm)
         algorithm.set_constraints(self.weights)
         share_structure(runner, algorithm)
-        self._set_structure_lr(runner)
+        # Also where a checkpoint brought another learning rate.
+        check_structure_group(runner.optim_wrapper, structure_lr(runner))
         self._depth_is_held = bool(algorithm.mutator.topk.held.any())
         runner.logger.info(
             f'Search space:\n{algorithm.mutator.report()}\n'
             + describe_targets(algorithm.mutator, self.targets)
         )
-
-    def _set_structure_lr(self, runner: Runner) -> None:
-        """Use the config's, also where a checkpoint brought another one."""
-        lr = structure_lr(runner)
-        for group in runner.optim_wrapper.optimizer.param_groups:
-            if 'structure_lr' in group and lr is not None:
-                group['structure_lr'] = lr
 
     def resolve(self, algorithm: DMSAlgorithm) -> Dict[str, float]:
         """Final targets in absolute numbers.
@@ -234,7 +232,7 @@ class ResourceHook(Hook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Set this iteration's target, learning rate and depth."""
+        """Set this iteration's target, structural options and depth."""
         algorithm = get_algorithm(runner)
         phase = self.phase(runner)
         for kind, final in self.targets.items():
@@ -250,9 +248,7 @@ class ResourceHook(Hook):
         if self._must_hold(phase):
             algorithm.mutator.masks.hold_depth()
             self._depth_is_held = True
-        for group in runner.optim_wrapper.optimizer.param_groups:
-            if 'structure_lr' in group:
-                group['lr'] = group['structure_lr']
+        restore_structure_group(runner.optim_wrapper)
         self._grad_scale = grad_scale(runner)
 
     def _must_hold(self, phase: Phase) -> bool:

@@ -10,11 +10,17 @@ from mmengine.registry import (
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
+from dms_mmrazor.engine.structure_group import mark_structure_group
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 # Optimizer options that would pull or carry a pruning ratio on its own.
 _STATELESS = {'weight_decay': 0.0, 'momentum': 0.0, 'nesterov': False}
+
+_DEFAULT = 'DefaultOptimWrapperConstructor'
+
+# What mmyolo's constructors read from the optimizer's options.
+_BATCH_SIZE = 'batch_size_per_gpu'
 
 
 class ClipWeights:
@@ -47,15 +53,19 @@ class DMSOptimWrapperConstructor:
 
     The structural group has its own learning rate, no weight decay and, by
     default, no momentum: the update of a pruning ratio is lr · gradient
-    (paper, section A.3.5). :class:`ResourceHook` keeps its learning rate
-    from being scheduled with the weights'.
+    (paper, section A.3.5). :class:`ResourceHook` keeps its options from
+    being scheduled with the weights'.
 
     Args:
-        optim_wrapper_cfg (dict): As for mmengine's default constructor.
+        optim_wrapper_cfg (dict): As for the weights' constructor.
         paramwise_cfg (dict, optional): ``structure`` (dict): options of the
             structural group, ``lr`` above all (Table 15: 5e-2 … 5e-5).
-            ``constructor`` (str): constructor for the weights. Everything
-            else goes to that constructor. Defaults to None.
+            ``constructor`` (str): constructor for the weights, by default
+            mmengine's; for mmyolo's YOLOs 'YOLOv5OptimizerConstructor'.
+            Everything else goes to that constructor. Defaults to None.
+
+    Raises:
+        DMSError: If the structural learning rate is not positive.
     """
 
     def __init__(
@@ -66,9 +76,7 @@ class DMSOptimWrapperConstructor:
         paramwise_cfg = dict(paramwise_cfg or {})
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
         self.structure = dict(paramwise_cfg.pop('structure', {}))
-        self.constructor = paramwise_cfg.pop(
-            'constructor', 'DefaultOptimWrapperConstructor'
-        )
+        self.constructor = paramwise_cfg.pop('constructor', _DEFAULT)
         self.paramwise_cfg = paramwise_cfg or None
         lr = self.structure.setdefault('lr', 5e-3)
         if not (isinstance(lr, (int, float)) and lr > 0):
@@ -81,7 +89,9 @@ class DMSOptimWrapperConstructor:
         """Build the optimizer wrapper of a :class:`DMSAlgorithm`.
 
         Raises:
-            DMSError: If the model has no structural parameters.
+            DMSError: If the model has no structural parameters, or the
+                optimizer has an option of mmyolo's constructors, but
+                another one would get it.
         """
         algorithm = model.module if is_model_wrapper(model) else model
         if not hasattr(algorithm, 'structural_parameters'):
@@ -92,6 +102,7 @@ class DMSOptimWrapperConstructor:
         parameters = algorithm.structural_parameters()
         if algorithm.structure_only:
             return self._structure_only(parameters)
+        self._check_constructor()
         wrapper = MMENGINE_CONSTRUCTORS.build(
             dict(
                 type=self.constructor,
@@ -103,21 +114,41 @@ class DMSOptimWrapperConstructor:
         wrapper.optimizer.add_param_group(
             {**self._group(defaults), 'params': parameters}
         )
+        self._mark(wrapper)
         if getattr(wrapper, 'clip_grad_kwargs', None):
             wrapper.clip_func = ClipWeights(wrapper.clip_func, parameters)
         return wrapper
+
+    def _check_constructor(self) -> None:
+        """Raise if the weights' own constructor was lost."""
+        default = self.constructor == _DEFAULT
+        if default and _BATCH_SIZE in self.optim_wrapper_cfg['optimizer']:
+            raise DMSError(
+                f"`optim_wrapper.optimizer.{_BATCH_SIZE}` is for mmyolo's "
+                'constructor: keep it by `optim_wrapper.paramwise_cfg.'
+                "constructor='YOLOv5OptimizerConstructor'`."
+            )
 
     def _group(self, defaults: Dict[str, Any]) -> Dict[str, Any]:
         """Options of the structural group."""
         options = {k: v for k, v in _STATELESS.items() if k in defaults}
         options.update(self.structure)
-        return {**options, 'structure_lr': self.structure['lr']}
+        return options
+
+    def _mark(self, wrapper: OptimWrapper) -> None:
+        """Make the last group known as the structural one."""
+        group = wrapper.optimizer.param_groups[-1]
+        mark_structure_group(group, self.structure['lr'])
 
     def _structure_only(self, parameters: Any) -> OptimWrapper:
-        """An optimizer of the pruning ratios alone."""
+        """An optimizer of the pruning ratios alone, which are not clipped."""
         cfg = dict(self.optim_wrapper_cfg)
+        cfg.pop('clip_grad', None)
         optimizer_cfg = dict(cfg.pop('optimizer'))
+        optimizer_cfg.pop(_BATCH_SIZE, None)
         optimizer = OPTIMIZERS.build({**optimizer_cfg, 'params': parameters})
         optimizer.param_groups[0].update(self._group(optimizer.defaults))
         cfg.setdefault('type', 'OptimWrapper')
-        return OPTIM_WRAPPERS.build({**cfg, 'optimizer': optimizer})
+        wrapper = OPTIM_WRAPPERS.build({**cfg, 'optimizer': optimizer})
+        self._mark(wrapper)
+        return wrapper

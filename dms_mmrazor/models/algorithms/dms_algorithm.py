@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dms_mmrazor.core import resource_loss
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
 from dms_mmrazor.registry import MODELS
 
 
@@ -59,7 +60,10 @@ class DMSAlgorithm(BaseAlgorithm):
             # Whatever scope the config has: mutators are mmrazor's.
             mutator = MODELS.build({'_scope_': 'mmrazor', **mutator})
         self.mutator: DMSMutator = mutator
+        sync_norms = revert_sync_norms(self.architecture)
         self.mutator.prepare_from_supernet(self.architecture)
+        apply_sync_norms(self.architecture, sync_norms)
+        self.mutator.restore_masks(self.architecture)
         self.structure_only = structure_only
         if structure_only:
             self.architecture.requires_grad_(False)
@@ -67,6 +71,19 @@ class DMSAlgorithm(BaseAlgorithm):
         self._weights: List[float] = []
         self.register_buffer('targets', torch.zeros(0), persistent=False)
         _keep_from_broadcast(self)
+
+    def __getattr__(self, name: str) -> Any:
+        """Parts of the architecture, for hooks that reach into a model.
+
+        Detectors' hooks set ``model.bbox_head.use_bbox_aux`` and the like.
+        """
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            modules = self.__dict__.get('_modules') or {}
+            if name.startswith('__') or 'architecture' not in modules:
+                raise
+            return getattr(modules['architecture'], name)
 
     def init_weights(self) -> None:
         """Initialize the architecture as if it were not searched."""

@@ -22,6 +22,10 @@ from dms_mmrazor.models.ops.known_types import is_layer, is_norm
 from dms_mmrazor.models.ops.narrow import channels_of, narrow_layer
 from dms_mmrazor.models.ops.parts import Part, can_narrow, named_parts
 from dms_mmrazor.models.ops.replace import DYNAMIC_OPS, replace_with_dynamic
+from dms_mmrazor.models.ops.sync_norm import (
+    apply_sync_norms,
+    revert_sync_norms,
+)
 
 __all__ = [
     'DYNAMIC_OPS',
@@ -37,6 +41,7 @@ __all__ = [
     'Part',
     'QK_DIMS',
     'V_DIMS',
+    'apply_sync_norms',
     'attach_attention',
     'attention_macs',
     'can_narrow',
@@ -50,4 +55,5 @@ __all__ = [
     'named_parts',
     'narrow_layer',
     'replace_with_dynamic',
+    'revert_sync_norms',
 ]

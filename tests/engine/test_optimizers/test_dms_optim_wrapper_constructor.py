@@ -100,6 +100,27 @@ def test_defaults(search):
     assert wrapper._accumulative_counts == 3
 
 
+YOLO = 'mmyolo.YOLOv5OptimizerConstructor'
+
+
+def test_mmyolos_constructor_keeps_its_groups(search):
+    optimizer = dict(SGD, batch_size_per_gpu=128)
+    paramwise = dict(constructor=YOLO, structure=dict(lr=1e-2))
+    wrapper = build(search, optimizer, paramwise)
+    convs, norms, biases, structure = wrapper.optimizer.param_groups
+    assert convs['weight_decay'] == 2e-4  # scaled to the batch by mmyolo
+    assert all(p.dim() > 1 for p in convs['params'])
+    assert all(p.dim() == 1 for p in norms['params'] + biases['params'])
+    assert structure['params'] == search.structural_parameters()
+    assert structure['lr'] == structure['structure_lr'] == 1e-2
+
+
+def test_lost_constructor_of_mmyolo(search):
+    optimizer = dict(SGD, batch_size_per_gpu=16)
+    with pytest.raises(DMSError, match='paramwise_cfg.constructor'):
+        build(search, optimizer)
+
+
 @pytest.mark.parametrize('optimizer', [SGD, ADAMW], ids=['SGD', 'AdamW'])
 def test_structure_only(zoo, optimizer):
     search = zoo.algorithm(zoo.cifar_resnet(18), structure_only=True)
@@ -108,6 +129,17 @@ def test_structure_only(zoo, optimizer):
     assert group['params'] == search.structural_parameters()
     assert group['lr'] == group['structure_lr'] == 2e-2
     assert group['weight_decay'] == 0 and group.get('momentum', 0) == 0
+
+
+def test_structure_only_in_a_config_of_mmyolo(zoo):
+    search = zoo.algorithm(zoo.cifar_resnet(18), structure_only=True)
+    optimizer = dict(SGD, batch_size_per_gpu=16)
+    lr = dict(structure=dict(lr=1e-2))
+    wrapper = build(search, optimizer, lr, clip_grad=dict(max_norm=1e-9))
+    (ratios,) = search.structural_parameters()
+    ratios.data.fill_(0.5)
+    wrapper.update_params((ratios * 3).sum())
+    torch.testing.assert_close(ratios.detach(), torch.full_like(ratios, 0.47))
 
 
 @pytest.mark.parametrize('lr', [0, -1.0, '5e-3', None, float('nan')])

@@ -6,7 +6,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from dms_mmrazor.apis import plain_copy
+from dms_mmrazor.apis import export_subnet, plain_copy
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.ops import DMSOp
@@ -388,3 +388,33 @@ def test_layers_outside_the_search_stay_plain(search):
     assert kinds['backbone.bn1'] is nn.BatchNorm2d
     assert kinds['backbone.layer2.0.bn2'] is nn.BatchNorm2d
     assert issubclass(kinds['backbone.layer2.1.bn2'], DMSOp)
+
+
+def test_hooks_reach_the_parts_of_the_architecture(search):
+    assert search.head is search.architecture.head
+    search.head.use_bbox_aux = True  # as mmyolo's YOLOXModeSwitchHook
+    assert search.architecture.head.use_bbox_aux
+    twin = copy.deepcopy(search)
+    assert twin.head is twin.architecture.head is not search.head
+    assert not hasattr(search, 'module')
+    with pytest.raises(AttributeError, match='no_such_part'):
+        search.no_such_part  # noqa: B018
+
+
+def test_sync_norms_are_searched_and_exported(zoo, randomize_structure):
+    backbone = dict(norm_cfg=dict(type='SyncBN', requires_grad=True))
+    architecture = zoo.cifar_resnet(18)
+    architecture['backbone'].update(backbone)
+    search = zoo.algorithm(architecture)
+    modules = list(search.architecture.modules())
+    norms = [m for m in modules if isinstance(m, nn.SyncBatchNorm)]
+    assert norms and not any(type(m) is nn.BatchNorm2d for m in modules)
+    parameters = {id(p) for p in search.parameters()}
+    assert all(id(norm.weight) in parameters for norm in norms)
+    others = zoo.algorithm(zoo.cifar_resnet(18)).mutator
+    assert search.mutator.choice_template == others.choice_template
+    randomize_structure(search.mutator)
+    plain = plain_copy(search.architecture)
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in plain.modules())
+    if torch.__version__ >= '2':  # before, they refuse the CPU
+        assert export_subnet(search).difference < 1e-5

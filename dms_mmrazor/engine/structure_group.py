@@ -1,0 +1,67 @@
+"""The pruning ratios' group in an optimizer, which no schedule touches."""
+
+from typing import Any, Dict, Iterator, Optional
+
+from mmengine.optim import OptimWrapper
+
+from dms_mmrazor.errors import DMSError
+
+LR = 'structure_lr'
+"""Where a group of an optimizer has the learning rate of pruning ratios."""
+
+OPTIONS = 'structure_options'
+"""Where it has all its other options."""
+
+
+def mark_structure_group(group: Dict[str, Any], lr: float) -> None:
+    """Note the options of a group, so that they can be restored.
+
+    Args:
+        group (dict): Of an optimizer, with its options; changed in place.
+        lr (float): Learning rate of the pruning ratios.
+    """
+    options = {k: v for k, v in group.items() if k not in ('params', 'lr')}
+    group.update({LR: lr, OPTIONS: options})
+
+
+def check_structure_group(
+    wrapper: OptimWrapper, lr: Optional[float] = None
+) -> None:
+    """Raise unless the pruning ratios have a group of their own.
+
+    Args:
+        wrapper (OptimWrapper): Of a search.
+        lr (float, optional): Learning rate to use from now on. Defaults to
+            None, the group's own.
+
+    Raises:
+        DMSError: If another constructor has built the optimizer.
+    """
+    groups = list(_structure_groups(wrapper))
+    if not groups:
+        raise DMSError(
+            'the optimizer has no group for the pruning ratios: '
+            '`optim_wrapper.constructor` must be '
+            'mmrazor.DMSOptimWrapperConstructor. If the weights need '
+            'another constructor (mmyolo: YOLOv5OptimizerConstructor), name '
+            'it in `optim_wrapper.paramwise_cfg.constructor`.'
+        )
+    for group in groups:
+        if lr is not None:
+            group[LR] = lr
+
+
+def restore_structure_group(wrapper: OptimWrapper) -> None:
+    """Undo what schedules of the weights did to the pruning ratios' group.
+
+    Schedulers set learning rates and momenta of all groups, mmyolo's
+    warm-up even in every iteration.
+    """
+    for group in _structure_groups(wrapper):
+        group.update(group.get(OPTIONS, {}), lr=group[LR])
+
+
+def _structure_groups(wrapper: OptimWrapper) -> Iterator[Dict[str, Any]]:
+    for group in wrapper.optimizer.param_groups:
+        if LR in group:
+            yield group
