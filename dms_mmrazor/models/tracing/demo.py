@@ -47,12 +47,12 @@ def enliven(model: nn.Module, shape: Any) -> None:
     """Give a fresh model statistics and vectors of a trained one's kind.
 
     In a model that was just built signals die within a few layers (its
-    norms have no statistics), and zero-initialized norms or small layer
-    scales hide whole branches: nothing could be told from its outputs.
+    norms have no statistics), and zero-initialized norms, layer scales or
+    heads hide whole branches: nothing could be told from its outputs.
 
     Args:
-        model (nn.Module): A throw-away copy; its norms and all parameters
-            with one dimension change.
+        model (nn.Module): A throw-away copy; its norms, all parameters with
+            one dimension and all constant ones change.
         shape (tuple): (B, C, H, W) of a demo input.
     """
     generator = torch.Generator().manual_seed(0)
@@ -60,6 +60,9 @@ def enliven(model: nn.Module, shape: Any) -> None:
         if parameter.dim() == 1:
             values = torch.rand(parameter.shape, generator=generator)
             parameter.copy_(0.5 + values)
+        elif parameter.numel() and bool((parameter == parameter.max()).all()):
+            values = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(values / parameter[0].numel() ** 0.5)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     for module in model.modules():

@@ -1,0 +1,66 @@
+"""The table of coverage: its cases have configs, and its rows are read."""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from mmengine.registry import MODELS
+
+from dms_mmrazor.errors import DMSError
+
+TOOLS = Path(__file__).parents[2] / 'tools' / 'analysis_tools'
+NAMES = ('search_coverage', 'coverage_models', 'coverage_tables')
+
+
+@pytest.fixture
+def tool(monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    yield import_module('search_coverage')
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+def test_every_case_has_a_config(tool):
+    assert len(tool.CASES) == sum(map(len, tool.SECTIONS.values()))
+    for name, case in tool.CASES.items():
+        architecture = tool.load_architecture(case)
+        kind = f'{case.scope}.{architecture["type"]}'
+        assert MODELS.get(kind) is not None, name
+
+
+def test_a_row_is_measured_written_and_kept(tool, tmp_path, monkeypatch):
+    results, table = tmp_path / 'c.json', tmp_path / 'c.md'
+    command = ['search_coverage.py', '--results', str(results)]
+    command += ['--table', str(table), '--structures', '1']
+    monkeypatch.setattr(sys, 'argv', [*command, '--only', 'ResNet-18'])
+    tool.main()
+    (line,) = [x for x in table.read_text().splitlines() if '| ResNet' in x]
+    cells = [cell.strip() for cell in line.split('|')[1:-1]]
+    assert cells[:4] == ['ResNet-18, 224²', '21 / 21', '12', '1']
+    assert '1.814 G, 0.00 %' in cells
+    assert 'depth of `backbone.layer2`: its 1' in table.read_text()
+    monkeypatch.setattr(tool, 'CASES', {'ResNet-18': None})
+    monkeypatch.setattr(sys, 'argv', command)
+    before = results.read_bytes()
+    tool.main()
+    assert results.read_bytes() == before
+
+
+def test_what_cannot_be_searched_says_why(tool, monkeypatch):
+    def stop(*args):
+        raise DMSError('exclude that')
+
+    monkeypatch.setattr(tool, 'measure_coverage', stop)
+    row = tool.measure(tool.CASES['ResNet-18'], 1, 0)
+    assert row['error'] == 'exclude that'
+    row['environment'] = dict(seed=0, structures=1, machine='none')
+    page = import_module('coverage_tables').render({'VGG-11': row})
+    assert 'stops: exclude that' in page
+
+
+def test_a_row_that_takes_too_long_is_given_up(tool, monkeypatch):
+    argv = ['search_coverage.py', '--only', 'ResNet-18', '--limit', '0']
+    monkeypatch.setattr(sys, 'argv', argv)
+    row = tool.measure_apart('ResNet-18', tool.parse_args())
+    assert row == dict(failure='not ready after 0 s')
