@@ -62,7 +62,10 @@ def scheduled_target(
 
 
 def phase_at(
-    progress: float, warmup: float = 0.0, decay: float = 0.8
+    progress: float,
+    warmup: float = 0.0,
+    decay: float = 0.8,
+    total: float = 1.0,
 ) -> Phase:
     """The phase of a search (appendix A.1.2).
 
@@ -70,41 +73,44 @@ def phase_at(
     held, since the resource fluctuates strongly with depth.
 
     Args:
-        progress (float): Progress of the whole search in [0, 1].
-        warmup (float): Portion of the search before the decay, >= 0.
+        progress (float): Progress of the whole search in [0, total].
+        warmup (float): Part of the search before the decay, >= 0.
             Defaults to 0.0.
-        decay (float): Portion of the search in which the target decays,
-            > 0. Defaults to 0.8.
+        decay (float): Part of the search in which the target decays, > 0.
+            Defaults to 0.8.
+        total (float): Length of the search: 1 if the others are portions
+            of it, its iterations if they are iterations. Defaults to 1.0.
 
     Returns:
         Phase: The phase and the progress of the decay. Without a refining
-        phase (``warmup + decay == 1``) the search ends in 'decay' with
+        phase (``warmup + decay == total``) the search ends in 'decay' with
         progress 1.
 
     Raises:
-        ValueError: If ``progress`` is outside [0, 1] or the portions do
+        ValueError: If ``progress`` is outside [0, total] or the parts do
             not fit into the search.
     """
-    _check_progress(progress)
+    _check_progress(progress, total)
     # Portions such as 0.3 + 0.7 may exceed 1 by a rounding error.
-    if not (warmup >= 0 and decay > 0 and warmup + decay <= 1 + 1e-9):
+    slack = 1e-9 * total
+    if not (warmup >= 0 and decay > 0 and warmup + decay <= total + slack):
         raise ValueError(
-            'warmup >= 0, decay > 0 and warmup + decay <= 1 '
+            f'warmup >= 0, decay > 0 and warmup + decay <= {total:g} '
             f'must hold, but got warmup={warmup} and '
             f'decay={decay}.'
         )
     if progress < warmup:
         return Phase('warmup', 0.0)
     decayed = min((progress - warmup) / decay, 1.0)
-    refines = warmup + decay < 1 - 1e-9
+    refines = warmup + decay < total - slack
     if refines and progress >= warmup + decay:
         return Phase('refine', 1.0)
     return Phase('decay', decayed)
 
 
-def _check_progress(progress: float) -> None:
-    if not 0 <= progress <= 1:
+def _check_progress(progress: float, total: float = 1.0) -> None:
+    if not 0 <= progress <= total:
         raise ValueError(
-            f'progress must be in [0, 1], but got {progress}; '
+            f'progress must be in [0, {total:g}], but got {progress}; '
             'divide the iteration by their total number.'
         )

@@ -61,7 +61,8 @@ def test_the_least_change_within_the_window():
 def test_what_cannot_come_closer_stays():
     kept, swaps = swap([10.0, 10.0], 329.0, [16, 16], [16.0, 16.0])
     assert (kept, swaps) == ([16, 16], 0)
-    assert swap([], 1.0, [], []) == ([], 0)
+    budget = Budget({'r': single([1.0])}, {'r': 9.0}, [])
+    assert swap_towards(budget, [], [1], 0.0, 0.01) == ([1], 0)
 
 
 @pytest.mark.parametrize('preceding, number', [(8, 16), (16, 20), (8, 8)])
