@@ -7,15 +7,22 @@ import mmrazor
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope, init_default_scope
 
+from dms_mmrazor.apis import build_algorithm
+from dms_mmrazor.engine.hooks import find_resource_hook
+
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
+PRUNING = osp.join(osp.dirname(mmrazor.__file__), '.mim/configs/pruning')
 GROUP_FISHER = (
-    '.mim/configs/pruning/mmcls/group_fisher/resnet50/'
-    'group_fisher_act_prune_resnet50_8xb32_in1k.py'
+    'mmcls/group_fisher/resnet50/group_fisher_act_prune_resnet50_8xb32_in1k.py'
+)
+RETINANET = (
+    'mmdet/group_fisher/retinanet/'
+    'group_fisher_act_prune_retinanet_r50_fpn_1x_coco.py'
 )
 
 
-def _blocks(language):
-    with open(osp.join(ROOT, 'README.md'), encoding='utf-8') as file:
+def _blocks(language, path='README.md'):
+    with open(osp.join(ROOT, path), encoding='utf-8') as file:
         return re.findall(rf'```{language}\n(.*?)```', file.read(), re.S)
 
 
@@ -43,11 +50,14 @@ def _load(text, path, scope):
     return cfg
 
 
+def _changed(diff, original):
+    with open(osp.join(PRUNING, original)) as file:
+        return _apply(diff, file.read())
+
+
 def test_group_fisher_diff_gives_a_search(tmp_path):
     (diff,) = _blocks('diff')
-    original = osp.join(osp.dirname(mmrazor.__file__), GROUP_FISHER)
-    with open(original) as file:
-        changed = _apply(diff, file.read())
+    changed = _changed(diff, GROUP_FISHER)
     cfg = _load(changed, tmp_path / 'search.py', 'mmpretrain')
     assert cfg.optim_wrapper.constructor == (
         'mmrazor.DMSOptimWrapperConstructor'
@@ -58,6 +68,23 @@ def test_group_fisher_diff_gives_a_search(tmp_path):
     assert len(model.mutator.units) == 37
     # Weights come from the same checkpoint as before.
     assert model.architecture.init_cfg['type'] == 'Pretrained'
+
+
+def test_retinanets_diff_gives_a_search(tmp_path):
+    (diff,) = _blocks('diff', 'configs/retinanet/README.md')
+    changed = _changed(diff, RETINANET)
+    cfg = _load(changed, tmp_path / 'search.py', 'mmdet')
+    assert cfg.model.architecture.init_cfg.checkpoint.startswith('https://')
+    assert cfg.optim_wrapper.optimizer.lr == 0.01 * 0.1
+    assert cfg.optim_wrapper.constructor == (
+        'mmrazor.DMSOptimWrapperConstructor'
+    )
+    algorithm = build_algorithm(cfg)
+    targets = find_resource_hook(cfg).resolve(algorithm)
+    assert targets['macs'] == 0.5 * algorithm.mutator.table.full['macs']
+    # The backbone, the FPN and the heads that all levels share.
+    assert not algorithm.mutator.report().unsearched
+    assert len(algorithm.mutator.depth_units) == 4
 
 
 def test_three_lines_give_a_search(tmp_path):
