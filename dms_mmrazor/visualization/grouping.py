@@ -1,9 +1,9 @@
 """Sort the units of a structure by the stages of the network."""
 
-from itertools import takewhile
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from dms_mmrazor.models.subnet import Structure, UnitStructure
+from dms_mmrazor.models.subnet.stage_names import split_name
 
 
 class Bar(NamedTuple):
@@ -32,19 +32,6 @@ class Group(NamedTuple):
     title: str
     bars: Tuple[Bar, ...]
     blocks: Tuple[Tuple[str, bool], ...]
-
-
-def split_name(name: str) -> Tuple[str, str]:
-    """Stage and rest of a layer name: what precedes the first number.
-
-    'backbone.layer1.0.conv1' → ('backbone.layer1', '0.conv1'); without a
-    number the last part is the rest.
-    """
-    parts = name.split('.')
-    stage = list(takewhile(lambda part: not part.isdigit(), parts))
-    if len(stage) == len(parts):
-        stage = parts[:-1]
-    return '.'.join(stage), '.'.join(parts[len(stage) :])
 
 
 def group_units(structure: Structure) -> List[Group]:

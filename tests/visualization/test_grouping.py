@@ -1,12 +1,10 @@
-import pytest
-
 from dms_mmrazor.models.subnet import (
     LayerSlice,
     StageStructure,
     Structure,
     UnitStructure,
 )
-from dms_mmrazor.visualization.grouping import Bar, group_units, split_name
+from dms_mmrazor.visualization.grouping import Bar, group_units
 
 
 def unit(name, size, kept, *outputs):
@@ -16,19 +14,6 @@ def unit(name, size, kept, *outputs):
 
 def structure(units, stages=()):
     return Structure(tuple(units), tuple(stages), 9, 99, {}, {})
-
-
-@pytest.mark.parametrize(
-    'name, stage, rest',
-    [
-        ('backbone.layer1.0.conv1', 'backbone.layer1', '0.conv1'),
-        ('backbone.conv1', 'backbone', 'conv1'),
-        ('features.0', 'features', '0'),
-        ('conv1', '', 'conv1'),
-    ],
-)
-def test_split_name(name, stage, rest):
-    assert split_name(name) == (stage, rest)
 
 
 def test_order_and_titles():

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dms_mmrazor.core import ResourceModel
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.mask_state import MaskState
+from dms_mmrazor.models.subnet.stage_names import split_name
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 
@@ -16,7 +17,7 @@ class ResourceTable(nn.Module):
 
     Args:
         models (dict[str, ResourceModel]): By kind: 'macs' (of one image),
-            'params'.
+            'params'; 'latency' comes with a latency table.
         state (MaskState): Masks of the search.
         units (Sequence[DMSChannelUnit]): Width units.
         stages (Sequence[DMSDepthUnit]): Depth units.
@@ -39,6 +40,11 @@ class ResourceTable(nn.Module):
         self._units = tuple(units)
         self._stages = tuple(stages)
         self.full = {kind: self._full(kind) for kind in models}
+
+    def add(self, kind: str, model: ResourceModel) -> None:
+        """Add a kind, or replace it."""
+        self.models[kind] = model.to(self._state[0].topk.importance.device)
+        self.full[kind] = self._full(kind)
 
     def model(self, kind: str) -> ResourceModel:
         """Resource model of one kind.
@@ -75,6 +81,40 @@ class ResourceTable(nn.Module):
         model = self.model(kind)
         device = self._state[0].topk.importance.device
         return float(model(kept.to(device), blocks.to(device)))
+
+    def parts(
+        self, kind: str, by: str = 'layer', hard: bool = True
+    ) -> Dict[str, float]:
+        """What the layers, or the stages, contribute; for logs and plots.
+
+        Synchronizes with the host.
+
+        Args:
+            kind (str): A kind of resource.
+            by (str): 'layer', or 'stage': what precedes the first number in
+                the layers' names. Defaults to 'layer'.
+            hard (bool): Of what an export now would keep; otherwise of the
+                continuous widths and soft depths. Defaults to True.
+
+        Returns:
+            dict[str, float]: In network order; the sum is the resource.
+
+        Raises:
+            DMSError: If ``kind`` or ``by`` is unknown.
+        """
+        if by not in ('layer', 'stage'):
+            raise DMSError(f"`by` must be 'layer' or 'stage', got {by!r}.")
+        state = self._state[0]
+        kept = state.hard_kept() if hard else state.kept()
+        blocks = state.hard_blocks() if hard else state.soft_blocks()
+        layers = self.model(kind).by_layer(kept, blocks)
+        if by == 'layer':
+            return layers
+        stages: Dict[str, float] = {}
+        for layer, value in layers.items():
+            stage = split_name(layer)[0]
+            stages[stage] = stages.get(stage, 0.0) + value
+        return stages
 
     def range(self, kind: str, divisor: int = 1) -> Tuple[float, float]:
         """Smallest and largest resource within the limits of the units.

@@ -113,6 +113,44 @@ def test_range_respects_steps_and_limits(zoo):
     assert high < mutator.table.full['params']
 
 
+@pytest.mark.parametrize('hard', [True, False])
+@pytest.mark.parametrize('kind', ['macs', 'params'])
+def test_parts(zoo, randomize_structure, kind, hard):
+    mutator = zoo.algorithm(zoo.cifar_resnet()).mutator
+    randomize_structure(mutator)
+    layers = mutator.table.parts(kind, hard=hard)
+    stages = mutator.table.parts(kind, 'stage', hard)
+    whole = mutator.resource(kind, hard)
+    assert sum(layers.values()) == pytest.approx(whole)
+    assert sum(stages.values()) == pytest.approx(whole)
+    assert list(stages) == [
+        'backbone',
+        'backbone.layer1',
+        'backbone.layer2',
+        'backbone.layer3',
+        'head',
+    ]
+    assert stages['backbone.layer2'] == pytest.approx(
+        sum(v for k, v in layers.items() if k.startswith('backbone.layer2.'))
+    )
+
+
+def test_parts_of_removed_blocks_are_nothing(zoo):
+    mutator = zoo.algorithm(zoo.cifar_resnet()).mutator
+    whole = mutator.table.parts('macs')
+    (stage, *_) = mutator.depth_units
+    mutator.set_choices({stage.name: stage.num_blocks - 1})
+    (gone,) = {
+        name.rpartition('.')[0]
+        for name, value in mutator.table.parts('macs').items()
+        if value == 0
+    }
+    assert gone in stage.block_names
+    assert all(whole.values())
+    with pytest.raises(DMSError, match="`by` must be 'layer' or 'stage'"):
+        mutator.table.parts('macs', 'block')
+
+
 def test_unknown_kind(zoo):
     mutator = zoo.algorithm(zoo.cifar_resnet()).mutator
     with pytest.raises(DMSError, match="unknown resource 'latency'"):
