@@ -4,6 +4,7 @@ from typing import Any, Dict, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from dms_mmrazor.models.ops.dms_op import DMSOp
@@ -37,46 +38,69 @@ def masked_layer_norm(
     """
     x = x.to(torch.promote_types(x.dtype, mask.dtype))
     share = mask / mask.sum()
-    out = _WeightedNorm.apply(x, share, eps)
-    if weight is None:
-        return out
-    return out * weight if bias is None else torch.addcmul(bias, out, weight)
+    return _WeightedNorm.apply(x, share, weight, bias, eps)
 
 
 class _WeightedNorm(torch.autograd.Function):
-    """(x − mean) / sqrt(var + eps), weights of the features sum to one.
+    """Normalize by shares of the features that sum to one; scale and shift.
 
-    Written out, because autograd would keep five tensors of the size of the
-    activation for its backward pass; this one keeps two.
+    Written out, because autograd would keep six tensors of the size of the
+    activation for its backward pass; this one keeps one, as the plain layer
+    does. In few passes over memory, which are what it costs, and without
+    products of matrices, which autocast would compute in half precision.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: Tensor, eps: float) -> Tensor:
-        mean = (x * share).sum(-1, keepdim=True)
-        centered = x - mean
-        var = (centered.square() * share).sum(-1, keepdim=True)
-        rstd = (var + eps).rsqrt()
-        out = centered * rstd
-        ctx.save_for_backward(out, share, rstd)
-        return out
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        share: Tensor,
+        weight: Optional[Tensor],
+        bias: Optional[Tensor],
+        eps: float,
+    ) -> Tensor:
+        out = x - (x * share).sum(-1, keepdim=True)
+        var = out.square().mul_(share).sum(-1, keepdim=True)
+        rstd = (var + eps).rsqrt_()
+        out.mul_(rstd)
+        ctx.save_for_backward(out, share, rstd, weight)
+        if weight is None:
+            return out.clone()
+        return (
+            out * weight if bias is None else torch.addcmul(bias, out, weight)
+        )
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
-        """Gradients of x and of the shares.
+        """Gradients of x, the shares, the weight and the bias.
 
         The shares' one lacks a summand that is the same for all features;
         it vanishes in ``mask / mask.sum()``.
         """
-        out, share, rstd = ctx.saved_tensors
+        out, share, rstd, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        grad_share = grad_weight = grad_bias = None
+        if wanted[3]:
+            grad_bias = _sum_rows(grad)
+        along = grad * out
+        if weight is not None:
+            grad_weight = _sum_rows(along) if wanted[2] else None
+            along.mul_(weight)
+            grad = grad * weight
+        along = along.sum(-1, keepdim=True)
         total = grad.sum(-1, keepdim=True)
-        along = (grad * out).sum(-1, keepdim=True)
-        grad_x = grad_share = None
-        if ctx.needs_input_grad[0]:
-            grad_x = rstd * (grad - share * (total + out * along))
-        if ctx.needs_input_grad[1]:
-            each = out * total + 0.5 * out.square() * along
-            grad_share = -each.flatten(0, -2).sum(0)
-        return grad_x, grad_share, None
+        shift = (out * (0.5 * along)).add_(total)
+        if wanted[1]:
+            grad_share = _sum_rows(shift * out).neg_()
+        shift = shift.mul_(2).sub_(total)  # total + along · out
+        grad_x = (grad - shift.mul_(share)).mul_(rstd)
+        return grad_x, grad_share, grad_weight, grad_bias, None
+
+
+def _sum_rows(x: Tensor) -> Tensor:
+    """Sum over all dimensions but the last: [N]."""
+    return x.flatten(0, -2).sum(0)
 
 
 @MODELS.register_module()

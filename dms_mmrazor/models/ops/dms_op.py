@@ -7,11 +7,7 @@ from mmrazor.models.mutables.base_mutable import BaseMutable
 from torch import Tensor, nn
 
 from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableDepth
-from dms_mmrazor.models.ops.fold import (
-    fold_depth,
-    fold_input_mask,
-    fold_output_mask,
-)
+from dms_mmrazor.models.ops.fold import fold_masks
 from dms_mmrazor.models.ops.narrow import narrow_layer
 
 
@@ -100,16 +96,14 @@ class DMSOp(DynamicChannelMixin):
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """Weight and bias with the masks of this step multiplied in."""
         container = self.get_mutable_attr('in_channels')
-        mask = None if container is None else container.mask
-        if mask is not None:
-            weight = fold_input_mask(weight, mask, groups)
-        rows = None if self.rows is None else self.rows.mask
-        if rows is not None:
-            weight, bias = fold_output_mask(weight, bias, rows)
-        depth = None if self.depth is None else self.depth.mask
-        if depth is not None:
-            weight, bias = fold_depth(weight, bias, depth)
-        return weight, bias
+        return fold_masks(
+            weight,
+            bias,
+            inputs=None if container is None else container.mask,
+            outputs=None if self.rows is None else self.rows.mask,
+            depth=None if self.depth is None else self.depth.mask,
+            groups=groups,
+        )
 
     @property
     def static_op_factory(self) -> Type[nn.Module]:
