@@ -14,6 +14,7 @@ from dms_mmrazor.models.ops import (
     is_norm,
     named_parts,
 )
+from dms_mmrazor.models.ops.csp_layers import repeated_slice
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 Product = Tuple[float, Tuple[Dim, ...]]
@@ -45,26 +46,62 @@ class SearchedSides:
         self.parts = named_parts(model)
         self.sizes = [unit.num_channels for unit in units]
         self.blocks = [name for s in stages for name in s.block_names]
-        # (part, is input side) → [(unit, number of channels)]
-        self._tied: Dict[Tuple[str, bool], List[Tuple[int, int]]] = {}
+        # (part, is input side) → [(unit, first channel, one after the last)]
+        self._tied: Dict[Tuple[str, bool], List[Tuple[int, int, int]]] = {}
         for index, unit in enumerate(units):
             for channel in [*unit.output_related, *unit.input_related]:
                 if channel.name in self.parts:
                     key = (channel.name, not channel.is_output_channel)
-                    tied = (index, channel.end - channel.start)
+                    tied = (index, channel.start, channel.end)
                     self._tied.setdefault(key, []).append(tied)
+        # layer → its input channels that only a removable block gives
+        self._repeats: Dict[str, List[Tuple[int, int, int]]] = {}
+        for block, name in enumerate(self.blocks):
+            repeated = repeated_slice(model, name)
+            if repeated is not None:
+                layer, start, end = repeated
+                given = self._repeats.setdefault(layer, [])
+                given.append((block, start, end))
 
     def dim(self, name: str, is_input: bool) -> Dim:
         """Number of channels on one side of a part."""
-        part = self.parts[name]
+        return self._dim(name, is_input, 0, self._channels(name, is_input))
+
+    def _channels(self, name: str, is_input: bool) -> int:
+        return channels_of(self.parts[name], is_input)
+
+    def _dim(self, name: str, is_input: bool, start: int, end: int) -> Dim:
+        """Number of channels in a range on one side of a part."""
         tied = self._tied.get((name, is_input), [])
-        if is_norm(part):
+        if is_norm(self.parts[name]):
             tied = tied or self._tied.get((name, not is_input), [])
-        searched = sum(channels for _, channels in tied)
+        inside = [
+            (unit, min(b, end) - max(a, start))
+            for unit, a, b in tied
+            if a < end and b > start
+        ]
+        searched = sum(channels for _, channels in inside)
         multiples = tuple(
-            (unit, channels / self.sizes[unit]) for unit, channels in tied
+            (unit, channels / self.sizes[unit]) for unit, channels in inside
         )
-        return Dim(float(channels_of(part, is_input) - searched), multiples)
+        return Dim(float(end - start - searched), multiples)
+
+    def _concatenated(self, layer: str) -> List[Product]:
+        """Input channels of a layer that reads removable blocks."""
+        dims, position = [], 0
+        for block, start, end in sorted(
+            self._repeats[layer], key=lambda given: given[1]
+        ):
+            if start > position:
+                dims.append(self._dim(layer, True, position, start))
+            dims.append(
+                self._dim(layer, True, start, end)._replace(block=block)
+            )
+            position = end
+        last = self._channels(layer, True)
+        if last > position:
+            dims.append(self._dim(layer, True, position, last))
+        return [(1.0, (dim,)) for dim in dims]
 
     def products(self, layer: str, is_input: bool) -> List[Product]:
         """Number of channels on one side of a layer, as a sum of products.
@@ -79,6 +116,8 @@ class SearchedSides:
                 if is_input:
                     return [values]
                 return [(2.0, queries[1]), values]
+        if is_input and layer in self._repeats:
+            return self._concatenated(layer)
         return [(1.0, (self.dim(layer, is_input),))]
 
     def attention_products(self, name: str) -> Tuple[Product, Product]:

@@ -4,13 +4,16 @@ from typing import Dict, List, Sequence
 
 from torch import nn
 
+from dms_mmrazor.models.ops.csp_layers import is_split_layer, merge_slices
+
 
 def remove_blocks(model: nn.Module, names: Sequence[str]) -> None:
     """Delete blocks from their containers and close the gaps in the keys.
 
     A model that iterates over a list of blocks by index (a vision
     transformer) hands out feature maps after some of them; its
-    ``out_indices`` then name the blocks that are in those places now.
+    ``out_indices`` then name the blocks that are in those places now. In a
+    C2f the layer that reads all blocks reads those that are left.
 
     Args:
         model (nn.Module): A plain model; it is changed in place.
@@ -25,6 +28,8 @@ def remove_blocks(model: nn.Module, names: Sequence[str]) -> None:
         if isinstance(container, nn.ModuleList):
             owner = model.get_submodule(parent.rpartition('.')[0])
             _move_indices(owner, list(container._modules), removed)
+            if is_split_layer(owner):
+                merge_slices(owner, removed)
         _delete(container, removed)
 
 

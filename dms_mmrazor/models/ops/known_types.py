@@ -13,6 +13,7 @@ ATTENTION = 'mmpretrain.models.utils.attention.MultiheadAttention'
 
 WINDOW_ATTENTION = 'mmpretrain.models.utils.attention.WindowMSA'
 SHIFTED_WINDOWS = 'mmpretrain.models.utils.attention.ShiftWindowMSA'
+C2F = 'mmyolo.models.layers.yolo_bricks.CSPLayerWithTwoConv'
 SWIN = 'mmpretrain.models.backbones.swin_transformer.SwinTransformer'
 
 

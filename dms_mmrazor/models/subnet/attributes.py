@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from dms_mmrazor.models.ops.csp_layers import is_split_layer, refresh_split
 from dms_mmrazor.models.ops.known_types import SWIN, is_kind
 
 
@@ -14,6 +15,8 @@ def refresh_attributes(model: nn.Module) -> None:
     for module in model.modules():
         if is_kind(module, SWIN):
             _refresh_swin(module)
+        elif is_split_layer(module):
+            refresh_split(module)
 
 
 def _refresh_swin(module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """Nodes of mmrazor's channel graph for what mmrazor does not know."""
 
-from typing import Any, List
+from typing import Any, List, Optional
 
 import torch
 from mmrazor.structures.graph.channel_flow import ChannelTensor
@@ -22,6 +22,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from dms_mmrazor.models.ops import channels_of, is_attention, is_norm
 from dms_mmrazor.models.ops.channel_holder import channel_dim
 from dms_mmrazor.models.tracing.fx_values import SHAPE
+from dms_mmrazor.models.tracing.moved_channels import (
+    is_mover,
+    moved_channels,
+)
 
 
 class TracedNode(ModuleNode):
@@ -112,6 +116,47 @@ class CatNode(CatChannelNode):
         return prev_nodes[0].out_channels
 
 
+class MovedChannelNode(PassUnionChannelNode):
+    """A part of the channels, or each of them several times (flattened).
+
+    Args:
+        node (fx.Node): The traced node.
+        name (str): Its name in the graph.
+        val (Any): As for mmrazor's ``ModuleNode``.
+    """
+
+    def __init__(self, node: fx.Node, name: str, val: Any) -> None:
+        super().__init__(name, val)
+        self.traced = node
+        self._known_for = 0
+        self._numbers: Optional[List[int]] = None
+
+    def _moved(self) -> Optional[List[int]]:
+        """Input channel of each output channel; ``None``: all, in order."""
+        channels = self.in_channels
+        if self._known_for != channels:
+            self._numbers = moved_channels(self.traced, channels)
+            self._known_for = channels
+        return self._numbers
+
+    def _get_out_channel_by_in_channels(self, in_channels: int) -> int:
+        numbers = self._moved()
+        return in_channels if numbers is None else len(numbers)
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """Tie the output's channels to those that they come from."""
+        numbers = self._moved()
+        if numbers is None:
+            return super().channel_forward(tensors)
+        # New elements: the halves of a split must not look like one group.
+        moved = ChannelTensor(len(numbers))
+        for element, number in zip(moved, numbers):
+            tensors[0][number].union(element)
+        self.in_channel_tensor = tensors[0]
+        self.out_channel_tensor = moved
+        return moved
+
+
 def convert_node(node: ModuleNode) -> ChannelNode:
     """The channel node of a module node: ours, else mmrazor's.
 
@@ -133,6 +178,8 @@ def convert_node(node: ModuleNode) -> ChannelNode:
             return NormChannelNode.copy_from(node)
     if node.val is torch.cat and traced is not None:
         return _cat_node(node, traced)
+    if traced is not None and is_mover(traced) and len(node.prev_nodes) == 1:
+        return MovedChannelNode(traced, node.name, node.val)
     return default_channel_node_converter(node)
 
 

@@ -13,9 +13,18 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.models.tracing.fx_values import (
     UNKNOWN,
-    holds_tensor,
     node_value,
 )
+
+
+class SizedProxy(fx.Proxy):
+    """A traced value whose length the demo input tells: ``list(x)`` asks."""
+
+    def __len__(self) -> int:
+        value = self.tracer.value_of(self.node)
+        if isinstance(value, (Tensor, tuple, list)):
+            return len(value)
+        return super().__len__()
 
 
 class DemoTracer(MMFxTracer):
@@ -34,20 +43,27 @@ class DemoTracer(MMFxTracer):
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Value of a condition on sizes; one on pixels is an error."""
-        value = self._evaluate(obj.node)
+        value = self.value_of(obj.node)
         if value is UNKNOWN or isinstance(value, Tensor):
             return super().to_bool(obj)
         return bool(value)
 
     def iter(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
-        """Parts of a tuple of sizes; parts of a feature map are opaque."""
-        value = self._evaluate(obj.node)
-        if not isinstance(value, (tuple, list)) or holds_tensor(value):
+        """Parts of a tuple; a feature map has no parts to be followed."""
+        value = self.value_of(obj.node)
+        if not isinstance(value, (tuple, list)):
             return super().iter(obj)
         return iter([obj[index] for index in range(len(value))])
 
-    def _evaluate(self, node: fx.Node) -> Any:
-        """Run all nodes up to this one that have not been run yet."""
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """The traced value of a node."""
+        return SizedProxy(node, self)
+
+    def value_of(self, node: fx.Node) -> Any:
+        """Value of a node for the demo input.
+
+        All nodes up to it that have not been run yet are run.
+        """
         running, self._running = self._running, True
         try:
             for other in self.graph.nodes:

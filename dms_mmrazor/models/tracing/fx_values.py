@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 SHAPE, HAS_CHANNELS = 'dms_shape', 'dms_has_channels'
+ARGUMENTS = 'dms_arguments'
 
 
 UNKNOWN = object()
@@ -18,6 +19,8 @@ UNKNOWN = object()
 
 def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
     """Write into each node's ``meta`` its shape and if it has channels.
+
+    And the arguments after the first, where they are plain values.
 
     Args:
         graph (fx.Graph): Trace of the model; its first placeholder is the
@@ -32,6 +35,7 @@ def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
         values[node] = value
         node.meta[SHAPE] = tuple(value.shape) if _is_tensor(value) else None
         node.meta[HAS_CHANNELS] = _has_channels(node, value)
+        node.meta[ARGUMENTS] = _plain_arguments(node, values)
         for source in node.all_input_nodes:
             users[source] -= 1
             if not users[source]:
@@ -40,6 +44,21 @@ def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
 
 def _is_tensor(value: Any) -> bool:
     return isinstance(value, Tensor)
+
+
+def _plain_arguments(
+    node: fx.Node, values: Dict[fx.Node, Any]
+) -> Optional[Tuple[Tuple[Any, ...], Dict[str, Any]]]:
+    """Arguments after the first, unless one of them holds a tensor."""
+    if not (node.args and isinstance(node.args[0], fx.Node)):
+        return None
+    args, kwargs = fx.node.map_arg(
+        (tuple(node.args[1:]), node.kwargs), values.get
+    )
+    held = [*args, *kwargs.values()]
+    if any(holds_tensor(value) or value is UNKNOWN for value in held):
+        return None
+    return args, dict(kwargs)
 
 
 def node_value(

@@ -159,9 +159,9 @@ def tensors_of(outputs: Any) -> List[Tensor]:
     return []
 
 
-def close(a: Tensor, b: Tensor) -> bool:
+def close(a: Tensor, b: Tensor, tolerance: float = _TOLERANCE) -> bool:
     """Whether two tensors are equal up to rounding."""
     if a.shape != b.shape:
         return False
     scale = torch.max(b.abs().max(), torch.ones_like(b.flatten()[0]))
-    return bool((a - b).abs().max() <= _TOLERANCE * scale)
+    return bool((a - b).abs().max() <= tolerance * scale)
