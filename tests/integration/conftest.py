@@ -2,9 +2,11 @@
 
 import copy
 import datetime
+import json
 import os
 import runpy
 import sys
+import uuid
 
 import cv2
 import numpy as np
@@ -342,3 +344,90 @@ def make_runner(small_search, tmp_path):
     make.count = 0
     yield make
     torch.use_deterministic_algorithms(False)
+
+
+CLASSES = ('WBC', 'RBC', 'Platelets')
+COLORS = ((200, 60, 60), (60, 200, 60), (60, 60, 200))
+
+
+def _write_split(folder, split, number, size=64):
+    """Images of colored rectangles, with BCCD's layout and classes."""
+    rng = np.random.RandomState(0)
+    images, annotations = [], []
+    for index in range(number):
+        name = f'{split}_{index}.png'
+        image = rng.randint(0, 60, (size, size, 3)).astype(np.uint8)
+        images.append(dict(id=index, file_name=name, width=size, height=size))
+        for label, color in enumerate(COLORS):
+            x, y = rng.randint(0, size // 2, 2).tolist()
+            width, height = rng.randint(size // 4, size // 2, 2).tolist()
+            image[y : y + height, x : x + width] = color
+            annotations.append(
+                dict(
+                    id=len(annotations),
+                    image_id=index,
+                    category_id=label + 1,
+                    bbox=[x, y, width, height],
+                    area=width * height,
+                    iscrowd=0,
+                )
+            )
+        cv2.imwrite(str(folder / 'images' / name), image)
+    categories = [dict(id=i + 1, name=n) for i, n in enumerate(CLASSES)]
+    content = dict(
+        images=images, annotations=annotations, categories=categories
+    )
+    path = folder / 'annotations' / f'{split}.json'
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture(scope='session')
+def coco_data(tmp_path_factory):
+    """Folder of eight training and four validation images, 64x64."""
+    folder = tmp_path_factory.mktemp('coco')
+    for name in ('images', 'annotations'):
+        (folder / name).mkdir()
+    _write_split(folder, 'train', 8)
+    _write_split(folder, 'val', 4)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def small_loaders():
+    """Options for data loaders without processes."""
+
+    def options(batch_size):
+        changes = dict(
+            batch_size=batch_size,
+            num_workers=0,
+            persistent_workers=False,
+            pin_memory=False,
+        )
+        return {
+            f'{split}_dataloader.{key}': value
+            for split in ('train', 'val', 'test')
+            for key, value in changes.items()
+        }
+
+    return options
+
+
+@pytest.fixture(scope='session')
+def read_config():
+    """Read one of the package's configs with other settings.
+
+    Called with a path below ``configs/``, the work dir, and options as for
+    ``--cfg-options``.
+    """
+    from mmengine.config import Config
+
+    import dms_mmrazor.plugin  # noqa: F401
+
+    def read(path, work_dir, options):
+        cfg = Config.fromfile(os.path.join(ROOT, 'configs', path))
+        cfg.merge_from_dict(dict(options, log_level='WARNING'))
+        cfg.work_dir = str(work_dir)
+        cfg.experiment_name = uuid.uuid4().hex
+        return cfg
+
+    return read
