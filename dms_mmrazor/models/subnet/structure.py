@@ -6,37 +6,18 @@ its kept blocks. Channels are written as ranges ('0-15, 18') to stay
 readable.
 """
 
-import os
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    List,
-    NamedTuple,
-    Sequence,
-    Tuple,
-    TypeVar,
-)
-
-import yaml
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.yaml_files import (
+    as_count,
+    as_mapping,
+    read_field,
+    read_yaml,
+    write_yaml,
+)
 
 FORMAT_VERSION = 1
-
-T = TypeVar('T')
-
-# PyYAML's constructors of dates and numbers pass on what Python raises.
-_YAML_ERRORS = (
-    yaml.YAMLError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
 
 
 class LayerSlice(NamedTuple):
@@ -169,28 +150,6 @@ def structure_to_dict(structure: Structure) -> Dict[str, Any]:
     }
 
 
-def _read(raw: Any, where: str, key: str, parse: Callable[[Any], T]) -> T:
-    """One field of a part of the file; errors name both."""
-    if not isinstance(raw, dict) or key not in raw:
-        raise DMSError(f'{where} has no field {key!r}.')
-    try:
-        return parse(raw[key])
-    except (TypeError, ValueError) as error:
-        raise DMSError(f'{where}: `{key}` is broken: {error}.') from None
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f'{value!r} is not a number of something')
-    return value
-
-
-def _mapping(value: Any) -> Dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f'it is a {type(value).__name__}, not a mapping')
-    return value
-
-
 def _names(value: Any) -> Tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError(f'it is a {type(value).__name__}, not a list')
@@ -213,20 +172,20 @@ def _parse_slice(text: str) -> LayerSlice:
 
 def _unit_from_dict(source: str, name: Any, raw: Any) -> UnitStructure:
     where = f'{source}: unit {str(name)!r}'
-    size = _read(raw, where, 'size', _count)
+    size = read_field(raw, where, 'size', as_count)
     return UnitStructure(
         str(name),
         size,
-        _read(raw, where, 'kept', lambda text: parse_ranges(text, size)),
-        _read(raw, where, 'outputs', _slices),
-        _read(raw, where, 'inputs', _slices),
+        read_field(raw, where, 'kept', lambda text: parse_ranges(text, size)),
+        read_field(raw, where, 'outputs', _slices),
+        read_field(raw, where, 'inputs', _slices),
     )
 
 
 def _stage_from_dict(source: str, name: Any, raw: Any) -> StageStructure:
     where = f'{source}: stage {str(name)!r}'
-    blocks = _read(raw, where, 'blocks', _names)
-    kept = _read(raw, where, 'kept', _names)
+    blocks = read_field(raw, where, 'blocks', _names)
+    kept = read_field(raw, where, 'kept', _names)
     unknown = sorted(set(kept) - set(blocks))
     if unknown:
         raise DMSError(
@@ -252,15 +211,15 @@ def structure_from_dict(raw: Any, source: str = 'the structure') -> Structure:
             f'{source} is not a structure file: its first line must be '
             f'`format: {expected}`.'
         )
-    units = _read(raw, source, 'units', _mapping)
-    stages = _read(raw, source, 'stages', _mapping)
+    units = read_field(raw, source, 'units', as_mapping)
+    stages = read_field(raw, source, 'stages', as_mapping)
     return Structure(
         tuple(_unit_from_dict(source, *item) for item in units.items()),
         tuple(_stage_from_dict(source, *item) for item in stages.items()),
-        _read(raw, source, 'supernet_layers', _count),
-        _read(raw, source, 'supernet_channels', _count),
-        _read(raw, source, 'resources', _mapping),
-        _read(raw, source, 'search', _mapping),
+        read_field(raw, source, 'supernet_layers', as_count),
+        read_field(raw, source, 'supernet_channels', as_count),
+        read_field(raw, source, 'resources', as_mapping),
+        read_field(raw, source, 'search', as_mapping),
     )
 
 
@@ -270,25 +229,10 @@ def load_structure(path: str) -> Structure:
     Raises:
         DMSError: If it does not exist or is not a structure file.
     """
-    if not os.path.isfile(path):
-        raise DMSError(f'structure file {path} does not exist.')
-    try:
-        with open(path, encoding='utf-8') as file:
-            raw = yaml.safe_load(file)
-    except _YAML_ERRORS as error:
-        line = ' '.join(str(error).split())
-        raise DMSError(f'{path} cannot be read as YAML: {line}') from None
+    raw = read_yaml(path, 'structure file')
     return structure_from_dict(raw, source=path)
 
 
 def save_structure(structure: Structure, path: str) -> None:
     """Write a structure file; a reader never sees half of it."""
-    with written_at_once(path) as temporary:
-        with open(temporary, 'w', encoding='utf-8') as file:
-            yaml.safe_dump(
-                structure_to_dict(structure),
-                file,
-                sort_keys=False,
-                default_flow_style=False,
-                width=1 << 16,
-            )
+    write_yaml(structure_to_dict(structure), path)
