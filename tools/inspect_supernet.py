@@ -21,6 +21,7 @@ def main() -> None:
     cfg = command_line.read_config(args.config, args.cfg_options)
     hook = find_resource_hook(cfg)
     algorithm = build_algorithm(cfg)
+    hook.use_latency_table(algorithm)
     print('\n'.join(inspection.describe_supernet(algorithm, hook.divisor)))
     targets = hook.resolve(algorithm)
     print('\n'.join(inspection.describe_targets(algorithm, targets)))

@@ -32,6 +32,11 @@ def count_subnets(mutator: DMSMutator) -> float:
     return sum(math.log10(number) for number in options)
 
 
+def with_unit(value: float, kind: str) -> str:
+    """A resource in full: '1,234,567'; a latency as '3.314 ms'."""
+    return f'{value:,.3f} ms' if kind == 'latency' else f'{value:,.0f}'
+
+
 def describe_supernet(algorithm: DMSAlgorithm, divisor: int = 1) -> List[str]:
     """What is searched, what it costs and what can be reached.
 
@@ -57,7 +62,8 @@ def describe_supernet(algorithm: DMSAlgorithm, divisor: int = 1) -> List[str]:
         smallest, largest = mutator.table.range(kind)
         exported, _ = mutator.table.range(kind, divisor)
         row = (whole, largest, smallest, exported)
-        lines.append(f'{kind:8}' + ''.join(f'{n:>18,.0f}' for n in row))
+        shown = [f'{with_unit(number, kind):>18}' for number in row]
+        lines.append(f'{kind:8}' + ''.join(shown))
     return lines
 
 
@@ -67,7 +73,7 @@ def describe_targets(
     """One line for each target; they have been found to be reachable."""
     full = algorithm.mutator.table.full
     return [
-        f'Target: {target:,.0f} {kind}, {target / full[kind]:.3f} of the '
-        'supernet: reachable.'
+        f'Target: {with_unit(target, kind)} {kind}, '
+        f'{target / full[kind]:.3f} of the supernet: reachable.'
         for kind, target in targets.items()
     ]

@@ -15,6 +15,7 @@ from .importance import (
     snip,
     taylor,
 )
+from .latency import LatencyFit, fit_latency, rank_correlation
 from .resource import Dim, ResourceModel, Term, resource_loss
 from .schedule import Phase, phase_at, scheduled_target
 from .topk import differentiable_topk, hard_topk, normalize_importance
@@ -25,17 +26,20 @@ __all__ = [
     'Dim',
     'FitResult',
     'FlatTopk',
+    'LatencyFit',
     'Phase',
     'ResourceModel',
     'Term',
     'differentiable_topk',
     'fisher',
+    'fit_latency',
     'fit_to_targets',
     'hard_topk',
     'index_importance',
     'l1_importance',
     'normalize_importance',
     'phase_at',
+    'rank_correlation',
     'resource_loss',
     'scheduled_target',
     'snip',

@@ -8,35 +8,40 @@ from dms_mmrazor.errors import DMSError
 Target = Union[int, float, str]
 
 _SUFFIXES = {'': 1.0, 'K': 1e3, 'M': 1e6, 'G': 1e9}
+_TIMES = {'': 1.0, 'us': 1e-3, 'ms': 1.0, 's': 1e3}  # in milliseconds
 _ABSOLUTE = re.compile(
-    r'^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([KMG]?)\s*$'
+    r'^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*$'
 )
 
 
 def parse_target(
-    target: Target, supernet: float, key: str = 'target'
+    target: Target, supernet: float, key: str = 'target', kind: str = 'macs'
 ) -> float:
     """A target as an absolute resource.
 
     Args:
         target (int | float | str): A number in (0, 1] is a ratio of the
-            supernet; a larger one or a text such as '1G' or '2.5M' is
-            absolute.
+            supernet; a larger one or a text such as '1G' or '2.5M' (for a
+            latency '3ms' or '800us') is absolute.
         supernet (float): Resource of the supernet.
         key (str): Config key, for messages. Defaults to 'target'.
+        kind (str): Resource; latencies are in milliseconds. Defaults to
+            'macs'.
 
     Raises:
         DMSError: If it cannot be read or is not positive.
     """
+    is_latency = kind == 'latency'
+    suffixes = _TIMES if is_latency else _SUFFIXES
+    examples = "'3ms' or '800us'" if is_latency else "'1G', '300M' or 4.1e9"
     wanted = (
-        "a ratio of the supernet in (0, 1] or an absolute such as '1G', "
-        "'300M' or 4.1e9"
+        'a ratio of the supernet in (0, 1] or an absolute such as ' + examples
     )
     if isinstance(target, str):
         match = _ABSOLUTE.match(target)
-        if not match:
+        if not match or match.group(2) not in suffixes:
             raise DMSError(f'`{key}` must be {wanted}; got {target!r}.')
-        value = float(match.group(1)) * _SUFFIXES[match.group(2)]
+        value = float(match.group(1)) * suffixes[match.group(2)]
         value = (
             supernet * value if value <= 1 and not match.group(2) else value
         )
@@ -57,26 +62,27 @@ def check_reachable(
     Raises:
         DMSError: It shows the smallest reachable and the supernet's value.
     """
+    wanted = f'`{key}`: {format_resource(target, kind)} {kind}'
     table = (
-        f'smallest reachable {format_resource(smallest)}, supernet '
-        f'{format_resource(supernet)}'
+        f'smallest reachable {format_resource(smallest, kind)}, supernet '
+        f'{format_resource(supernet, kind)}'
     )
     if target > supernet * (1 + 1e-9):
         raise DMSError(
-            f'`{key}`: {format_resource(target)} {kind} is more than the '
-            f'supernet has ({table}). Lower the target or enlarge the '
-            'supernet.'
+            f'{wanted} is more than the supernet has ({table}). Lower the '
+            'target or enlarge the supernet.'
         )
     if target < smallest * (1 - 1e-9):
         raise DMSError(
-            f'`{key}`: {format_resource(target)} {kind} cannot be reached '
-            f'({table}). Raise the target, or lower `min_ratio`, '
-            '`min_blocks` or `divisor`.'
+            f'{wanted} cannot be reached ({table}). Raise the target, or '
+            'lower `min_ratio`, `min_blocks` or `divisor`.'
         )
 
 
-def format_resource(value: float) -> str:
-    """A number with a unit: 4100000000 → '4.1G'."""
+def format_resource(value: float, kind: str = 'macs') -> str:
+    """A number with a unit: 4100000000 → '4.1G'; a latency → '3.31ms'."""
+    if kind == 'latency':
+        return f'{value:.4g}ms'
     for suffix in ('G', 'M', 'K'):
         if abs(value) >= _SUFFIXES[suffix]:
             return f'{value / _SUFFIXES[suffix]:.4g}{suffix}'

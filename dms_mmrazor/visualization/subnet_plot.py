@@ -174,7 +174,7 @@ def _resource_texts(structure: Structure) -> List[str]:
     """Like '1.00 G of 4.09 G MACs (24.4 %)'."""
     texts = []
     for kind, row in structure.resources.items():
-        name = 'MACs' if kind == 'macs' else kind
+        name = {'macs': 'MACs', 'latency': 'ms'}.get(kind, kind)
         ratio = row['subnet'] / row['supernet']
         texts.append(
             f'{_human(row["subnet"])} of {_human(row["supernet"])} {name} '

@@ -32,6 +32,22 @@ def test_what_users_write(target, expected):
 
 
 @pytest.mark.parametrize(
+    'target, expected',
+    [(0.5, 2), (1, 4), ('0.5', 2), ('3ms', 3), ('800us', 0.8), (2.5, 2.5)],
+)
+def test_latencies_are_in_milliseconds(target, expected):
+    got = parse_target(target, 4.0, kind='latency')
+    assert got == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('target', ['3G', '3M', '3 min', 'ms', -1])
+def test_no_latency(target):
+    with pytest.raises(DMSError, match="absolute such as '3ms'") as error:
+        parse_target(target, 4.0, 'key', 'latency')
+    assert repr(target) in str(error.value)
+
+
+@pytest.mark.parametrize(
     'target',
     [
         0,
@@ -96,3 +112,9 @@ def test_targets_by_kind():
     assert as_targets(0.5, 'params') == {'params': 0.5}
     both = {'macs': 0.5, 'params': '1M'}
     assert as_targets(both, 'macs') == both
+
+
+def test_a_latency_has_its_unit():
+    assert format_resource(3.31415, 'latency') == '3.314ms'
+    with pytest.raises(DMSError, match='2ms latency cannot .* 2.5ms'):
+        check_reachable('latency', 2.0, 4.0, 2.5, 'key')

@@ -1,6 +1,7 @@
 """The resource target of a search: its schedule, its log and its end."""
 
 import os.path as osp
+from logging import Logger
 from typing import Any, Dict, Mapping, Optional, Union
 
 import torch
@@ -15,6 +16,10 @@ from dms_mmrazor.core import Phase, phase_at, scheduled_target
 from dms_mmrazor.engine.averaged_weights import (
     share_structure,
     validated_weights,
+)
+from dms_mmrazor.engine.latency_constraint import (
+    divisor_warning,
+    prepare_latency,
 )
 from dms_mmrazor.engine.resource_target import (
     Target,
@@ -67,8 +72,8 @@ class ResourceHook(Hook):
         target (int | float | str | dict): In (0, 1] a ratio of the
             supernet, otherwise absolute, also as text: '1G', '300M'. A dict
             sets several kinds together: dict(macs=0.5, params='10M').
-        resource (str): Kind of a single target, 'macs' or 'params'.
-            Defaults to 'macs'.
+        resource (str): Kind of a single target: 'macs', 'params' or
+            'latency' ('3ms', or a ratio). Defaults to 'macs'.
         loss_weight (float | dict): Weight λ_r of the resource loss (Table
             15), by kind if a dict. Defaults to 1.
         warmup (float): Fraction of the training without constraint.
@@ -84,6 +89,11 @@ class ResourceHook(Hook):
             to 50.
         out_dir (str, optional): Where the subnet is written. Defaults to
             None, ``<work_dir>/subnet``.
+        latency_table (str, optional): What ``tools/profile_latency.py`` has
+            measured; for a latency target, or to be reported. Defaults to
+            None.
+        latency_device (str, optional): Part of the name of the table's
+            device, if it is not the one at hand. Defaults to None.
     """
 
     # After the parameter schedulers, before checkpoints are written.
@@ -101,6 +111,8 @@ class ResourceHook(Hook):
         divisor: int = 8,
         interval: int = 50,
         out_dir: Optional[str] = None,
+        latency_table: Optional[str] = None,
+        latency_device: Optional[str] = None,
     ) -> None:
         self.wanted = as_targets(target, resource)
         if isinstance(loss_weight, Mapping):
@@ -114,6 +126,8 @@ class ResourceHook(Hook):
         self.divisor = divisor
         self.interval = interval
         self.out_dir = out_dir
+        self.latency_table = latency_table
+        self.latency_device = latency_device
         self.targets: Dict[str, float] = {}
         self.current: Dict[str, float] = {}
         self._depth_is_held = False
@@ -160,6 +174,7 @@ class ResourceHook(Hook):
         refuse_unsupported(runner)
         algorithm = get_algorithm(runner)
         algorithm.mutator.restore_masks(algorithm.architecture)
+        self.use_latency_table(algorithm, runner.logger)
 
     def before_save_checkpoint(
         self, runner: Runner, checkpoint: Dict[str, Any]
@@ -210,6 +225,7 @@ class ResourceHook(Hook):
             DMSError: If one cannot be read or reached.
         """
         mutator = algorithm.mutator
+        self.use_latency_table(algorithm)
         for kind, wanted in self.wanted.items():
             if kind not in mutator.table.full:
                 raise DMSError(
@@ -218,11 +234,29 @@ class ResourceHook(Hook):
                 )
             key = f'ResourceHook.target ({kind})'
             whole = mutator.table.full[kind]
-            target = parse_target(wanted, whole, key)
+            target = parse_target(wanted, whole, key, kind)
             smallest, _ = mutator.table.range(kind, self.divisor)
             check_reachable(kind, target, whole, smallest, key)
             self.targets[kind] = target
         return self.targets
+
+    def use_latency_table(
+        self, algorithm: DMSAlgorithm, logger: Optional[Logger] = None
+    ) -> None:
+        """Make latency a resource of the search if there is a table.
+
+        Raises:
+            DMSError: If it is missing or of another network or device.
+        """
+        table = prepare_latency(
+            algorithm.mutator,
+            self.wanted,
+            self.latency_table,
+            self.latency_device,
+        )
+        warning = table and divisor_warning(table, self.divisor)
+        if warning and logger is not None:
+            logger.warning(warning)
 
     def phase(self, runner: Runner) -> Phase:
         """Phase of the search at this iteration."""

@@ -2,13 +2,19 @@
 
 import random
 from copy import deepcopy
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+import torch
 from mmrazor.models.mutators import ChannelMutator
 from torch import Tensor, nn
 
-from dms_mmrazor.core import FlatTopk
+from dms_mmrazor.core import FlatTopk, LatencyFit, ResourceModel
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.latency_terms import (
+    LayerWidths,
+    latency_terms,
+    layer_widths,
+)
 from dms_mmrazor.models.mutators.mask_state import MaskState
 from dms_mmrazor.models.mutators.report import (
     LayerReport,
@@ -119,6 +125,7 @@ class DMSMutator(ChannelMutator):
         self._num_channels = 0
         self._slices: List[UnitSlices] = []
         self._layer_reports: Tuple[LayerReport, ...] = ()
+        self.layer_widths: Tuple[LayerWidths, ...] = ()
         self.stage_reasons: Dict[str, str] = {}
         self.depth_units = nn.ModuleList()
         self.masks: Optional[MaskState] = None
@@ -215,6 +222,7 @@ class DMSMutator(ChannelMutator):
             self.units,
             self.depth_units,
         )
+        self.layer_widths = layer_widths(sides, profiles)
         self._layer_reports = report_layers(sides, self.units, groups)
         self._num_layers = count_weighted_layers(sides.modules)
         self._slices = [unit_slices(u, sides.parts) for u in self.units]
@@ -289,13 +297,38 @@ class DMSMutator(ChannelMutator):
         """Resource of the current structure.
 
         Args:
-            kind (str): 'macs' (of one image) or 'params'.
+            kind (str): 'macs' (of one image), 'params' or 'latency'.
             hard (bool): Of what an export now would keep; otherwise of the
                 continuous widths and soft depths. Defaults to True.
         """
         if hard:
             return self.table.hard(kind)
         return float(self.table.soft(kind).detach())
+
+    def resource_of(self, kind: str, choices: Mapping[str, int]) -> float:
+        """Resource of another structure.
+
+        Args:
+            kind (str): As for :meth:`resource`.
+            choices (Mapping[str, int]): Kept channels (blocks) of every
+                unit (stage).
+        """
+        kept = [float(choices[unit.name]) for unit in self.units]
+        depths = [choices[stage.name] for stage in self.depth_units]
+        blocks = self.block_mask(depths)
+        return self.table.evaluate(kind, torch.tensor(kept), blocks)
+
+    def set_latency(self, fits: Mapping[str, LatencyFit]) -> None:
+        """Make the latency of one forward pass a resource, 'latency'.
+
+        Args:
+            fits (Mapping[str, LatencyFit]): By layer, in milliseconds, for
+                every layer of ``layer_widths``.
+        """
+        terms = latency_terms(self.layer_widths, fits)
+        blocks = sum(stage.num_blocks for stage in self.depth_units)
+        model = ResourceModel(terms, len(self.units), blocks)
+        self.table.add('latency', model)
 
     def divisors(self, divisor: int) -> List[int]:
         """Step of each unit's width: a multiple of its own and of this."""

@@ -1,0 +1,44 @@
+"""Latency of a supernet's layers: measure, keep, use."""
+
+from dms_mmrazor.apis.latency.compare import Comparison, compare_structures
+from dms_mmrazor.apis.latency.file import (
+    load_latency_table,
+    save_latency_table,
+)
+from dms_mmrazor.apis.latency.measure import (
+    Measurement,
+    find_device,
+    measure,
+    use_threads,
+)
+from dms_mmrazor.apis.latency.profile import Settings, profile_latency
+from dms_mmrazor.apis.latency.sampling import SubnetSampler, levels
+from dms_mmrazor.apis.latency.table import (
+    LatencyTable,
+    describe_latency_table,
+)
+from dms_mmrazor.apis.latency.use import (
+    check_device,
+    check_network,
+    use_latency_table,
+)
+
+__all__ = [
+    'Comparison',
+    'LatencyTable',
+    'Measurement',
+    'Settings',
+    'SubnetSampler',
+    'check_device',
+    'check_network',
+    'compare_structures',
+    'describe_latency_table',
+    'find_device',
+    'levels',
+    'load_latency_table',
+    'measure',
+    'profile_latency',
+    'save_latency_table',
+    'use_latency_table',
+    'use_threads',
+]

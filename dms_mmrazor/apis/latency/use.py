@@ -1,0 +1,96 @@
+"""Bring a latency table into a search, if it is the right one."""
+
+from typing import Optional
+
+import torch
+
+from dms_mmrazor.apis.latency.file import load_latency_table
+from dms_mmrazor.apis.latency.table import LatencyTable
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.tracing.layer_timer import device_name
+
+
+def use_latency_table(
+    mutator: DMSMutator, path: str, device: Optional[str] = None
+) -> LatencyTable:
+    """Make the latency of a table a resource of a search.
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet.
+        path (str): The table.
+        device (str, optional): Part of the name of the device that the
+            table must be of. Defaults to None, the device at hand.
+
+    Raises:
+        DMSError: If the file is broken, or of another network or device.
+    """
+    table = load_latency_table(path)
+    check_device(table, path, device)
+    check_network(table, path, mutator)
+    mutator.set_latency(table.fits)
+    return table
+
+
+def check_device(
+    table: LatencyTable, path: str, wanted: Optional[str] = None
+) -> None:
+    """Raise unless a table is of the wanted device, or of that at hand.
+
+    Raises:
+        DMSError: It names both devices.
+    """
+    if wanted is not None:
+        if wanted.lower() not in table.device.name.lower():
+            raise DMSError(
+                f'latency table {path} was measured on {table.device}, which '
+                f'is not `ResourceHook.latency_device` {wanted!r}.'
+            )
+        return
+    hint = (
+        'measure again by tools/profile_latency.py, or say that you mean that '
+        f'device by `ResourceHook.latency_device={table.device.name!r}`.'
+    )
+    if table.device.type == 'cuda' and not torch.cuda.is_available():
+        raise DMSError(
+            f'latency table {path} was measured on {table.device}, and this '
+            f'machine has no GPU: {hint}'
+        )
+    name = device_name(torch.device(table.device.type))
+    if name != table.device.name:
+        raise DMSError(
+            f'latency table {path} was measured on {table.device}, this '
+            f'machine has {name!r}: {hint}'
+        )
+
+
+def check_network(table: LatencyTable, path: str, mutator: DMSMutator) -> None:
+    """Raise unless a table has the layers of a supernet and no others.
+
+    Raises:
+        DMSError: It names the first layer that differs.
+    """
+    hint = 'it is of another network; measure it by tools/profile_latency.py.'
+    size = tuple(mutator.analyzer.input_size[1:])
+    if table.input_size[1:] != size:
+        raise DMSError(
+            f'latency table {path} was measured with inputs of '
+            f'{table.input_size[1:]}, the search has {size} (`mutator.'
+            f'parse_cfg.demo_input`): {hint}'
+        )
+    widths = {layer.name: layer.channels for layer in mutator.layer_widths}
+    known = {n: k.channels for k in table.kinds for n in k.layers}
+    for name, channels in widths.items():
+        if name not in known:
+            raise DMSError(f'latency table {path} lacks layer {name}: {hint}')
+        if known[name] != channels:
+            raise DMSError(
+                f'latency table {path} has layer {name} with {known[name]} '
+                f'channels, the supernet with {channels}: {hint}'
+            )
+    extra = [name for name in known if name not in widths]
+    if extra:
+        raise DMSError(
+            f'latency table {path} has layer {extra[0]}, which the supernet '
+            f'lacks: {hint}'
+        )
