@@ -5,6 +5,7 @@ from typing import Dict, List, Sequence
 from torch import nn
 
 from dms_mmrazor.models.ops.csp_layers import is_split_layer, merge_slices
+from dms_mmrazor.models.ops.named_lists import named_lists, remove_named
 
 
 def remove_blocks(model: nn.Module, names: Sequence[str]) -> None:
@@ -25,12 +26,24 @@ def remove_blocks(model: nn.Module, names: Sequence[str]) -> None:
         containers.setdefault(parent, []).append(child)
     for parent, removed in containers.items():
         container = model.get_submodule(parent)
+        if not isinstance(container, (nn.ModuleList, nn.Sequential)):
+            _remove_attributes(container, removed)
+            continue
         if isinstance(container, nn.ModuleList):
             owner = model.get_submodule(parent.rpartition('.')[0])
             _move_indices(owner, list(container._modules), removed)
             if is_split_layer(owner):
                 merge_slices(owner, removed)
         _delete(container, removed)
+
+
+def _remove_attributes(owner: nn.Module, removed: Sequence[str]) -> None:
+    """Remove blocks that a module knows by their names alone."""
+    for key, names in named_lists(owner).items():
+        if set(removed) <= set(names):
+            remove_named(owner, key, removed)
+            _move_indices(owner, names, removed)
+            return
 
 
 def _delete(container: nn.Module, removed: Sequence[str]) -> None:

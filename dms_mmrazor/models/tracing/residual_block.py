@@ -7,10 +7,11 @@ two residual branches, which one mask silences together.
 """
 
 from itertools import combinations
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.models.ops import DYNAMIC_OPS
 
@@ -28,12 +29,15 @@ class ResidualBlock(NamedTuple):
             weight; otherwise its output is multiplied.
         others (tuple[tuple[str, bool], ...]): Carriers of further branches,
             each with whether it folds. Defaults to ().
+        bypassed (tuple[str, ...]): Norms of the block's own input, which
+            give the input itself as the mask goes to 0. Defaults to ().
     """
 
     name: str
     carrier: str
     folds: bool
     others: Tuple[Tuple[str, bool], ...] = ()
+    bypassed: Tuple[str, ...] = ()
 
     @property
     def carriers(self) -> Tuple[Tuple[str, bool], ...]:
@@ -54,21 +58,41 @@ class BlockRun(NamedTuple):
     x: Tensor
     rest: Tuple[Any, ...] = ()
 
-    def output(self, factors: Dict[nn.Module, float]) -> Tensor:
-        """Output of the block with outputs of some modules scaled."""
+    def output(
+        self,
+        factors: Dict[nn.Module, float],
+        bypassed: Sequence[nn.Module] = (),
+    ) -> Tensor:
+        """Output of the block with outputs of some modules scaled.
+
+        Args:
+            factors (dict[nn.Module, float]): What to scale.
+            bypassed (Sequence[nn.Module]): Modules that give their inputs.
+                Defaults to ().
+        """
         handles = [
             module.register_forward_hook(Scale(factor))
             for module, factor in factors.items()
         ]
+        handles += [m.register_forward_hook(bypass) for m in bypassed]
         try:
             return self.block(self.x.clone(), *self.rest)
         finally:
             for handle in handles:
                 handle.remove()
 
-    def is_identity(self, factors: Dict[nn.Module, float]) -> bool:
+    def is_identity(
+        self,
+        factors: Dict[nn.Module, float],
+        bypassed: Sequence[nn.Module] = (),
+    ) -> bool:
         """Whether the block then gives back its input."""
-        return close(self.output(factors), self.x)
+        return close(self.output(factors, bypassed), self.x)
+
+
+def bypass(module: nn.Module, args: Any, out: Tensor) -> Tensor:
+    """Give the input of a module, as torch calls a forward hook."""
+    return args[0]
 
 
 class Scale:
@@ -90,7 +114,9 @@ def residual_block(name: str, run: BlockRun) -> Optional[ResidualBlock]:
     """The block with its carriers, or ``None`` if it cannot be removed."""
     if run.is_identity({}):
         return None
-    branches = _branch_ends(run)
+    branches, norms = _branch_ends(run), []
+    if not branches:
+        branches, norms = _beside_a_norm(run)
     if not branches:
         return None
     names = {module: child for child, module in run.block.named_modules()}
@@ -98,7 +124,8 @@ def residual_block(name: str, run: BlockRun) -> Optional[ResidualBlock]:
     for ends in branches:
         carrier, folds = _choose_carrier(ends, run)
         carriers.append((f'{name}.{names[carrier]}', folds))
-    return ResidualBlock(name, *carriers[0], tuple(carriers[1:]))
+    bypassed = tuple(f'{name}.{names[norm]}' for norm in norms)
+    return ResidualBlock(name, *carriers[0], tuple(carriers[1:]), bypassed)
 
 
 def _branch_ends(run: BlockRun) -> List[List[nn.Module]]:
@@ -120,6 +147,56 @@ def _branch_ends(run: BlockRun) -> List[List[nn.Module]]:
         if run.is_identity({first[0]: 0.0, second[0]: 0.0}):
             return [first, second]
     return []
+
+
+def _beside_a_norm(
+    run: BlockRun,
+) -> Tuple[List[List[nn.Module]], List[nn.Module]]:
+    """Branches of a block like relu(f(x) + g(x) + norm(x)), and its norms.
+
+    With x = relu(x), as the block before gives it, the block is the identity
+    once f and g are silent and the norm gives x: the residual branch is
+    f(x) + g(x) + norm(x) - x. RepVGG and MobileOne have such blocks.
+    """
+    roots = _readers_of_input(run)
+    norms = [root for root in roots if isinstance(root, _BatchNorm)]
+    branches = [root for root in roots if root not in norms]
+    if not norms or not branches:
+        return [], []
+    if not run.is_identity(dict.fromkeys(branches, 0.0), norms):
+        return [], []
+    calls = _candidates(run)
+    ends = []
+    for root in branches:
+        silent = run.output({root: 0.0})
+        inner = [m for m in calls if m in set(root.modules()) - {root}]
+        same = [m for m in inner if close(run.output({m: 0.0}), silent)]
+        ends.append([root, *same])
+    return ends, norms
+
+
+def _readers_of_input(run: BlockRun) -> List[nn.Module]:
+    """Modules that read the block's input, the outermost ones alone."""
+    readers: List[nn.Module] = []
+
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        if (
+            args
+            and isinstance(args[0], Tensor)
+            and isinstance(output, Tensor)
+            and output.shape == run.x.shape
+            and args[0].shape == run.x.shape
+            and torch.equal(args[0], run.x)
+        ):
+            readers.append(module)
+
+    inner = [m for m in run.block.modules() if m is not run.block]
+    handles = [m.register_forward_hook(record) for m in inner]
+    run.output({})
+    for handle in handles:
+        handle.remove()
+    nested = {m for r in readers for m in r.modules() if m is not r}
+    return [m for m in readers if m not in nested and readers.count(m) == 1]
 
 
 def _choose_carrier(

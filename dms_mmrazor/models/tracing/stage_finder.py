@@ -7,12 +7,16 @@ one after the other. Where the model hands out a feature map (its
 """
 
 from copy import deepcopy
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from dms_mmrazor.models.ops.block_lists import remove_blocks
+from dms_mmrazor.models.tracing.block_containers import (
+    BlockContainer,
+    block_containers,
+)
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     enliven,
@@ -23,6 +27,7 @@ from dms_mmrazor.models.tracing.residual_block import (
     BlockRun,
     ResidualBlock,
     Scale,
+    bypass,
     close,
     residual_block,
     tensors_of,
@@ -61,16 +66,15 @@ def find_stages(
     model = revert_sync_batchnorm(deepcopy(model))
     enliven(model, input_size)
     with evaluating(model):
-        runs = _block_runs(model, input_size)
-        stages = []
+        containers = block_containers(model)
+        runs = _block_runs(model, containers, input_size)
+        stages: List[ResidualStage] = []
         image = demo_tensor(model, input_size)
-        for name, container in model.named_modules():
-            if isinstance(container, (nn.Sequential, nn.ModuleList)):
-                ends = _stage_ends(model, name, container)
-                found = _stages_of(name, container, runs, ends)
-                if isinstance(container, nn.ModuleList):
-                    found = [s for s in found if _is_chain(model, s, image)]
-                stages += found
+        for container in containers:
+            found = _stages_of(container, runs)
+            if container.kind is not nn.Sequential:
+                found = [s for s in found if _is_chain(model, s, image)]
+            stages += found
     return stages
 
 
@@ -84,6 +88,8 @@ def _is_chain(model: nn.Module, stage: ResidualStage, image: Tensor) -> bool:
     silent, short = deepcopy(model), deepcopy(model)
     for carrier, _ in block.carriers:
         silent.get_submodule(carrier).register_forward_hook(Scale(0.0))
+    for norm in block.bypassed:
+        silent.get_submodule(norm).register_forward_hook(bypass)
     remove_blocks(short, [block.name])
     try:
         outputs = [
@@ -95,7 +101,9 @@ def _is_chain(model: nn.Module, stage: ResidualStage, image: Tensor) -> bool:
 
 
 def _block_runs(
-    model: nn.Module, input_size: Tuple[int, ...]
+    model: nn.Module,
+    containers: Sequence[BlockContainer],
+    input_size: Tuple[int, ...],
 ) -> Dict[nn.Module, BlockRun]:
     """Calls of blocks that run once and keep the shape of their input."""
     runs: Dict[nn.Module, Optional[BlockRun]] = {}
@@ -112,72 +120,59 @@ def _block_runs(
             BlockRun(module, args[0].clone(), args[1:]) if fits else None
         )
 
-    candidates = [
-        child
-        for container in model.modules()
-        if isinstance(container, (nn.Sequential, nn.ModuleList))
-        for child in container.children()
-        if _can_be_block(container, child)
-    ]
+    candidates = [m for c in containers for m in c.candidates]
     # Inputs must be cloned before a block changes them in place.
     for module in model.modules():
         if hasattr(module, 'inplace'):
             module.inplace = False
-    handles = [c.register_forward_hook(record) for c in candidates]
+    handles = [m.register_forward_hook(record) for m in set(candidates)]
     forward_tensors(model, demo_tensor(model, input_size))
     for handle in handles:
         handle.remove()
     return {m: run for m, run in runs.items() if run is not None}
 
 
-def _can_be_block(container: nn.Module, child: nn.Module) -> bool:
-    """Whether a child may be a block: it has parts of its own.
-
-    A list of ``Sequential`` is a list of stages, not of blocks.
-    """
-    if isinstance(container, nn.ModuleList):
-        if isinstance(child, (nn.Sequential, nn.ModuleList)):
-            return False
-    return any(True for _ in child.children())
-
-
-def _stage_ends(
-    model: nn.Module, name: str, container: nn.Module
-) -> Tuple[int, ...]:
-    """Indices of the blocks of a list after which a stage ends."""
-    if isinstance(container, nn.Sequential):
-        return ()
-    owner = model.get_submodule(name.rpartition('.')[0])
-    ends = getattr(owner, 'out_indices', None) or ()
-    return tuple(i for i in ends if isinstance(i, int))
-
-
 def _stages_of(
-    name: str,
-    container: nn.Module,
-    runs: Dict[nn.Module, BlockRun],
-    ends: Tuple[int, ...],
+    container: BlockContainer, runs: Dict[nn.Module, BlockRun]
 ) -> List[ResidualStage]:
     """Series of removable blocks in one container."""
     series: List[List[ResidualBlock]] = [[]]
+    after_fixed: List[bool] = [False]
     previous: Optional[BlockRun] = None
-    for index, (child_name, child) in enumerate(container.named_children()):
+    for index, (child_name, child) in enumerate(container.blocks):
         run = runs.get(child)
         block = None
         if run is not None:
-            block = residual_block(f'{name}.{child_name}', run)
-        if block is None or index - 1 in ends or not _follows(previous, run):
+            block = residual_block(container.full_name(child_name), run)
+        ended = index - 1 in container.ends
+        if block is None or ended or not _follows(previous, run):
             series.append([])
+            after_fixed.append(block is None)
         if block is not None:
             series[-1].append(block)
         previous = run
-    series = [blocks for blocks in series if blocks]
-    fixed = len(container) - sum(len(blocks) for blocks in series)
-    if isinstance(container, nn.ModuleList):
-        fixed = 0  # a list is never emptied, whoever iterates over it
-    if len(series) == 1:
-        return [ResidualStage(name, tuple(series[0]), fixed)]
-    return [ResidualStage(part[0].name, tuple(part), fixed) for part in series]
+    fixed = len(container.blocks) - sum(map(len, series))
+    stages = [
+        (blocks, _fixed(container, fixed, after))
+        for blocks, after in zip(series, after_fixed)
+        if blocks
+    ]
+    if len(stages) == 1:
+        ((blocks, number),) = stages
+        return [ResidualStage(container.name, tuple(blocks), number)]
+    return [ResidualStage(b[0].name, tuple(b), number) for b, number in stages]
+
+
+def _fixed(container: BlockContainer, fixed: int, after_fixed: bool) -> int:
+    """Blocks that stay whatever is removed, as a depth unit counts them.
+
+    A ``ModuleList`` is never emptied, whoever iterates over it; and the
+    place of a feature map that is handed out must not move to one that is
+    handed out, too.
+    """
+    if container.kind is nn.Sequential:
+        return fixed
+    return fixed if container.kind is list and after_fixed else 0
 
 
 def _follows(previous: Optional[BlockRun], run: Optional[BlockRun]) -> bool:

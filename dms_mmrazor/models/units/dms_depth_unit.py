@@ -1,8 +1,9 @@
 """The depth of a stage."""
 
 import random
-from typing import Any, Tuple, Union
+from typing import Any, Tuple, Type, Union
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -29,6 +30,22 @@ class DepthScaling:
         """Scale the output, as torch calls a forward hook."""
         mask = self.handle.mask
         return output if mask is None else output * mask.to(output.dtype)
+
+
+class DepthBypassing(DepthScaling):
+    """Forward hook of a norm beside the branches of a block.
+
+    Its output goes over to its input as the mask goes to 0, so that the
+    block becomes the identity: ``x + m (norm(x) - x)``.
+    """
+
+    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        """Mix input and output, as torch calls a forward hook."""
+        mask = self.handle.mask
+        if mask is None:
+            return output
+        x = args[0].to(output.dtype)
+        return torch.lerp(x, output, mask.to(output.dtype))
 
 
 @MODELS.register_module()
@@ -98,9 +115,20 @@ class DMSDepthUnit(BaseModule):
                     layer = replace_with_dynamic(model, carrier)
                     layer.attach_depth(self.mutable_depth, index)
                 else:
-                    module = model.get_submodule(carrier)
-                    handle = DepthHandle(self.mutable_depth, index)
-                    module.register_forward_hook(DepthScaling(handle))
+                    self._hook(model, carrier, index, DepthScaling)
+            for norm in block.bypassed:
+                self._hook(model, norm, index, DepthBypassing)
+
+    def _hook(
+        self,
+        model: nn.Module,
+        name: str,
+        index: int,
+        kind: Type[DepthScaling],
+    ) -> None:
+        """Let a module's output follow the mask of a block."""
+        handle = DepthHandle(self.mutable_depth, index)
+        model.get_submodule(name).register_forward_hook(kind(handle))
 
     def restore_masks(self, model: nn.Module) -> None:
         """Carry the masks again where a layer was replaced since.
@@ -110,10 +138,11 @@ class DMSDepthUnit(BaseModule):
         """
         for index, block in enumerate(self.stage.blocks):
             for carrier, _ in block.carriers:
-                module = model.get_submodule(carrier)
-                if not _carries_mask(module):
-                    handle = DepthHandle(self.mutable_depth, index)
-                    module.register_forward_hook(DepthScaling(handle))
+                if not _carries_mask(model.get_submodule(carrier)):
+                    self._hook(model, carrier, index, DepthScaling)
+            for norm in block.bypassed:
+                if not _carries_mask(model.get_submodule(norm)):
+                    self._hook(model, norm, index, DepthBypassing)
 
     @property
     def current_choice(self) -> int:

@@ -61,3 +61,97 @@ def test_indices_follow_a_removal(removed, expected):
     remove_blocks(model, [f'blocks.{index}' for index in removed])
     assert model.out_indices == expected
     assert model.num_layers == len(model.blocks) == 4 - len(removed)
+
+
+class Named(nn.Module):
+    """Blocks are attributes; a list has their names."""
+
+    def __init__(self, out_indices=(3,)):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 1)
+        self.out_indices = out_indices
+        self.names = [f'block{index}' for index in range(4)]
+        for index, name in enumerate(self.names):
+            block = Residual() if index else nn.Sequential(nn.Conv2d(4, 4, 1))
+            self.add_module(name, block)
+
+    def forward(self, image):
+        x, outs = self.stem(image), []
+        for index, name in enumerate(self.names):
+            x = getattr(self, name)(x)
+            if index in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+
+def test_blocks_that_are_attributes_are_a_stage():
+    (stage,) = find_stages(Named(), (1, 3, 4, 4))
+    assert stage.name == 'names' and stage.fixed == 1
+    assert [b.name for b in stage.blocks] == ['block1', 'block2', 'block3']
+    first, second = find_stages(Named(out_indices=(1, 3)), (1, 3, 4, 4))
+    assert (first.fixed, second.fixed) == (1, 0)
+
+
+def test_attributes_are_removed_with_their_names():
+    model = Named((1, 3))
+    image = torch.rand(1, 3, 4, 4)
+    kept = [getattr(model, f'block{index}') for index in (0, 1, 3)]
+    remove_blocks(model, ['block2'])
+    assert model.names == ['block0', 'block1', 'block3']
+    assert model.out_indices == (1, 2)
+    assert not any('block2' in key for key in model.state_dict())
+    assert not list(model.block2.parameters())  # code may count names up
+    x = model.stem(image)
+    for block in kept:
+        x = block(x)
+    torch.testing.assert_close(model(image)[1], x)
+
+
+class Beside(nn.Module):
+    """A norm beside other branches, as in RepVGG."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+        self.conv = nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4))
+        self.act = act
+
+    def forward(self, x):
+        return self.act(self.norm(x) + self.conv(x))
+
+
+def beside(act):
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()),
+        nn.Sequential(*[Beside(act) for _ in range(3)]),
+    )
+
+
+def test_a_norm_beside_the_branches_is_bypassed():
+    (stage,) = find_stages(beside(nn.ReLU()), (1, 3, 4, 4))
+    (block, *_) = stage.blocks
+    assert len(stage.blocks) == 3
+    assert block.carriers == (('1.0.conv.1', True),)
+    assert block.bypassed == ('1.0.norm',)
+
+
+def test_a_norm_before_another_function_is_not():
+    assert find_stages(beside(nn.Sigmoid()), (1, 3, 4, 4)) == []
+
+
+def test_a_mask_leads_from_the_block_to_the_identity(zoo):
+    model = beside(nn.ReLU())
+    mutator = zoo.algorithm(zoo.cifar_resnet(depth=18)).mutator
+    mutator = type(mutator)(parse_cfg=dict(demo_input=(1, 3, 4, 4)))
+    plain = model[1][2]
+    mutator.prepare_from_supernet(model)
+    x = torch.rand(2, 4, 4, 4)
+    model.eval()
+    with torch.no_grad():
+        full = plain.eval()(x)
+        mutator.set_choices({'1': 2})
+        removed = mutator.structure().removed_blocks
+        block = model.get_submodule(removed[0])
+        torch.testing.assert_close(block(x), x)
+        mutator.set_choices({'1': 3})
+        torch.testing.assert_close(model[1][2](x), full)

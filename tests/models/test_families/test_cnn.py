@@ -44,3 +44,24 @@ def test_every_layer_is_searched(family, name):
         if 'tracer' in layer.inputs + layer.outputs
     ]
     assert not lost
+
+
+@pytest.mark.parametrize(
+    'name, depths',
+    [
+        ('MobileNetV3', {'backbone.layer5': 4, 'backbone.layer10': 2}),
+        (
+            'RepVGG',
+            {'backbone.stage_2': 3, 'backbone.stage_3': 13},
+        ),
+    ],
+)
+def test_depths_of_unusual_blocks(family, name, depths):
+    search = family.search(classifier(*FAMILIES[name]), SIZE)
+    assert dict(search.mutator.report().stages) == depths
+    search.mutator.set_choices(dict.fromkeys(depths, 1))
+    before = sum(p.numel() for p in search.architecture.parameters())
+    subnet = family.exported(search)
+    assert sum(p.numel() for p in subnet.parameters()) < before
+    removed = search.mutator.structure().removed_blocks
+    assert len(removed) == sum(depths.values()) - len(depths)
