@@ -16,9 +16,11 @@ from dms_mmrazor.apis.export import (
     export_subnet,
     save_subnet,
 )
+from dms_mmrazor.apis.inspection import with_unit
 from dms_mmrazor.apis.onnx_export import export_onnx
 from dms_mmrazor.apis.search_config import build_algorithm
 from dms_mmrazor.core import phase_at, scheduled_target
+from dms_mmrazor.core.durations import phase_lengths
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.version import __version__
@@ -32,10 +34,12 @@ class SearchProgress(NamedTuple):
     Attributes:
         iteration (int): Trained iterations.
         total (int): Iterations of the whole search; 0 if unknown.
+        per_epoch (float, optional): Iterations of an epoch, if known.
     """
 
     iteration: int
     total: int
+    per_epoch: Optional[float] = None
 
     @property
     def fraction(self) -> float:
@@ -82,12 +86,15 @@ def export_checkpoint(
     progress = load_search(algorithm, checkpoint, cfg)
     lines = [f'{checkpoint}: {progress}']
     if scheduled and not progress.finished:
+        lengths = phase_lengths(
+            hook.warmup, hook.decay, progress.total, progress.per_epoch
+        )
         targets = targets_at(
             algorithm,
             targets,
             progress.fraction,
-            hook.warmup,
-            hook.decay,
+            lengths.warmup / progress.total,
+            lengths.decay / progress.total,
             hook.schedule,
         )
         lines.append(
@@ -121,13 +128,19 @@ def _summary(subnet: ExportedSubnet) -> List[str]:
     """Resources of an exported subnet, and how exact it is."""
     lines = []
     for kind, row in subnet.structure.resources.items():
-        target = f', target {row["target"]:,}' if 'target' in row else ''
+        shown = {
+            key: with_unit(row[key], kind)
+            for key in ('subnet', 'supernet', 'target')
+            if key in row
+        }
+        target = f', target {shown["target"]}' if 'target' in row else ''
         lines.append(
-            f'{kind}: {row["subnet"]:,} of {row["supernet"]:,} '
+            f'{kind}: {shown["subnet"]} of {shown["supernet"]} '
             f'({row["ratio"]:.4f}{target})'
         )
     return [
         *lines,
+        str(subnet.fit),
         f"Outputs equal the masked supernet's to {subnet.difference:.1e}.",
     ]
 
@@ -180,7 +193,12 @@ def _progress(
     info = hub.get('runtime_info', {}) if isinstance(hub, dict) else {}
     train_cfg = cfg.get('train_cfg') if cfg is not None else None
     total = info.get('max_iters') or (train_cfg or {}).get('max_iters') or 0
-    return SearchProgress(int(meta.get('iter') or 0), int(total))
+    epochs = info.get('max_epochs')
+    return SearchProgress(
+        int(meta.get('iter') or 0),
+        int(total),
+        total / epochs if epochs else None,
+    )
 
 
 def targets_at(
@@ -197,8 +215,8 @@ def targets_at(
         algorithm (DMSAlgorithm): The search.
         targets (Mapping[str, float]): Final targets, absolute.
         progress (float): Progress of the whole search in [0, 1].
-        warmup (float): As for ``ResourceHook``. Defaults to 0.
-        decay (float): As for ``ResourceHook``. Defaults to 0.8.
+        warmup (float): Portion of the search. Defaults to 0.
+        decay (float): Portion of the search. Defaults to 0.8.
         schedule (str): As for ``ResourceHook``. Defaults to
             'exponential'.
 

@@ -2,16 +2,18 @@
 
 import os
 from copy import deepcopy
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional
 
 import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from dms_mmrazor.apis.fitted_structure import (
+    FittedStructure,
+    fit_choices,
+    fit_structure,
+)
 from dms_mmrazor.apis.plain import plain_copy
-from dms_mmrazor.core import fit_to_targets
-from dms_mmrazor.core.allowed import make_units
-from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
@@ -32,70 +34,13 @@ class ExportedSubnet(NamedTuple):
         model (nn.Module): The plain static model with its weights.
         difference (float): Largest relative difference between its outputs
             and those of the masked supernet, on one image.
+        fit (FittedStructure): What meeting the targets has changed.
     """
 
     structure: Structure
     model: nn.Module
     difference: float
-
-
-def fit_choices(
-    mutator: DMSMutator, targets: Mapping[str, float], divisor: int = 8
-) -> Dict[str, int]:
-    """Whole numbers of channels and blocks at or under the targets.
-
-    Depths are those of the hard masks; only if the narrowest widths still
-    exceed a target, blocks are removed, the cheapest stage's choice last.
-
-    Args:
-        mutator (DMSMutator): After a search.
-        targets (Mapping[str, float]): Resource kind → absolute target.
-            Empty: only the divisibility is met.
-        divisor (int): Widths are multiples of it, or full. Defaults to 8.
-
-    Returns:
-        dict[str, int]: As :meth:`DMSMutator.set_choices` takes them.
-
-    Raises:
-        DMSError: If a target cannot be reached.
-    """
-    depths = [stage.current_choice for stage in mutator.depth_units]
-    space = (
-        mutator.masks.kept().detach().cpu().tolist(),
-        [unit.min_kept for unit in mutator.units],
-        [unit.max_kept for unit in mutator.units],
-    )
-    if targets:
-        kept = _fit_widths(mutator, targets, divisor, space, depths)
-    else:
-        divisors = mutator.divisors(divisor)
-        widths = make_units(len(mutator.units), *space, divisors)
-        kept = [width.nearest(width.wish) for width in widths]
-    names = [unit.name for unit in [*mutator.units, *mutator.depth_units]]
-    return dict(zip(names, [*kept, *depths]))
-
-
-def _fit_widths(
-    mutator: DMSMutator,
-    targets: Mapping[str, float],
-    divisor: int,
-    space: Tuple[List[float], List[int], List[int]],
-    depths: List[int],
-) -> List[int]:
-    """Widths that meet the targets; shortens ``depths`` if it must."""
-    models = {
-        kind: deepcopy(mutator.table.model(kind)).cpu() for kind in targets
-    }
-    divisors = mutator.divisors(divisor)
-    while True:
-        blocks = mutator.block_mask(depths).tolist()
-        try:
-            return fit_to_targets(
-                models, targets, *space, blocks, divisors
-            ).kept
-        except ValueError as error:
-            if not _remove_a_block(mutator, depths):
-                raise DMSError(str(error)) from None
+    fit: FittedStructure
 
 
 def uniform_structure(
@@ -125,20 +70,6 @@ def uniform_structure(
     )
 
 
-def _remove_a_block(mutator: DMSMutator, depths: List[int]) -> bool:
-    """Shorten the relatively deepest stage by one block, in place."""
-    stages = mutator.depth_units
-    room = [
-        (depth / stage.num_blocks, -index)
-        for index, (stage, depth) in enumerate(zip(stages, depths))
-        if depth > stage.min_blocks
-    ]
-    if not room:
-        return False
-    depths[-max(room)[1]] -= 1
-    return True
-
-
 def export_subnet(
     algorithm: DMSAlgorithm,
     targets: Optional[Mapping[str, float]] = None,
@@ -162,11 +93,13 @@ def export_subnet(
     """
     mutator = algorithm.mutator
     targets = dict(targets or {})
-    choices = fit_choices(mutator, targets, divisor)
+    fit = fit_structure(mutator, targets, divisor)
+    choices = fit.choices
     structure = mutator.structure(choices)
     model = prune(plain_copy(algorithm.architecture), structure).cpu()
     size = mutator.analyzer.input_size
-    resources = _resources(mutator, model, targets, size)
+    counted = _counted(mutator, model, choices)
+    resources = _resource_rows(mutator, counted, targets)
     structure = structure._replace(
         resources=resources, search={**(search or {}), 'divisor': divisor}
     )
@@ -184,7 +117,7 @@ def export_subnet(
             logger='current',
             level=40,
         )
-    return ExportedSubnet(structure, model.cpu(), difference)
+    return ExportedSubnet(structure, model.cpu(), difference, fit)
 
 
 def structure_masks(
@@ -194,18 +127,17 @@ def structure_masks(
     return mutator.topk_with(choices).hard_mask().to(torch.float32)
 
 
-def _resources(
-    mutator: DMSMutator,
-    model: nn.Module,
-    targets: Mapping[str, float],
-    size: Any,
-) -> Dict[str, Dict[str, float]]:
-    """Resources before and after, counted on the exported model itself."""
+def _counted(
+    mutator: DMSMutator, model: nn.Module, choices: Mapping[str, int]
+) -> Dict[str, float]:
+    """Resources counted on an exported model; its latency is predicted."""
     counted = {
-        'macs': count_macs(model, size),
+        'macs': count_macs(model, mutator.analyzer.input_size),
         'params': sum(p.numel() for p in model.parameters()),
     }
-    return _resource_rows(mutator, counted, targets)
+    if 'latency' in mutator.table.full:
+        counted['latency'] = mutator.resource_of('latency', choices)
+    return counted
 
 
 def _resource_rows(
@@ -216,15 +148,18 @@ def _resource_rows(
     """Rows of the structure file: before, after, ratio and target."""
     table: Dict[str, Dict[str, float]] = {}
     for kind, value in counted.items():
-        supernet = round(mutator.table.full[kind])
+        digits = 4 if kind == 'latency' else None
+        supernet = mutator.table.full[kind]
         table[kind] = {
-            'supernet': supernet,
-            'subnet': int(value),
+            'supernet': round(supernet, digits),
+            'subnet': round(value, digits),
             'ratio': round(value / supernet, 4),
         }
         if kind in targets:
-            table[kind]['target'] = round(float(targets[kind]))
+            table[kind]['target'] = round(float(targets[kind]), digits)
     table['macs']['input_size'] = list(mutator.analyzer.input_size[1:])
+    if 'latency' in table:
+        table['latency']['unit'] = 'ms'
     return table
 
 

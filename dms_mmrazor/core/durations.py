@@ -1,6 +1,5 @@
 """Lengths of the phases of a search, as users write them."""
 
-import re
 from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 from .schedule import Phase, phase_at
@@ -10,9 +9,7 @@ __all__ = ['Duration', 'PhaseLengths', 'check_durations', 'phase_lengths']
 Duration = Union[int, float, str]
 """A portion of the training in [0, 1], '3 epochs' or '500 iterations'."""
 
-_TEXT = re.compile(
-    r'^\s*(\d+)\s*(epochs?|iters?|iterations?)\s*$', re.IGNORECASE
-)
+_UNITS = ('epoch', 'epochs', 'iter', 'iters', 'iteration', 'iterations')
 
 
 class PhaseLengths(NamedTuple):
@@ -115,10 +112,12 @@ def _iterations(
 
 
 def _parse(key: str, value: str) -> Tuple[int, str]:
-    match = _TEXT.match(value)
-    if not match:
+    text = value.strip().lower()
+    unit = text.lstrip('0123456789')
+    number = text[: len(text) - len(unit)]
+    if not number or unit.strip() not in _UNITS:
         raise ValueError(_wanted(key, value))
-    return int(match.group(1)), match.group(2).lower()
+    return int(number), unit.strip()
 
 
 def _wanted(key: str, value: object) -> str:

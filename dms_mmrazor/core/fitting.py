@@ -33,6 +33,8 @@ class FitResult(NamedTuple):
         shift (float): Added to the kept portions of all units at first.
         swaps (int): Pairs of units of which one was narrowed by a step and
             the other one widened by a step at last.
+        full (bool): Whether every unit that costs something is at its
+            maximum: only more blocks could come closer to a target.
     """
 
     kept: List[int]
@@ -40,6 +42,7 @@ class FitResult(NamedTuple):
     changes: int
     shift: float
     swaps: int
+    full: bool
 
 
 def fit_to_targets(
@@ -106,7 +109,8 @@ def fit_to_targets(
     counts, swaps = swap_towards(budget, movable, counts, shift, window)
     changes = sum(new != old for new, old in zip(counts, plain))
     resources = budget.resources(counts)
-    return FitResult(counts, resources, changes, shift, swaps)
+    full = all(counts[unit.position] == unit.maximum for unit in movable)
+    return FitResult(counts, resources, changes, shift, swaps, full)
 
 
 def _shifted(

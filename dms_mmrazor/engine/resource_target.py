@@ -1,7 +1,7 @@
 """Targets as users write them, checked before training."""
 
 import re
-from typing import Dict, Mapping, Union
+from typing import Dict, Mapping, Optional, Union
 
 from dms_mmrazor.errors import DMSError
 
@@ -55,18 +55,37 @@ def parse_target(
 
 
 def check_reachable(
-    kind: str, target: float, supernet: float, smallest: float, key: str
+    kind: str,
+    target: float,
+    supernet: float,
+    smallest: float,
+    key: str,
+    largest: Optional[float] = None,
 ) -> None:
     """Raise unless a target lies within the search space.
 
+    Args:
+        kind (str): Kind of the resource.
+        target (float): Absolute target.
+        supernet (float): Resource of the supernet.
+        smallest (float): The smallest that can be exported.
+        key (str): Config key, for messages.
+        largest (float, optional): The largest that can be exported.
+            Defaults to None, the supernet's.
+
     Raises:
-        DMSError: It shows the smallest reachable and the supernet's value.
+        DMSError: It shows the smallest and the largest reachable and the
+            supernet's value.
     """
+    largest = supernet if largest is None else largest
     wanted = f'`{key}`: {format_resource(target, kind)} {kind}'
     table = (
-        f'smallest reachable {format_resource(smallest, kind)}, supernet '
+        f'smallest reachable {format_resource(smallest, kind)}, largest '
+        f'{format_resource(largest, kind)}, supernet '
         f'{format_resource(supernet, kind)}'
     )
+    if 1 < target <= 100 and target < smallest:
+        table += '; numbers above 1 are absolute, ratios are in (0, 1]'
     if target > supernet * (1 + 1e-9):
         raise DMSError(
             f'{wanted} is more than the supernet has ({table}). Lower the '

@@ -40,6 +40,23 @@ def grad_scale(runner: Runner) -> Optional[Tensor]:
     return wrapper.loss_scaler.scale(importance.new_ones(()))
 
 
+def step_scale(runner: Runner, before: Optional[Tensor]) -> Optional[Tensor]:
+    """Loss scale of the step; NaN if the scaler has skipped the step.
+
+    The gradients of the masks can be finite when those of a weight are
+    not; a skipped step must not count for the importances either. The
+    scaler tells it by lowering its scale.
+
+    Args:
+        runner (Runner): After an iteration.
+        before (Tensor, optional): :func:`grad_scale` before it.
+    """
+    if before is None:
+        return None
+    lowered = grad_scale(runner) < before
+    return torch.where(lowered, torch.full_like(before, float('nan')), before)
+
+
 def search_info(runner: Runner, wanted: Mapping[str, Any]) -> Dict[str, Any]:
     """How a structure was found, for the structure file.
 

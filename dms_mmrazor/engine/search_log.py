@@ -1,35 +1,74 @@
 """What a search says of itself in the log."""
 
-from typing import Dict, Iterator, Mapping
+from typing import Dict, Iterator, Mapping, Optional
 
 from dms_mmrazor.core import Phase
+from dms_mmrazor.engine.loss_history import Losses
 from dms_mmrazor.engine.resource_target import format_resource
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.subnet import Structure
-
-FAR = 0.02
 
 
 def describe_targets(mutator: DMSMutator, targets: Mapping[str, float]) -> str:
     """A line per final target, against the supernet."""
     size = mutator.analyzer.input_size[1:]
     return '\n'.join(
-        f'Target: {format_resource(target)} {kind}, '
+        f'Target: {format_resource(target, kind)} {kind}, '
         f"{target / mutator.table.full[kind]:.3f} of the supernet's "
-        f'{format_resource(mutator.table.full[kind])} (input {size})'
+        f'{format_resource(mutator.table.full[kind], kind)} (input {size})'
         for kind, target in targets.items()
     )
 
 
+def warn_if_idle(
+    mutator: DMSMutator, targets: Mapping[str, float]
+) -> Iterator[str]:
+    """Warnings for targets that constrain nothing."""
+    for kind, target in targets.items():
+        _, largest = mutator.table.range(kind)
+        if target >= largest * (1 - 1e-9):
+            yield (
+                f'`ResourceHook.target ({kind})`: '
+                f'{format_resource(target, kind)} constrains nothing: the '
+                'largest reachable is '
+                f'{format_resource(largest, kind)}.'
+            )
+
+
+def describe_resources(mutator: DMSMutator, divisor: int) -> str:
+    """A table of what each resource is at the start and can become.
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet.
+        divisor (int): Of the exported widths.
+    """
+    by = f'smallest by {divisor}'
+    names = ('supernet', 'start', 'largest', 'smallest', by)
+    lines = [f'{"Resource":10}' + ''.join(f'{name:>16}' for name in names)]
+    for kind, whole in mutator.table.full.items():
+        smallest, largest = mutator.table.range(kind)
+        exported, _ = mutator.table.range(kind, divisor)
+        start = mutator.resource(kind, hard=False)
+        row = (whole, start, largest, smallest, exported)
+        shown = ''.join(f'{format_resource(n, kind):>16}' for n in row)
+        lines.append(f'{kind:10}{shown}')
+    return '\n'.join(lines)
+
+
 def describe_progress(
-    mutator: DMSMutator, phase: Phase, targets: Mapping[str, float]
+    mutator: DMSMutator,
+    phase: Phase,
+    targets: Mapping[str, float],
+    losses: Optional[Losses] = None,
 ) -> str:
-    """One line: phase, target, and what the search is at.
+    """One line: phase, targets, what the search is at, and the losses.
 
     Args:
         mutator (DMSMutator): During a search.
         phase (Phase): Phase of this iteration.
         targets (Mapping[str, float]): Targets of this iteration.
+        losses (Losses, optional): Means since the last line. Defaults to
+            None, they are unknown.
     """
     parts = [f'DMS {phase.name} {phase.progress:.0%}']
     for kind, target in targets.items():
@@ -39,17 +78,27 @@ def describe_progress(
             'if exported now': mutator.resource(kind),
         }
         shown = [
-            f'{name} {_with_ratio(value, mutator.table.full[kind])}'
+            f'{name} {_with_ratio(value, mutator.table.full[kind], kind)}'
             for name, value in numbers.items()
         ]
         parts.append(f'{kind} {", ".join(shown)}')
+    if losses is not None:
+        parts.append(_describe_losses(losses))
     return '; '.join(parts)
 
 
-def _with_ratio(value: float, full: float) -> str:
+def _describe_losses(losses: Losses) -> str:
+    shown = ', '.join(
+        f'{kind} {value:.4g}' if len(losses.resources) > 1 else f'{value:.4g}'
+        for kind, value in losses.resources.items()
+    )
+    return f'task loss {losses.task:.4g}, resource loss {shown}'
+
+
+def _with_ratio(value: float, full: float, kind: str) -> str:
     if value == float('inf'):
         return 'none'
-    return f'{format_resource(value)} ({value / full:.3f})'
+    return f'{format_resource(value, kind)} ({value / full:.3f})'
 
 
 def structure_scalars(mutator: DMSMutator) -> Dict[str, float]:
@@ -59,12 +108,16 @@ def structure_scalars(mutator: DMSMutator) -> Dict[str, float]:
         mutator (DMSMutator): During a search.
 
     Returns:
-        dict[str, float]: ``dms/{kind}`` for each resource, and
+        dict[str, float]: ``dms/{kind}`` for each resource,
+        ``dms/{kind}/{stage}`` for its parts by stage, and
         ``dms/kept/{name}`` for each unit and stage.
     """
-    scalars = {
-        f'dms/{kind}': mutator.resource(kind) for kind in mutator.table.full
-    }
+    scalars: Dict[str, float] = {}
+    for kind in mutator.table.full:
+        parts = mutator.table.parts(kind, 'stage')
+        scalars[f'dms/{kind}'] = sum(parts.values())
+        for stage, value in parts.items():
+            scalars[f'dms/{kind}/{stage or "others"}'] = value
     for name, kept in mutator.current_choices.items():
         scalars[f'dms/kept/{name}'] = float(kept)
     return scalars
@@ -73,30 +126,16 @@ def structure_scalars(mutator: DMSMutator) -> Dict[str, float]:
 def describe_subnet(structure: Structure) -> str:
     """A line with the resources of an exported subnet."""
     parts = [
-        f'{format_resource(row["subnet"])} {kind} ({row["ratio"]:.4f} of the '
-        f"supernet's {format_resource(row['supernet'])})"
+        f'{format_resource(row["subnet"], kind)} {kind} '
+        f"({row['ratio']:.4f} of the supernet's "
+        f'{format_resource(row["supernet"], kind)}{_under(row)})'
         for kind, row in structure.resources.items()
     ]
     return f'Subnet: {", ".join(parts)}'
 
 
-def warn_if_far(
-    mutator: DMSMutator, targets: Mapping[str, float]
-) -> Iterator[str]:
-    """Warnings for targets that the search itself did not end at."""
-    for kind, target in targets.items():
-        current = mutator.resource(kind, hard=False)
-        distance = f'{abs(current / target - 1):.1%}'
-        if current > target * (1 + FAR):
-            yield (
-                f'The search ended {distance} above its {kind} target; '
-                'rounding cuts the rest. Raise '
-                '`optim_wrapper.paramwise_cfg.structure.lr`, then '
-                '`ResourceHook.loss_weight`, or search longer.'
-            )
-        elif len(targets) == 1 and current < target * (1 - FAR):
-            yield (
-                f'The search ended {distance} below its {kind} target; '
-                'rounding widens all units to it. Lower '
-                '`optim_wrapper.paramwise_cfg.structure.lr` if that matters.'
-            )
+def _under(row: Mapping[str, float]) -> str:
+    """How far below its target a resource is."""
+    if 'target' not in row:
+        return ''
+    return f', {1 - row["subnet"] / row["target"]:.2%} under its target'

@@ -95,3 +95,25 @@ def changed_settings(
     for key in dict.fromkeys([*old, *new]):
         if old.get(key) != new.get(key):
             yield f'{key}: {old.get(key)!r} → {new.get(key)!r}'
+
+
+def report_changes(
+    old: Mapping[str, Any], hook: Any, runner: Runner, algorithm: DMSAlgorithm
+) -> None:
+    """Warn of every setting that a resumed search changes.
+
+    Args:
+        old (Mapping[str, Any]): What the checkpoint has under :data:`KEY`.
+        hook (ResourceHook): Of the search.
+        runner (Runner): Resumes it.
+        algorithm (DMSAlgorithm): The search.
+
+    Raises:
+        DMSError: If the importances belong to other units.
+    """
+    space = space_of(algorithm)
+    check_space(old['space'], space)
+    before = {**old['settings'], **limits_of(old['space'])}
+    now = {**settings_of(hook, runner, algorithm), **limits_of(space)}
+    for line in changed_settings(before, now):
+        runner.logger.warning(f'The resumed search changes {line}')

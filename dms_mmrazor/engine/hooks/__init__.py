@@ -1,9 +1,7 @@
 """Hooks of a search."""
 
+from dms_mmrazor.engine.hooks.find_resource_hook import find_resource_hook
 from dms_mmrazor.engine.hooks.random_stream_hook import RandomStreamHook
-from dms_mmrazor.engine.hooks.resource_hook import (
-    ResourceHook,
-    find_resource_hook,
-)
+from dms_mmrazor.engine.hooks.resource_hook import ResourceHook
 
 __all__ = ['RandomStreamHook', 'ResourceHook', 'find_resource_hook']
