@@ -1,107 +1,110 @@
 """Cost of a search step against a plain training step of the same model.
 
-Both run in one process, in turn, so that a drifting machine hits both. Time
-is the median over rounds; bytes are what autograd saves for the backward
-pass, each storage once, without the parameters themselves.
+All variants run in one process, in turn, so that a drifting machine hits all
+alike. A step is the model's `train_step` with its optimizer, and in a search
+the work for targets, importances and limits before and after it. Time is the
+median over rounds of the ratio to the plain step of the same round; bytes are
+what autograd keeps for the backward pass, each storage once, without the
+parameters themselves.
 
     python benchmarks/search_step.py --models resnet50 mobilenet_v2
+
+`masked` is the same search with its masks on activations, `fisher` MMRazor's
+GroupFisher (where it can search the model). On a GPU: AMP, channels-last, and
+peak memory.
 """
 
-import argparse
-import json
-import platform
-import statistics
-import time
+import os.path as osp
+import sys
 from copy import deepcopy
-from typing import Any, Dict, List, NamedTuple
+from typing import Any, Callable, Dict, Optional
 
 import torch
-from mmengine.registry import MODELS
+from common import (
+    Row,
+    interleave,
+    median,
+    parser,
+    ratio,
+    report,
+    synchronize,
+)
+from mmengine.logging import MessageHub
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import MODELS, OPTIM_WRAPPERS
+from models import CASES, Case, build, make_batch, make_search, shape
 from torch import Tensor, nn
 
-import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
+from dms_mmrazor.engine.optimizers import DMSOptimWrapperConstructor
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 
+sys.path.append(osp.join(osp.dirname(osp.abspath(__file__)), '..', 'tests'))
+from unfolded import unfold  # noqa: E402
 
-class Case(NamedTuple):
-    """A model with the input of its row.
+MODELS_OF_THE_BAR = (
+    'resnet50',
+    'mobilenet_v2',
+    'efficientnet_b0',
+    'deit_tiny',
+    'yolov8_n',
+)
+SGD = dict(type='SGD', lr=1e-4, momentum=0.9, weight_decay=1e-4)
 
-    Attributes:
-        backbone (dict): mmpretrain's config of the backbone.
-        channels (int): Channels of its output.
-        batch (int): Images per step.
-        size (int): Height and width.
+
+class Step:
+    """A training step of a model, with its optimizer.
+
+    Args:
+        model (nn.Module): A plain model or a search.
+        data (dict): The batch.
+        amp (bool): Whether to train in mixed precision.
     """
 
-    backbone: Dict[str, Any]
-    channels: int
-    batch: int
-    size: int
+    def __init__(
+        self, model: nn.Module, data: Dict[str, Any], amp: bool
+    ) -> None:
+        self.model = model
+        self.data = data
+        cfg = dict(type='OptimWrapper', optimizer=SGD)
+        if amp:
+            cfg = dict(cfg, type='AmpOptimWrapper', loss_scale='dynamic')
+        self.search = isinstance(model, DMSAlgorithm)
+        if self.search:
+            structure = dict(structure=dict(lr=1e-4))
+            self.wrapper = DMSOptimWrapperConstructor(cfg, structure)(model)
+            model.set_constraints({'macs': 1.0})
+        else:
+            optimizer = torch.optim.SGD(
+                model.parameters(),
+                **{k: v for k, v in SGD.items() if k != 'type'},
+            )
+            cfg = {**cfg, 'optimizer': optimizer}
+            self.wrapper = OPTIM_WRAPPERS.build(cfg)
+        # GroupFisher asks for the iteration there.
+        MessageHub.get_current_instance().update_info('iter', 1)
+
+    def __call__(self) -> None:
+        """One iteration of mmengine's loop."""
+        if self.search:
+            full = self.model.mutator.table.full['macs']
+            self.model.set_targets({'macs': full / 2})
+            scale = self.loss_scale()
+        self.model.train_step(self.data, self.wrapper)
+        if self.search:
+            self.model.finish_step(scale)
+
+    def loss_scale(self) -> Optional[Tensor]:
+        """Loss scale of AMP, as ResourceHook reads it."""
+        if not isinstance(self.wrapper, AmpOptimWrapper):
+            return None
+        importance = self.model.mutator.topk.importance
+        return self.wrapper.loss_scaler.scale(importance.new_ones(()))
 
 
-CASES = {
-    'resnet50': Case(dict(type='ResNet', depth=50), 2048, 8, 224),
-    'mobilenet_v2': Case(dict(type='MobileNetV2'), 1280, 16, 224),
-    'efficientnet_b0': Case(
-        dict(type='EfficientNet', arch='b0'), 1280, 8, 224
-    ),
-}
-
-
-def build(case: Case) -> nn.Module:
-    """The plain classifier of a case."""
-    cfg = dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=dict(case.backbone, _scope_='mmpretrain'),
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(
-            type='mmpretrain.LinearClsHead',
-            num_classes=1000,
-            in_channels=case.channels,
-            loss=dict(type='mmpretrain.CrossEntropyLoss'),
-        ),
-    )
-    model = MODELS.build(cfg)
-    model.init_weights()
-    return model.train()
-
-
-def make_search(plain: nn.Module, case: Case) -> DMSAlgorithm:
-    """A search of the same weights, widths and depths, half of the MACs."""
-    size = (1, 3, case.size, case.size)
-    algorithm = DMSAlgorithm(
-        deepcopy(plain),
-        mutator=dict(type='DMSMutator', parse_cfg=dict(demo_input=size)),
-    )
-    algorithm.set_constraints({'macs': 1.0})
-    algorithm.set_targets({'macs': algorithm.mutator.table.full['macs'] / 2})
-    return algorithm.train()
-
-
-def make_batch(case: Case) -> Dict[str, Any]:
-    """Random images with labels."""
-    from mmpretrain.structures import DataSample
-
-    images = torch.randn(case.batch, 3, case.size, case.size)
-    labels = torch.randint(1000, (case.batch,))
-    samples = [DataSample().set_gt_label(label) for label in labels]
-    return dict(inputs=images, data_samples=samples)
-
-
-def step(model: nn.Module, data: Dict[str, Any], optimizer: Any) -> None:
-    """One training step, the search's bookkeeping included."""
-    losses = model(**data, mode='loss')
-    sum(v for k, v in losses.items() if 'loss' in k).backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    if isinstance(model, DMSAlgorithm):
-        model.finish_step()
-
-
-def saved_bytes(model: nn.Module, data: Dict[str, Any]) -> int:
+def saved_bytes(step: Step) -> int:
     """Bytes that autograd keeps between forward and backward."""
+    model, storages = step.model, {}
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    storages: Dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -109,69 +112,136 @@ def saved_bytes(model: nn.Module, data: Dict[str, Any]) -> int:
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    data = model.data_preprocessor(deepcopy(step.data), True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        losses = model(**data, mode='loss')
-        total = sum(v for k, v in losses.items() if 'loss' in k)
+        with step.wrapper.optim_context(model):
+            losses = model(**data, mode='loss')
+            total = sum(v for k, v in losses.items() if 'loss' in k)
     del total
     return sum(storages.values())
 
 
-def measure(name: str, rounds: int) -> Dict[str, Any]:
+def peak_bytes(step: Step) -> int:
+    """Peak memory of a step on a GPU."""
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    synchronize('cuda')
+    return torch.cuda.max_memory_allocated()
+
+
+def synchronizations(step: Callable[[], None]) -> int:
+    """How often a step on a GPU makes the host wait, in torch's own count."""
+    import warnings
+
+    torch.cuda.set_sync_debug_mode('warn')
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
+    return sum('synchroniz' in str(w.message) for w in caught)
+
+
+def make_fisher(plain: nn.Module) -> nn.Module:
+    """MMRazor's GroupFisher on the same model; it never prunes here."""
+    from mmrazor.implementations.pruning import group_fisher  # noqa: F401
+
+    units = dict(
+        type='GroupFisherChannelUnit',
+        default_args=dict(normalization_type='flops'),
+    )
+    return MODELS.build(
+        dict(
+            type='mmrazor.GroupFisherAlgorithm',
+            architecture=deepcopy(plain),
+            interval=10**9,
+            mutator=dict(
+                type='GroupFisherChannelMutator',
+                parse_cfg=dict(type='ChannelAnalyzer', tracer_type='FxTracer'),
+                channel_unit_cfg=units,
+            ),
+        )
+    ).train()
+
+
+def variants(
+    plain: nn.Module, case: Case, wanted: Any
+) -> Dict[str, nn.Module]:
+    """The plain model and what searches it."""
+    found = {'plain': plain, 'search': make_search(deepcopy(plain), case)}
+    if 'masked' in wanted:
+        found['masked'] = unfold(deepcopy(found['search']))
+    if 'fisher' in wanted:
+        try:
+            found['fisher'] = make_fisher(plain)
+        except Exception as error:  # whatever MMRazor does not support
+            reason = f'{type(error).__name__}: {error}'
+            print(f'GroupFisher cannot search it: {reason}'[:200])
+    return found
+
+
+def measure(name: str, args: Any) -> Row:
     """One row of the table."""
-    case = CASES[name]
+    case, device = CASES[name], args.device
     torch.manual_seed(0)
     plain = build(case)
-    models = {'plain': plain, 'search': make_search(plain, case)}
-    data = make_batch(case)
-    optimizers = {
-        key: torch.optim.SGD(m.parameters(), lr=1e-3)
-        for key, m in models.items()
-    }
-    times: Dict[str, List[float]] = {key: [] for key in models}
-    for index in range(rounds + 1):
-        for key, model in models.items():
-            started = time.perf_counter()
-            step(model, data, optimizers[key])
-            if index:  # the first round warms up
-                times[key].append(time.perf_counter() - started)
-    ratios = [s / p for s, p in zip(times['search'], times['plain'])]
-    saved = {key: saved_bytes(model, data) for key, model in models.items()}
-    weights = sum(p.numel() * 4 for p in plain.parameters())
-    quartiles = statistics.quantiles(ratios, n=4)
-    return {
+    models = variants(plain, case, args.against)
+    data = make_batch(case, device)
+    if device != 'cpu':
+        for model in models.values():
+            model.to(device, memory_format=torch.channels_last)
+    amp = device != 'cpu' and not args.fp32
+    steps = {key: Step(model, data, amp) for key, model in models.items()}
+    times = interleave(steps, args.rounds, device, warmup=2)
+    saved = {key: saved_bytes(step) for key, step in steps.items()}
+    weights = sum(p.numel() * p.element_size() for p in plain.parameters())
+    row: Row = {
         'model': name,
-        'input': f'{case.batch}x{case.size}^2',
-        'plain_s': round(statistics.median(times['plain']), 3),
-        'time_ratio': round(statistics.median(ratios), 3),
-        'time_quartiles': [round(quartiles[0], 3), round(quartiles[2], 3)],
-        'bytes_ratio': round(saved['search'] / saved['plain'], 3),
-        'extra_bytes_per_weight_byte': round(
-            (saved['search'] - saved['plain']) / weights, 3
-        ),
+        'input': '{}x{}^2'.format(*shape(case, device)),
+        'plain_s': median(times['plain']),
+        'search_time': ratio(times, 'search', 'plain'),
+        'search_bytes': saved['search'] / saved['plain'],
+        'extra_bytes_per_weight_byte': (saved['search'] - saved['plain'])
+        / weights,
+    }
+    for key in args.against:
+        known = key in times
+        row[f'{key}_time'] = ratio(times, key, 'plain') if known else None
+        row[f'{key}_bytes'] = saved[key] / saved['plain'] if known else None
+    if device != 'cpu':
+        row.update(on_gpu(steps))
+    return row
+
+
+def on_gpu(steps: Dict[str, Step]) -> Row:
+    """What only a GPU shows."""
+    plain, search = steps['plain'], steps['search']
+    return {
+        'peak_memory': peak_bytes(search) / peak_bytes(plain),
+        'synchronizations': synchronizations(search),
+        'plain_synchronizations': synchronizations(plain),
     }
 
 
 def main() -> None:
     """Print the table and write it as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--models', nargs='+', default=list(CASES))
-    parser.add_argument('--rounds', type=int, default=10)
-    parser.add_argument('--out', help='JSON file to write')
-    args = parser.parse_args()
-    rows = [measure(name, args.rounds) for name in args.models]
-    for row in rows:
-        print(row)
-    environment = {
-        'torch': torch.__version__,
-        'threads': torch.get_num_threads(),
-        'machine': platform.processor() or platform.machine(),
-    }
-    print(environment)
-    if args.out:
-        with open(args.out, 'w') as file:
-            json.dump(
-                {'environment': environment, 'rows': rows}, file, indent=1
-            )
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        '--models', nargs='+', default=MODELS_OF_THE_BAR, choices=list(CASES)
+    )
+    arguments.add_argument(
+        '--against',
+        nargs='*',
+        default=['masked', 'fisher'],
+        choices=['masked', 'fisher'],
+        help='what else to measure',
+    )
+    arguments.add_argument(
+        '--fp32', action='store_true', help='no AMP on a GPU'
+    )
+    args = arguments.parse_args()
+    report('search_step', [measure(name, args) for name in args.models], args)
 
 
 if __name__ == '__main__':

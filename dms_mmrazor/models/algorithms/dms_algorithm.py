@@ -113,7 +113,7 @@ class DMSAlgorithm(BaseAlgorithm):
     def set_targets(self, targets: Mapping[str, float]) -> None:
         """Set the target r_t of each constraint for the next steps."""
         for index, kind in enumerate(self._kinds):
-            self.targets[index] = targets[kind]
+            self.targets[index].fill_(targets[kind])
 
     def forward(
         self,

@@ -33,7 +33,10 @@ class ExpandedMutableChannel(BaseMutableChannel):
     def mask(self) -> Optional[Tensor]:
         """Mask [N * ratio] of the current step, or ``None``."""
         mask = self._source[0].mask
-        return None if mask is None else mask.repeat_interleave(self.ratio)
+        if mask is None:
+            return None
+        # repeat_interleave may wait for the device to learn a size.
+        return mask.view(-1, 1).expand(-1, self.ratio).reshape(-1)
 
     @property
     def current_mask(self) -> Tensor:

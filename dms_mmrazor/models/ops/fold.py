@@ -140,30 +140,37 @@ class _Order:
     """A weight as matrices [groups, rows, columns], as it lies in memory.
 
     Contiguous weights are rows of outputs, with the positions of the kernel
-    among the columns; channels-last ones have these among the rows.
+    among the columns; channels-last ones have these among the rows. Without
+    groups it is one matrix [rows, columns].
 
     Args:
         weight (Tensor): [out, in / groups, ...].
         groups (int): Groups of the convolution.
     """
 
+    __slots__ = ('shape', 'leading', 'columns', 'last', 'times')
+
     def __init__(self, weight: Tensor, groups: int) -> None:
         self.shape = weight.shape
-        self.groups = groups
+        self.leading = () if groups == 1 else (groups,)
         self.last = (
             weight.dim() == 4
             and not weight.is_contiguous()
             and weight.is_contiguous(memory_format=torch.channels_last)
         )
-        self.positions = self.shape[2:].numel()
+        positions = self.shape[2:].numel()
+        # How often an output is repeated among the rows, an input among
+        # the columns.
+        self.times = (positions, 1) if self.last else (1, positions)
+        self.columns = self.shape[1] * self.times[1]
 
     def matrix(self, weight: Tensor) -> Tensor:
         """[groups, rows, columns] of a tensor like the weight."""
+        if weight.dim() == 2 and not self.leading:
+            return weight
         if self.last:
             weight = weight.permute(0, 2, 3, 1)
-            return weight.reshape(self.groups, -1, self.shape[1])
-        columns = self.shape[1] * self.positions
-        return weight.reshape(self.groups, -1, columns)
+        return weight.reshape(*self.leading, -1, self.columns)
 
     def weight(self, matrix: Tensor) -> Tensor:
         """The other way round."""
@@ -175,23 +182,20 @@ class _Order:
 
     def along_columns(self, mask: Tensor) -> Tensor:
         """Mask of the inputs [in] as [groups, 1, columns]."""
-        times = 1 if self.last else self.positions
-        return _repeat(mask, times).view(self.groups, 1, -1)
+        mask = _repeat(mask, self.times[1])
+        return mask.view(*self.leading, 1, -1) if self.leading else mask
 
     def along_rows(self, mask: Tensor) -> Tensor:
         """Mask of the outputs [out] as [groups, rows, 1]."""
-        times = self.positions if self.last else 1
-        return _repeat(mask, times).view(self.groups, -1, 1)
+        return _repeat(mask, self.times[0]).view(*self.leading, -1, 1)
 
     def sum_rows(self, matrix: Tensor) -> Tensor:
         """Sum over all that an input channel is multiplied with: [in]."""
-        sums, times = matrix.sum(1), 1 if self.last else self.positions
-        return _sum_repeated(sums.flatten(), times)
+        return _sum_repeated(matrix.sum(-2), self.times[1])
 
     def sum_columns(self, matrix: Tensor) -> Tensor:
         """Sum over all that an output channel is made of: [out]."""
-        sums, times = matrix.sum(2), self.positions if self.last else 1
-        return _sum_repeated(sums.flatten(), times)
+        return _sum_repeated(matrix.sum(-1), self.times[0])
 
 
 def _repeat(mask: Tensor, times: int) -> Tensor:
@@ -202,4 +206,7 @@ def _repeat(mask: Tensor, times: int) -> Tensor:
 
 
 def _sum_repeated(values: Tensor, times: int) -> Tensor:
-    return values if times == 1 else values.view(-1, times).sum(1)
+    """Undo :func:`_repeat` in a backward pass."""
+    if times == 1:
+        return values.flatten()
+    return values.view(-1, times).sum(1)

@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dms_mmrazor.models.ops import fold_depth, fold_input_mask
+from dms_mmrazor.models.ops.fold import fold_masks
 
 CLOSE = dict(rtol=1e-9, atol=1e-9)
 
@@ -100,3 +101,57 @@ def test_depth_of_a_conv_equals_a_scaled_branch(bias):
     torch.testing.assert_close(
         F.conv2d(image, weight, shift, padding=1), mask * conv(image), **CLOSE
     )
+
+
+@pytest.mark.parametrize('channels_last', [False, True])
+@pytest.mark.parametrize('groups', [1, 2, 6])
+def test_all_masks_of_a_conv_together(groups, channels_last):
+    order = torch.channels_last if channels_last else torch.contiguous_format
+
+    def masked(image, weight, bias, inputs, outputs, depth):
+        image = image * inputs.view(1, -1, 1, 1)
+        image = F.conv2d(image, weight, bias, groups=groups)
+        return depth * outputs.view(1, -1, 1, 1) * image
+
+    def folded(image, weight, bias, *masks):
+        weight = weight.contiguous(memory_format=order)
+        weight, bias = fold_masks(weight, bias, *masks, groups=groups)
+        assert weight.is_contiguous(memory_format=order)
+        return F.conv2d(image, weight, bias, groups=groups)
+
+    tensors = [
+        double(2, 6, 5, 5),
+        double(12, 6 // groups, 3, 3, seed=1),
+        double(12, seed=2),
+        double(6, seed=3).sigmoid(),
+        double(12, seed=4).sigmoid(),
+        torch.tensor(0.3, dtype=torch.float64),
+    ]
+    assert_same(masked, folded, tensors)
+
+
+def test_folding_has_a_second_derivative():
+    tensors = [double(4, 3), double(3, seed=1), double(4, seed=2)]
+    for tensor in tensors:
+        tensor.requires_grad_()
+
+    def folded(weight, inputs, outputs):
+        return fold_masks(weight, None, inputs, outputs)[0]
+
+    assert torch.autograd.gradgradcheck(folded, tensors)
+
+
+def test_folding_keeps_no_copy_of_the_weight():
+    weight = torch.rand(8, 6, requires_grad=True)
+    inputs, outputs = torch.rand(6), torch.rand(8)
+    inputs.requires_grad_(), outputs.requires_grad_()
+    saved = []
+
+    def pack(tensor):
+        saved.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        fold_masks(weight, None, inputs, outputs)
+    large = [t for t in saved if t.numel() == weight.numel()]
+    assert [t.data_ptr() for t in large] == [weight.data_ptr()]
