@@ -11,6 +11,11 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     command_line.add_config_arguments(parser)
+    parser.add_argument(
+        '--parts',
+        choices=('stage', 'layer'),
+        help='show what each of them contributes to the resources',
+    )
     return parser.parse_args()
 
 
@@ -23,6 +28,9 @@ def main() -> None:
     algorithm = build_algorithm(cfg)
     hook.use_latency_table(algorithm)
     print('\n'.join(inspection.describe_supernet(algorithm, hook.divisor)))
+    if args.parts:
+        lines = inspection.describe_parts(algorithm.mutator, args.parts)
+        print('\n'.join(['', *lines, '']))
     targets = hook.resolve(algorithm)
     print('\n'.join(inspection.describe_targets(algorithm, targets)))
 

@@ -77,3 +77,32 @@ def describe_targets(
         f'{target / full[kind]:.3f} of the supernet: reachable.'
         for kind, target in targets.items()
     ]
+
+
+def describe_parts(mutator: DMSMutator, by: str = 'stage') -> List[str]:
+    """What each stage or layer contributes to the resources.
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet.
+        by (str): 'stage' or 'layer'. Defaults to 'stage'.
+
+    Returns:
+        list[str]: Lines to print, with portions of the whole.
+    """
+    kinds = list(mutator.table.full)
+    parts = {kind: mutator.table.parts(kind, by) for kind in kinds}
+    names = list(dict.fromkeys(name for kind in kinds for name in parts[kind]))
+    width = max(len(name) for name in [by, *names]) + 1
+    lines = [f'{by:{width}}' + ''.join(f'{kind:>26}' for kind in kinds)]
+    for name in names:
+        cells = ''.join(
+            _with_share(parts[kind].get(name, 0.0), kind, parts[kind])
+            for kind in kinds
+        )
+        lines.append(f'{name or "others":{width}}{cells}')
+    return lines
+
+
+def _with_share(value: float, kind: str, parts: Mapping[str, float]) -> str:
+    share = value / sum(parts.values())
+    return f'{with_unit(value, kind):>18}{share:>8.1%}'
