@@ -13,13 +13,13 @@ __all__ = ['swap_towards']
 _ROUNDS = 3
 """Most swaps that are made."""
 
-_UNITS = 128
+_UNITS = 64
 """Units that are tried: U of them have about U squared pairs."""
 
 _LEAST = 1e-9
 """A smaller gain is a rounding error."""
 
-_CANDIDATES = 1 << 16
+_CANDIDATES = 1 << 14
 """Pairs that a round evaluates at most, as a rule."""
 
 
