@@ -1,6 +1,7 @@
 """Make the plain architecture of a supernet again."""
 
 from copy import deepcopy
+from typing import Dict
 
 from torch import nn
 
@@ -21,10 +22,13 @@ def plain_copy(architecture: nn.Module) -> nn.Module:
         nn.Module: Only layers of the architecture's own code.
     """
     plain = deepcopy(architecture)
+    layers: Dict[nn.Module, nn.Module] = {}
     for parent in list(plain.modules()):
-        for name, child in list(parent.named_children()):
+        for name, child in list(parent._modules.items()):
             if isinstance(child, DMSOp):
-                setattr(parent, name, child.to_plain_op())
+                if child not in layers:  # several modules may share it
+                    layers[child] = child.to_plain_op()
+                setattr(parent, name, layers[child])
         for key, hook in list(parent._forward_hooks.items()):
             if isinstance(hook, DepthScaling):
                 del parent._forward_hooks[key]

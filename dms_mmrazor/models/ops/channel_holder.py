@@ -9,7 +9,11 @@ from typing import Dict
 
 from torch import Tensor, nn
 
-from dms_mmrazor.models.ops.known_types import is_layer
+from dms_mmrazor.models.ops.known_types import (
+    ROI_EXTRACTOR,
+    is_kind,
+    is_layer,
+)
 
 
 class ChannelHolder:
@@ -49,6 +53,44 @@ class BareParameter(ChannelHolder):
         data = old.detach().index_select(channel_dim(old), kept.to(old.device))
         new = nn.Parameter(data, requires_grad=old.requires_grad)
         setattr(self.owner, self.key, new)
+
+
+class ChannelCount(ChannelHolder):
+    """A number of channels that a module without weights keeps.
+
+    Args:
+        owner (nn.Module): The module.
+        key (str): Name of the number there.
+    """
+
+    def __init__(self, owner: nn.Module, key: str) -> None:
+        self.owner = owner
+        self.key = key
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return getattr(self.owner, self.key)
+
+    def narrow(self, kept: Tensor) -> None:
+        """Keep some channels, in place."""
+        setattr(self.owner, self.key, len(kept))
+
+
+def channel_counts(model: nn.Module) -> Dict[str, ChannelHolder]:
+    """Modules without weights that know a number of channels.
+
+    Args:
+        model (nn.Module): A plain model.
+
+    Returns:
+        dict[str, ChannelHolder]: Name of the module → holder.
+    """
+    return {
+        name: ChannelCount(module, 'out_channels')
+        for name, module in model.named_modules()
+        if is_kind(module, ROI_EXTRACTOR)
+    }
 
 
 def channel_dim(parameter: Tensor) -> int:

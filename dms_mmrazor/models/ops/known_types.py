@@ -14,6 +14,11 @@ ATTENTION = 'mmpretrain.models.utils.attention.MultiheadAttention'
 WINDOW_ATTENTION = 'mmpretrain.models.utils.attention.WindowMSA'
 SHIFTED_WINDOWS = 'mmpretrain.models.utils.attention.ShiftWindowMSA'
 C2F = 'mmyolo.models.layers.yolo_bricks.CSPLayerWithTwoConv'
+TWO_STAGE = 'mmdet.models.detectors.two_stage.TwoStageDetector'
+ROI_EXTRACTOR = (
+    'mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor.'
+    'SingleRoIExtractor'
+)
 SWIN = 'mmpretrain.models.backbones.swin_transformer.SwinTransformer'
 
 

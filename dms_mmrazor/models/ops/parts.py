@@ -8,6 +8,7 @@ from dms_mmrazor.models.ops.attention import attention_dims
 from dms_mmrazor.models.ops.channel_holder import (
     ChannelHolder,
     bare_parameters,
+    channel_counts,
 )
 from dms_mmrazor.models.ops.known_types import is_layer
 
@@ -27,6 +28,7 @@ def named_parts(model: nn.Module) -> Dict[str, Part]:
         **bare_parameters(model),
         **attention_dims(model),
         **dict(model.named_modules()),
+        **channel_counts(model),
     }
 
 

@@ -71,6 +71,9 @@ DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = _DynamicOps(
 def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
     """Make layer ``name`` of ``model`` dynamic, unless it already is.
 
+    A layer that several modules share (the heads of all levels, say) stays
+    shared.
+
     Returns:
         DMSOp: The dynamic layer, now part of the model.
     """
@@ -80,5 +83,8 @@ def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
     if isinstance(module, DMSOp):
         return module
     dynamic = DYNAMIC_OPS[type(module)].convert_from(module)
-    setattr(parent, child_name, dynamic)
+    for owner in model.modules():
+        for key, child in owner._modules.items():
+            if child is module:
+                setattr(owner, key, dynamic)
     return dynamic

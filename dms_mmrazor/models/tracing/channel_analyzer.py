@@ -27,6 +27,7 @@ from dms_mmrazor.models.tracing.channel_graph import (
 )
 from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
+from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
 from dms_mmrazor.registry import TASK_UTILS
 
 _SINGLE = 'it has a single channel'
@@ -133,6 +134,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             autowrap_modules=source_files(model),
             leaf_module=leaves,
         )
+        model = with_tensor_forward(model, self.input_size)
         trace = self._fx_trace(model)
         return build_channel_graph(trace, model, self.input_size)
 

@@ -13,6 +13,7 @@ from torch import fx, nn
 
 from dms_mmrazor.models.ops import is_norm
 from dms_mmrazor.models.ops.attention import core_name
+from dms_mmrazor.models.ops.known_types import ROI_EXTRACTOR, is_kind
 from dms_mmrazor.models.tracing.channel_nodes import (
     ParameterNode,
     TracedNode,
@@ -32,7 +33,9 @@ def leaf_types(model: nn.Module) -> Tuple[type, ...]:
     types = {
         type(module)
         for module in model.modules()
-        if is_norm(module) or core_name(module) is not None
+        if is_norm(module)
+        or core_name(module) is not None
+        or is_kind(module, ROI_EXTRACTOR)
     }
     return tuple(sorted(types, key=lambda kind: kind.__qualname__))
 

@@ -8,6 +8,12 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dms_mmrazor.models.tracing.two_stage import (
+    demo_regions,
+    is_two_stage,
+    two_stage_tensors,
+)
+
 
 def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
     """A fixed pseudo-random image batch on the model's device.
@@ -24,6 +30,9 @@ def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
 
 def forward_tensors(model: nn.Module, image: Tensor) -> Any:
     """Outputs of the network before losses or post-processing."""
+    if is_two_stage(model):
+        regions = demo_regions(model, image.shape)
+        return two_stage_tensors(model, image, regions)
     if isinstance(model, BaseModel):
         return model(image, None, mode='tensor')
     return model(image)
