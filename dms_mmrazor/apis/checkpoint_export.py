@@ -35,11 +35,14 @@ class SearchProgress(NamedTuple):
         iteration (int): Trained iterations.
         total (int): Iterations of the whole search; 0 if unknown.
         per_epoch (float, optional): Iterations of an epoch, if known.
+        dataset_meta (Mapping[str, Any], optional): Names of the classes and
+            the like, if known.
     """
 
     iteration: int
     total: int
     per_epoch: Optional[float] = None
+    dataset_meta: Optional[Mapping[str, Any]] = None
 
     @property
     def fraction(self) -> float:
@@ -109,7 +112,8 @@ def export_checkpoint(
         'iterations': progress.iteration,
     }
     subnet = export_subnet(algorithm, targets, hook.divisor, search)
-    paths = list(save_subnet(subnet, folder).values())
+    written = save_subnet(subnet, folder, progress.dataset_meta)
+    paths = list(written.values())
     if onnx:
         size = algorithm.mutator.analyzer.input_size
         paths.append(osp.join(folder, ONNX_FILE))
@@ -198,6 +202,7 @@ def _progress(
         int(meta.get('iter') or 0),
         int(total),
         total / epochs if epochs else None,
+        meta.get('dataset_meta'),
     )
 
 

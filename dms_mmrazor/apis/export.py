@@ -163,12 +163,19 @@ def _resource_rows(
     return table
 
 
-def save_subnet(subnet: ExportedSubnet, folder: str) -> Dict[str, str]:
+def save_subnet(
+    subnet: ExportedSubnet,
+    folder: str,
+    dataset_meta: Optional[Mapping[str, Any]] = None,
+) -> Dict[str, str]:
     """Write ``subnet.yaml`` and ``subnet.pth``, each in one piece.
 
     Args:
         subnet (ExportedSubnet): What :func:`export_subnet` returned.
         folder (str): Where to; it is made if missing.
+        dataset_meta (Mapping[str, Any], optional): Names of the classes and
+            the like, for OpenMMLab's inferencers, which take those of COCO
+            or ImageNet where a checkpoint has none. Defaults to None.
 
     Returns:
         dict[str, str]: 'structure' and 'weights' → path.
@@ -177,7 +184,8 @@ def save_subnet(subnet: ExportedSubnet, folder: str) -> Dict[str, str]:
         'weights': os.path.join(folder, WEIGHTS_FILE),
         'structure': os.path.join(folder, STRUCTURE_FILE),
     }
-    checkpoint = {'state_dict': subnet.model.state_dict(), 'meta': {}}
+    meta = {'dataset_meta': dict(dataset_meta)} if dataset_meta else {}
+    checkpoint = {'state_dict': subnet.model.state_dict(), 'meta': meta}
     with written_at_once(paths['weights']) as temporary:
         torch.save(checkpoint, temporary)
     save_structure(subnet.structure, paths['structure'])

@@ -74,6 +74,15 @@ def search_info(runner: Runner, wanted: Mapping[str, Any]) -> Dict[str, Any]:
     }
 
 
+def dataset_meta(runner: Runner) -> Optional[Mapping[str, Any]]:
+    """Names of the classes and the like, if the training data has them.
+
+    Args:
+        runner (Runner): After a search.
+    """
+    return getattr(runner.train_dataloader.dataset, 'metainfo', None)
+
+
 def _plain(value: Any) -> Any:
     """A value that any YAML reader knows."""
     known = isinstance(value, (int, float, str)) or value is None

@@ -10,7 +10,7 @@ from dms_mmrazor.core.durations import PhaseLengths
 from dms_mmrazor.engine.advice import DECAY, LR, WEIGHT
 from dms_mmrazor.engine.averaged_weights import validated_weights
 from dms_mmrazor.engine.loss_history import recorded_histories
-from dms_mmrazor.engine.runner_access import search_info
+from dms_mmrazor.engine.runner_access import dataset_meta, search_info
 from dms_mmrazor.engine.search_log import describe_subnet
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
@@ -43,7 +43,7 @@ def export_search(
     search = search_info(runner, wanted)
     with validated_weights(runner):
         subnet = export_subnet(algorithm, targets, divisor, search)
-    paths = save_subnet(subnet, folder)
+    paths = save_subnet(subnet, folder, dataset_meta(runner))
     logger = runner.logger
     logger.info(str(subnet.fit))
     logger.info(describe_subnet(subnet.structure))

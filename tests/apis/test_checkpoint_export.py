@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dms_mmrazor.apis import export_subnet, save_subnet
 from dms_mmrazor.apis.checkpoint_export import (
     SearchProgress,
     load_search,
@@ -48,6 +49,18 @@ def test_length_of_the_search(search, save):
     assert load_search(search, path).finished
     known = dict(train_cfg=dict(max_iters=6))
     assert load_search(search, path, known).fraction == 0.5
+
+
+def test_classes_of_the_data_go_with_the_weights(search, save, tmp_path):
+    from dms_mmrazor.apis.checkpoint_files import read_checkpoint
+
+    meta = dict(classes=('cat', 'dog'), palette=[(1, 2, 3), (4, 5, 6)])
+    progress = load_search(search, save(meta=dict(dataset_meta=meta)))
+    assert progress.dataset_meta == meta
+    subnet = export_subnet(search)
+    for given, written in ((meta, {'dataset_meta': meta}), (None, {})):
+        files = save_subnet(subnet, str(tmp_path), given)
+        assert read_checkpoint(files['weights'])['meta'] == written
 
 
 def test_names_of_a_distributed_wrapper(search, save):
