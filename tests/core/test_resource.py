@@ -123,6 +123,20 @@ def test_copies_and_state():
     assert not model.state_dict() and not list(model.parameters())
 
 
+def test_a_dimension_that_goes_with_a_block():
+    """Slices of a concatenation that only removable blocks give."""
+    whole = Dim(1.0, ((0, 1.0),))
+    slices = [whole, *(whole._replace(block=index) for index in range(2))]
+    out = Dim(4.0)
+    terms = [Term('cat', 3.0, (out, part)) for part in slices]
+    terms.append(Term('inside', 1.0, (whole._replace(block=1),), block=0))
+    model = ResourceModel(terms, 1, 2)
+    kept = torch.tensor([5.0])
+    for a, b in ((1.0, 1.0), (0.0, 1.0), (1.0, 0.0), (0.5, 0.25)):
+        found = float(model(kept, torch.tensor([a, b])))
+        assert found == 3 * 4 * 6 * (1 + a + b) + 6 * a * b
+
+
 @pytest.mark.parametrize(
     'current, expected',
     [(20.0, math.log(2)), (10.0, 0.0), (5.0, 0.0), (0.0, 0.0)],
@@ -144,6 +158,7 @@ def test_resource_loss(current, expected):
         ([Term('a', 1.0, (Dim(units=((3, 1.0),)),))], "'a' uses unit 3"),
         ([Term('a', 1.0, (Dim(units=((-1, 1.0),)),))], "'a' uses unit -1"),
         ([Term('a', 1.0, (), 2)], "'a' is in block 2"),
+        ([Term('a', 1.0, (Dim(1.0, block=2),))], "'a' is in block 2"),
         ([Term('a', math.inf, ())], "'a' has a number"),
         ([Term('a', 1.0, (Dim(math.nan),))], "'a' has a number"),
     ],

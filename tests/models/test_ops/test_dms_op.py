@@ -6,6 +6,7 @@ from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
 
+from dms_mmrazor.apis import plain_copy
 from dms_mmrazor.core import FlatTopk
 from dms_mmrazor.models.mutables import (
     DMSChannelContainer,
@@ -156,6 +157,25 @@ def test_stock_constructor_works():
     assert DMSConv2d(3, 4, 1)(torch.rand(1, 3, 2, 2)).shape[1] == 4
     assert DMSLinear(3, 4)(torch.rand(2, 3)).shape == (2, 4)
     assert DMSBatchNorm2d(3)(torch.rand(2, 3, 2, 2)).shape[1] == 3
+
+
+def test_a_shared_layer_stays_shared():
+    shared = nn.Conv2d(3, 4, 1)
+    model = nn.ModuleDict(
+        {
+            'a': nn.Sequential(shared, nn.BatchNorm2d(4)),
+            'b': nn.Sequential(shared, nn.BatchNorm2d(4)),
+            'c': nn.Sequential(nn.Conv2d(3, 4, 1)),
+        }
+    )
+    layer = replace_with_dynamic(model, 'a.0')
+    assert type(layer) is DMSConv2d
+    assert model['a'][0] is layer and model['b'][0] is layer
+    assert type(model['c'][0]) is nn.Conv2d
+    assert set(model.state_dict()) >= {'a.0.weight', 'b.0.weight'}
+    plain = plain_copy(model)
+    assert type(plain['a'][0]) is nn.Conv2d
+    assert plain['a'][0] is plain['b'][0] is not layer
 
 
 def test_replacing_twice_changes_nothing():
