@@ -6,7 +6,6 @@ one after the other. Where the model hands out a feature map (its
 ``out_indices``), a stage of a list ends.
 """
 
-from copy import deepcopy
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.model.utils import revert_sync_batchnorm
@@ -23,6 +22,7 @@ from dms_mmrazor.models.tracing.demo import (
     evaluating,
     forward_tensors,
 )
+from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.residual_block import (
     BlockRun,
     ResidualBlock,
@@ -63,7 +63,7 @@ def find_stages(
     Returns:
         list[ResidualStage]: In the order of the model's modules.
     """
-    model = revert_sync_batchnorm(deepcopy(model))
+    model = revert_sync_batchnorm(light_copy(model))
     enliven(model, input_size)
     with evaluating(model):
         containers = block_containers(model)
@@ -85,7 +85,7 @@ def _is_chain(model: nn.Module, stage: ResidualStage, image: Tensor) -> bool:
     concatenation of all their outputs (but that of a C2f is narrowed).
     """
     block = stage.blocks[0]
-    silent, short = deepcopy(model), deepcopy(model)
+    silent, short = light_copy(model), light_copy(model)
     for carrier, _ in block.carriers:
         silent.get_submodule(carrier).register_forward_hook(Scale(0.0))
     for norm in block.bypassed:
