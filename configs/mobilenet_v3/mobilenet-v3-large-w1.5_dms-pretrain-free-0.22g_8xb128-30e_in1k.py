@@ -1,6 +1,6 @@
 # MobileNetV3-large with 1.5 times the channels (0.48 G MACs), pretrain-free
 # search to the MACs of MobileNetV3-large. Supernet and target are ours, epochs
-# as for MobileNetV2 (A.4.1). Widths alone: the backbone has no list of blocks.
+# as for MobileNetV2 (A.4.1).
 _base_ = [
     'mmpretrain::mobilenet_v3/mobilenet-v3-large_8xb128_in1k.py',
     '../_base_/pipelines/pretrain_free.py',

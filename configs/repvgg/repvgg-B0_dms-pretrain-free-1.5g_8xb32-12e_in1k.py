@@ -1,6 +1,5 @@
 # RepVGG-B0 (3.4 G MACs with all branches), pretrain-free search to the MACs
-# of RepVGG-A0. Supernet, target and epochs are ours. Widths alone: a block of
-# RepVGG without its branches is a BatchNorm and an activation, no identity.
+# of RepVGG-A0. Supernet, target and epochs are ours.
 _base_ = [
     'mmpretrain::repvgg/repvgg-B0_8xb32_in1k.py',
     '../_base_/pipelines/pretrain_free.py',

@@ -6,15 +6,17 @@ from typing import List, Mapping, NamedTuple, Tuple
 
 from torch import nn
 
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.ops.csp_layers import is_split_layer
+from dms_mmrazor.models.ops.named_lists import named_lists
 from dms_mmrazor.models.supernet.factors import factors_of
 from dms_mmrazor.models.tracing import ResidualStage, find_stages
 
 
 class _Addition(NamedTuple):
-    """Blocks that come behind a block of a container."""
+    """Blocks that come behind the last block of a stage."""
 
-    owner: nn.Module
-    container: nn.Module
+    path: str
     last: nn.Module
     blocks: List[nn.Module]
 
@@ -39,7 +41,8 @@ def deepen(
         input_size (tuple): (B, C, H, W) of a demo input.
 
     Raises:
-        DMSError: If a pattern matches no stage or a factor is below 1.
+        DMSError: If a pattern matches no stage, a factor is below 1, or a
+            layer behind the stage reads every single block.
     """
     stages = find_stages(model, input_size)
     names = [stage.name for stage in stages]
@@ -49,23 +52,32 @@ def deepen(
         for stage in stages
         if stage.name in wanted
     ]
-    for addition in additions:
-        _insert(addition)
+    for path, last, blocks in additions:
+        if isinstance(model.get_submodule(path), nn.Sequential):
+            _insert(model.get_submodule(path), last, blocks)
+        elif isinstance(model.get_submodule(path), nn.ModuleList):
+            owner = model.get_submodule(path.rpartition('.')[0])
+            place = _insert(model.get_submodule(path), last, blocks)
+            total = len(model.get_submodule(path))
+            _move_indices(owner, place, len(blocks), total)
+        else:
+            _insert_named(model.get_submodule(path), last, blocks)
 
 
 def _addition(
     model: nn.Module, stage: ResidualStage, factor: float
 ) -> _Addition:
+    path = stage.blocks[-1].name.rpartition('.')[0]
+    if is_split_layer(model.get_submodule(path.rpartition('.')[0])):
+        raise DMSError(
+            f'`deepen`: the blocks of {stage.name} are read one by one by '
+            'the layer behind them; use the `deepen_factor` of the model.'
+        )
     size = len(stage.blocks) + (1 if stage.fixed else 0)
     number = math.ceil(size * factor - 1e-9) - size
     blocks = [model.get_submodule(block.name) for block in stage.blocks]
-    path = stage.blocks[-1].name.rpartition('.')[0]
-    return _Addition(
-        model.get_submodule(path.rpartition('.')[0]),
-        model.get_submodule(path),
-        blocks[-1],
-        [_fresh(blocks[i % len(blocks)]) for i in range(number)],
-    )
+    new = [_fresh(blocks[i % len(blocks)]) for i in range(number)]
+    return _Addition(path, blocks[-1], new)
 
 
 def _fresh(block: nn.Module) -> nn.Module:
@@ -77,26 +89,47 @@ def _fresh(block: nn.Module) -> nn.Module:
     return copy
 
 
-def _insert(addition: _Addition) -> None:
-    """Put blocks into their container and move the keys behind them."""
-    children = list(addition.container._modules.items())
-    place = [child for _, child in children].index(addition.last)
+def _insert(
+    container: nn.Module, last: nn.Module, blocks: List[nn.Module]
+) -> int:
+    """Put blocks behind another and move the keys of those that follow.
+
+    Returns:
+        int: Index of the block that they were put behind.
+    """
+    children = list(container._modules.items())
+    place = [child for _, child in children].index(last)
     name = children[place][0]
-    new = [(f'{name}_{i}', b) for i, b in enumerate(addition.blocks, 1)]
+    numbered = isinstance(container, nn.ModuleList) or name.isdigit()
+    new = [(f'{name}_{i}', block) for i, block in enumerate(blocks, 1)]
     children[place + 1 : place + 1] = new
-    numbered = isinstance(addition.container, nn.ModuleList) or name.isdigit()
-    addition.container._modules.clear()
+    container._modules.clear()
     for index, (key, child) in enumerate(children):
-        addition.container.add_module(str(index) if numbered else key, child)
-    if isinstance(addition.container, nn.ModuleList):
-        _move_indices(addition.owner, place, len(new), len(children))
+        container.add_module(str(index) if numbered else key, child)
+    return place
+
+
+def _insert_named(
+    owner: nn.Module, last: nn.Module, blocks: List[nn.Module]
+) -> None:
+    """Put blocks into the list of names by which their owner calls them."""
+    for key, names in named_lists(owner).items():
+        found = [i for i, n in enumerate(names) if owner._modules[n] is last]
+        if not found:
+            continue
+        new = [f'{names[found[0]]}_{i}' for i in range(1, len(blocks) + 1)]
+        for name, block in zip(new, blocks):
+            owner.add_module(name, block)
+        names[found[0] + 1 : found[0] + 1] = new
+        setattr(owner, key, type(getattr(owner, key))(names))
+        _move_indices(owner, found[0], len(new), len(names))
 
 
 def _move_indices(owner: nn.Module, place: int, new: int, total: int) -> None:
     """Let a model's indices of blocks and their number follow.
 
     Args:
-        owner (nn.Module): The module that has the list of blocks.
+        owner (nn.Module): The module that calls the blocks.
         place (int): Index of the block after which blocks were added.
         new (int): How many were.
         total (int): How many blocks there are now.

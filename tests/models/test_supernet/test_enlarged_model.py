@@ -190,6 +190,19 @@ def test_deeper_transformer(family, vit):
     assert dict(search.mutator.report().stages) == {'backbone.layers': 5}
 
 
+def test_deeper_where_blocks_have_names(family, mobilenet):
+    """MobileNetV3 calls its blocks by a list of names."""
+    cfg = enlarged(mobilenet, deepen={'backbone.layer5': 1.4})
+    backbone = build(cfg).backbone
+    place = backbone.layers.index('layer8')
+    names = ['layer8', 'layer8_1', 'layer8_2', 'layer9']
+    assert backbone.layers[place : place + 4] == names
+    assert backbone.out_indices == (14,)
+    search = check_search(family, cfg)
+    found = {s.name: s.num_blocks for s in search.mutator.depth_units}
+    assert found['backbone.layer5'] == 6
+
+
 def test_deeper_windows_go_on_shifting(swin):
     backbone = build(
         enlarged(swin, deepen={'backbone.stages.2.blocks': 2})
