@@ -73,14 +73,17 @@ def merge_slices(module: nn.Module, removed: Sequence[str]) -> None:
     size = split_sizes(module)[1]
     conv = module.final_conv.conv
     first = module.main_conv.conv.out_channels
+    weight = conv.weight.clone()  # copies of the model may share the old one
     kept = torch.ones(conv.in_channels, dtype=torch.bool)
     # Backwards: a slice before may be removed, too, and passes both on.
     for index, name in reversed(list(enumerate(module.blocks._modules))):
         if name in removed:
             start = first + index * size
-            columns = conv.weight[:, start : start + size]
-            conv.weight[:, start - size : start] += columns
+            columns = weight[:, start : start + size]
+            weight[:, start - size : start] += columns
             kept[start : start + size] = False
+    trains = conv.weight.requires_grad
+    conv.weight = nn.Parameter(weight, requires_grad=trains)
     narrow_layer(conv, None, kept.nonzero().flatten())
 
 

@@ -44,6 +44,8 @@ def test_removed_blocks_are_silent_blocks(layer, removed):
         for module in silent
     ]
     x = torch.rand(2, 6, 5, 5)
+    shared = layer[0].final_conv.conv.weight
+    before = shared.detach().clone()
     with torch.no_grad():
         expected = layer(x)
         for handle in handles:
@@ -53,6 +55,7 @@ def test_removed_blocks_are_silent_blocks(layer, removed):
     assert len(layer[0].blocks) == 3 - len(removed)
     assert layer[0].final_conv.conv.in_channels == 30 - 6 * len(removed)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(shared, before)
 
 
 @pytest.mark.parametrize('halves', [(4, 4), (5, 2)])
