@@ -108,12 +108,17 @@ def warn_if_far(
         yield (
             f'The search ended {1 - ratios[nearest]:.1%} below its {nearest} '
             'target, where the resource loss is 0; rounding widens all units '
-            f'to it. {_below(start, ends[nearest])}'
+            f'to it. {_below(start, ends[nearest], targets[nearest])}'
         )
 
 
-def _below(start: Optional[float], end: float) -> str:
-    """What to turn, by what the task loss did while refining."""
+def _below(start: Optional[float], end: float, target: float) -> str:
+    """What to turn, by what happened while refining."""
+    if start is not None and start > target:
+        return (
+            'A step of the resource loss from above the target ended below: '
+            f'lower {LR}, or set `ResourceHook.soft_landing=True`.'
+        )
     if start is not None and end < start:
         return (
             'While refining, the task loss has narrowed it further '

@@ -45,12 +45,12 @@ def settings_of(
         algorithm (DMSAlgorithm): The search.
     """
     masks, full = algorithm.mutator.masks, algorithm.mutator.table.full
-    names = ('warmup', 'decay', 'schedule', 'hold_depth', 'divisor')
+    names = ('warmup', 'decay', 'schedule', 'hold_depth', 'soft_landing')
     return {
         **{f'target.{kind}': _plain(v) for kind, v in hook.wanted.items()},
         **{f'loss_weight.{kind}': v for kind, v in hook.weights.items()},
         **{f'supernet.{kind}': value for kind, value in full.items()},
-        **{name: getattr(hook, name) for name in names},
+        **{name: getattr(hook, name) for name in (*names, 'divisor')},
         'max_iters': runner.max_iters,
         'importance': [masks.metric, masks.decay],
         'structure_only': algorithm.structure_only,

@@ -50,9 +50,17 @@ def test_below_because_of_the_refining(mutator):
     end = mutator.resource('macs', hard=False)
     (line,) = lines(mutator, dict(macs=end / 0.95), macs=1.1)
     assert 'narrowed it further (-5.0%)' in line
+    assert 'soft_landing' not in line
     assert 'raising `ResourceHook.decay`' in line
     (line,) = lines(mutator, dict(macs=end / 1.05), macs=1.1)
     assert 'narrowed' not in line and 'refine longer' in line
+
+
+def test_below_because_of_a_step(mutator):
+    end = mutator.resource('macs', hard=False)
+    (line,) = lines(mutator, dict(macs=end * 1.2), macs=1.1)
+    assert 'from above the target ended below' in line
+    assert 'structure.lr' in line and 'soft_landing=True' in line
 
 
 def test_of_several_targets_the_nearest_counts(mutator):

@@ -16,11 +16,19 @@ CONFIGS = [
     (HOOK + 'target=-0.5', ('ResourceHook.target', 'got -0.5')),
     (HOOK + 'target=2X', ('ResourceHook.target', "'2X'", "'300M'")),
     (HOOK + 'target=9G', ('9G macs is more than the supernet has',)),
-    (HOOK + 'target=1e-4', ('cannot be reached', 'smallest reachable')),
+    (HOOK + 'target=1.5', ('cannot be reached', 'ratios are in (0, 1]')),
+    (HOOK + 'target=50', ('cannot be reached', 'ratios are in (0, 1]')),
+    (HOOK + 'target=0.0', ('ResourceHook.target (macs)', 'got 0')),
+    (HOOK + 'target=-1G', ('ResourceHook.target (macs)', "'-1G'")),
+    (
+        HOOK + 'target=1e-4',
+        ('cannot be reached', 'smallest reachable', 'largest', 'supernet'),
+    ),
     (HOOK + 'target=nan', ('ResourceHook.target', 'got nan')),
     (HOOK + 'target=[0.5,0.4]', ('ResourceHook.target', '[0.5, 0.4]')),
     (HOOK + 'target=True', ('ResourceHook.target', 'got True')),
-    (HOOK + 'resource=latency', ("unknown resource 'latency'", "'params'")),
+    (HOOK + 'resource=time', ("unknown resource 'time'", "'params'")),
+    (HOOK + 'resource=latency', ('latency_table', 'profile_latency.py')),
     (HOOK + 'loss_weight=0', ('`loss_weight` of macs', 'got 0')),
     (HOOK + 'loss_weight=-1', ('`loss_weight` of macs', 'got -1')),
     (HOOK + 'loss_weight=inf', ('`loss_weight` of macs', 'got inf')),
@@ -28,6 +36,8 @@ CONFIGS = [
     (HOOK + 'loss_weight.params=1', ("names 'params'", "['macs']")),
     (HOOK + 'warmup=0.5', ('warmup=0.5', 'decay=0.8')),
     (HOOK + 'warmup=long', ('ResourceHook', 'warmup', "'long'")),
+    (HOOK + 'warmup=5', ('`warmup`', "'3 epochs'", 'got 5')),
+    (HOOK + 'decay=3days', ('`decay`', "'500 iterations'", "'3days'")),
     (HOOK + 'decay=0', ('decay > 0', 'decay=0')),
     (HOOK + 'schedule=stairs', ("'stairs'", "'cosine'")),
     (HOOK + 'divisor=0', ('`divisor`', 'got 0')),
@@ -90,6 +100,8 @@ TRAININGS = [
     ('model={architecture}', ('DMSAlgorithm', 'ImageClassifier')),
     ('model={architecture} {default}', ('ResourceHook needs', 'DMSAlgo')),
     (HOOK + 'divisor=0', ('`divisor`', 'got 0')),
+    (HOOK + 'decay=9iters', ('decay=9iters', '0 and 9 of 8 iterations')),
+    (HOOK + 'decay=2epochs', ('`decay`', 'no epochs', 'by_epoch=False')),
     ('load_from={files}/none.pth', ('none.pth does not exist',)),
 ]
 
@@ -251,6 +263,18 @@ CHECKPOINTS = [
 APPENDED = [
     ('custom_hooks[0].update(target=dict())', ('`target` is empty',)),
     (
+        "custom_hooks[0].update(target=dict(macs=0.5, params='2X'))",
+        ('ResourceHook.target (params)', "'2X'"),
+    ),
+    (
+        'custom_hooks[0].update(target=dict(macs=0.5, params=-1))',
+        ('ResourceHook.target (params)', 'got -1'),
+    ),
+    (
+        'custom_hooks[0].update(target=dict(macs=0.5, params=1e-4))',
+        ('params cannot be reached', 'smallest reachable', 'largest'),
+    ),
+    (
         'custom_hooks[0].update(target=dict(macs=0.5, flops=0.5))',
         ("unknown resource 'flops'",),
     ),
@@ -363,3 +387,95 @@ def test_real_process(line, texts, workspace, files, tool, tmp_path):
     search = workspace / 'search.py'
     words = line.format(search=search, files=files).split()
     check(tool(*words, cwd=tmp_path), *texts)
+
+
+LATENCY = HOOK + 'resource=latency ' + HOOK + 'latency_table={tables}/'
+PROFILE = 'profile_latency.py {search} --show {tables}/'
+
+# A broken latency table → what the line contains.
+LATENCY_TABLES = [
+    ('nowhere', ('nowhere.yaml does not exist',)),
+    ('half', ('half.yaml',)),
+    ('empty', ('empty.yaml is not a latency table',)),
+    ('binary', ('binary.yaml cannot be read as YAML',)),
+    ('tag', ('tag.yaml cannot be read as YAML', 'os.getcwd')),
+    ('subnet', ('subnet.yaml is not a latency table', 'latency 1`')),
+    ('negative', ('`input` is broken', 'is negative')),
+    ('infinite', ('`full` is broken', 'not finite')),
+    ('device', ('Cortex-A72 (cpu, 1 thread)', 'latency_device')),
+    ('gpu', ('cuda', 'latency_device')),
+    ('layer', ('lacks layer backbone.conv1', 'another network')),
+    ('channels', ('layer backbone.conv1 with (3, 99)', 'another network')),
+    ('size', ('(3, 99, 16)', 'demo_input')),
+]
+
+
+@pytest.fixture(scope='session')
+def tables(latency_table, files):
+    """Latency tables that are broken, or of something else."""
+    import yaml
+
+    folder = files / 'tables'
+    folder.mkdir()
+    text = latency_table.read_text()
+    (folder / 'whole.yaml').write_text(text)
+    (folder / 'half.yaml').write_text(text[: len(text) // 2])
+    (folder / 'empty.yaml').write_text('')
+    (folder / 'binary.yaml').write_bytes(bytes(range(256)))
+    tag = 'x: !!python/object/apply:os.getcwd []\n'
+    (folder / 'tag.yaml').write_text(text + tag)
+    (folder / 'subnet.yaml').write_text((files / 'whole.yaml').read_text())
+    changes = dict(
+        negative=lambda raw, kind: kind['shares'].update(input=-1.0),
+        infinite=lambda raw, kind: kind.update(full=float('inf')),
+        device=lambda raw, kind: raw['device'].update(name='Cortex-A72'),
+        gpu=lambda raw, kind: raw['device'].update(type='cuda', name='G1'),
+        layer=lambda raw, kind: kind.update(layers=['backbone.conv0']),
+        channels=lambda raw, kind: kind.update(channels=[3, 99]),
+        size=lambda raw, kind: raw.update(input_size=[1, 3, 99, 16]),
+    )
+    for name, change in changes.items():
+        raw = yaml.safe_load(text)
+        change(raw, next(iter(raw['kinds'].values())))
+        (folder / f'{name}.yaml').write_text(yaml.safe_dump(raw))
+    return folder
+
+
+@pytest.mark.parametrize('name, texts', LATENCY_TABLES)
+def test_latency_table(name, texts, workspace, tables, call):
+    options = LATENCY.format(tables=tables) + f'{name}.yaml'
+    config = workspace / 'search.py'
+    args = ('--cfg-options', *options.split())
+    check(call('inspect_supernet.py', config, *args), *texts)
+
+
+@pytest.mark.parametrize(
+    'line, texts',
+    [
+        (PROFILE + 'half.yaml', ('half.yaml',)),
+        (PROFILE + 'layer.yaml', ('lacks layer backbone.conv1',)),
+        (
+            PROFILE + 'device.yaml --subnet {tables}/../whole.yaml',
+            ('Cortex-A72',),
+        ),
+        (PROFILE + 'whole.yaml --subnet nowhere.yaml', ('nowhere.yaml',)),
+        ('profile_latency.py {search} --device tpu', ("'tpu'",)),
+        ('profile_latency.py {search} --device cuda:99', ("'cuda:99'",)),
+        ('profile_latency.py {search} --batch-size 0', ('batch_size',)),
+        ('profile_latency.py {search} --threads -1', ('threads',)),
+        ('profile_latency.py {search} --divisor 0', ('divisor',)),
+        ('profile_latency.py {search} --rounds 0', ('rounds',)),
+        ('profile_latency.py {search} --structures 1', ('structures',)),
+        ('profile_latency.py {search} --rounds many', ("'many'",)),
+    ],
+)
+def test_profile_latency(line, texts, workspace, tables, call):
+    words = line.format(search=workspace / 'search.py', tables=tables).split()
+    check(call(*words), *texts)
+
+
+@pytest.mark.parametrize('name', ['nowhere', 'device', 'layer', 'tag'])
+def test_training_with_a_latency_table(name, workspace, tables, train):
+    texts = dict(LATENCY_TABLES)[name]
+    options = LATENCY.format(tables=tables) + f'{name}.yaml'
+    check(train(workspace / 'search.py', *options.split()), *texts)

@@ -134,3 +134,16 @@ def test_inspect(workspace, call):
     # 8 ** 3 * 16 ** 3 * 2 = 4,194,304 combinations.
     assert 'About 10^7 subnets' in done.out
     assert re.search(r'Target: [\d,]+ macs, 0\.500 .*reachable', done.out)
+
+
+@pytest.mark.parametrize('by, name', [('stage', 'layer1'), ('layer', 'conv1')])
+def test_parts_of_the_supernet(workspace, call, by, name):
+    done = call('inspect_supernet.py', workspace / 'search.py', '--parts', by)
+    assert done.status == 0, done.err
+    (head,) = [
+        line for line in done.out.splitlines() if line.startswith(f'{by} ')
+    ]
+    assert head.split() == [by, 'macs', 'params']
+    shares = re.findall(r'^backbone\.\S+ .* ([\d.]+)%$', done.out, re.M)
+    assert f'backbone.{name} ' in done.out and len(shares) > 1
+    assert 80 < sum(map(float, shares)) <= 100.5

@@ -21,6 +21,7 @@ from dms_mmrazor.engine.latency_constraint import (
     divisor_warning,
     prepare_latency,
 )
+from dms_mmrazor.engine.overshoot import optimizer_lr, overshoot_warnings
 from dms_mmrazor.engine.resource_target import Target, as_targets
 from dms_mmrazor.engine.runner_access import (
     get_algorithm,
@@ -60,6 +61,7 @@ from dms_mmrazor.engine.structure_group import (
 )
 from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.registry import HOOKS
 
 
@@ -88,6 +90,10 @@ class ResourceHook(Hook):
         schedule (str): 'exponential' (Eq. 10), 'linear', 'cosine' or
             'constant'. Defaults to 'exponential'.
         hold_depth (bool): Hold the depth while refining. Defaults to True.
+        soft_landing (bool): Lower the weight of a step of the resource loss
+            that would end below the target (not in the paper: there only a
+            small lr or weight avoids it). For SGD without momentum, the
+            structure's default. Defaults to False.
         divisor (int): Exported widths are multiples of it, or full: odd
             widths have the MACs but not the speed. 1 is the paper's
             setting. Defaults to 8.
@@ -114,6 +120,7 @@ class ResourceHook(Hook):
         decay: Duration = 0.8,
         schedule: str = 'exponential',
         hold_depth: bool = True,
+        soft_landing: bool = False,
         divisor: int = 8,
         interval: int = 50,
         out_dir: Optional[str] = None,
@@ -128,6 +135,7 @@ class ResourceHook(Hook):
         self.decay = decay
         self.schedule = schedule
         self.hold_depth = hold_depth
+        self.soft_landing = soft_landing
         self.divisor = divisor
         self.interval = interval
         self.out_dir = out_dir
@@ -180,10 +188,11 @@ class ResourceHook(Hook):
         runner.logger.info(describe_targets(mutator, self.targets))
         for warning in warn_if_idle(mutator, self.targets):
             runner.logger.warning(warning)
-        algorithm.set_constraints(self.weights)
-        share_structure(runner, algorithm)
         # Also where a checkpoint brought another learning rate.
         check_structure_group(runner.optim_wrapper, structure_lr(runner))
+        lr = optimizer_lr(runner) if self.soft_landing else None
+        algorithm.set_constraints(self.weights, lr)
+        share_structure(runner, algorithm)
         self._depth_is_held = bool(mutator.topk.held.any())
 
     def resolve(self, algorithm: DMSAlgorithm) -> Dict[str, float]:
@@ -231,8 +240,7 @@ class ResourceHook(Hook):
         )
         algorithm.set_targets(self.current)
         if self._must_hold(phase):
-            hold_depth(runner, algorithm.mutator)
-            self._depth_is_held = True
+            self._begin_refining(runner, algorithm.mutator)
         restore_structure_group(runner.optim_wrapper)
         self._grad_scale = grad_scale(runner)
 
@@ -240,6 +248,14 @@ class ResourceHook(Hook):
         """Whether the refining phase begins with this iteration."""
         begins = phase.name == 'refine' and not self._depth_is_held
         return begins and self.hold_depth
+
+    def _begin_refining(self, runner: Runner, mutator: DMSMutator) -> None:
+        hold_depth(runner, mutator)
+        self._depth_is_held = True
+        if not self.soft_landing:
+            lr = optimizer_lr(runner)
+            for warning in overshoot_warnings(mutator, self.weights, lr):
+                runner.logger.warning(warning)
 
     def after_train_iter(
         self,

@@ -69,6 +69,7 @@ class DMSAlgorithm(BaseAlgorithm):
             self.architecture.requires_grad_(False)
         self._kinds: List[str] = []
         self._weights: List[float] = []
+        self._landing_lr: Optional[float] = None
         self.register_buffer('targets', torch.zeros(0), persistent=False)
         _keep_from_broadcast(self)
 
@@ -96,13 +97,21 @@ class DMSAlgorithm(BaseAlgorithm):
         """The pruning ratios of all units, in one parameter."""
         return [self.mutator.topk.pruning_ratio]
 
-    def set_constraints(self, weights: Mapping[str, float]) -> None:
+    def set_constraints(
+        self,
+        weights: Mapping[str, float],
+        landing_lr: Optional[float] = None,
+    ) -> None:
         """Choose the constrained resources.
 
         Args:
             weights (Mapping[str, float]): Resource kind → weight λ_r of its
                 loss.
+            landing_lr (float, optional): Learning rate of the structure, to
+                land softly: see :meth:`resource_losses`. Defaults to None,
+                Eq. 7 as it is.
         """
+        self._landing_lr = landing_lr
         self._kinds = list(weights)
         self._weights = list(weights.values())
         device = self.mutator.topk.importance.device
@@ -133,6 +142,11 @@ class DMSAlgorithm(BaseAlgorithm):
     def resource_losses(self) -> Dict[str, Tensor]:
         """λ_r · L_r of every constraint (Eq. 7), and what it compares.
 
+        The gradient of L_r does not vanish at the target, so that a step
+        from just above it goes below by up to lr · λ_r · |∂ log r / ∂a|².
+        With a soft landing, λ_r of that step is lowered to what reaches the
+        target.
+
         Returns:
             dict[str, Tensor]: ``loss_{kind}``, and ``{kind}_ratio`` and
             ``{kind}_target`` relative to the supernet, for the log.
@@ -143,11 +157,23 @@ class DMSAlgorithm(BaseAlgorithm):
             current = self.mutator.table.soft(kind, blocks)
             target = self.targets[index]
             loss = self._weights[index] * resource_loss(current, target)
-            losses[f'loss_{kind}'] = loss.float()
+            losses[f'loss_{kind}'] = self._landing(index, loss).float()
             whole = self.mutator.table.full[kind]
             losses[f'{kind}_ratio'] = (current.detach() / whole).float()
             losses[f'{kind}_target'] = (target / whole).clamp(max=1).float()
         return losses
+
+    def _landing(self, index: int, loss: Tensor) -> Tensor:
+        """A resource loss whose step ends at its target, not below."""
+        if self._landing_lr is None:
+            return loss
+        (ratio,) = self.structural_parameters()
+        (grad,) = torch.autograd.grad(loss, ratio, retain_graph=True)
+        # Both are λ_r times those of log r.
+        step = self._landing_lr * grad.square().sum() / self._weights[index]
+        distance = loss.detach() / self._weights[index]
+        tiny = torch.finfo(step.dtype).tiny
+        return loss * (distance / step.clamp(min=tiny)).clamp(max=1.0)
 
     def finish_step(self, grad_scale: Optional[Tensor] = None) -> None:
         """Update importances and limits; call after each optimizer step.
