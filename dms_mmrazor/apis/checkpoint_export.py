@@ -1,7 +1,7 @@
 """From a checkpoint of a search to a subnet."""
 
 import os.path as osp
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 from mmengine.config import Config
@@ -89,15 +89,11 @@ def export_checkpoint(
     progress = load_search(algorithm, checkpoint, cfg)
     lines = [f'{checkpoint}: {progress}']
     if scheduled and not progress.finished:
-        lengths = phase_lengths(
-            hook.warmup, hook.decay, progress.total, progress.per_epoch
-        )
         targets = targets_at(
             algorithm,
             targets,
             progress.fraction,
-            lengths.warmup / progress.total,
-            lengths.decay / progress.total,
+            *_portions(hook, progress),
             hook.schedule,
         )
         lines.append(
@@ -120,6 +116,17 @@ def export_checkpoint(
         difference = export_onnx(subnet.model, size, paths[-1])
         lines.append(_onnx_line(difference))
     return [*lines, *_summary(subnet), f'Wrote {", ".join(paths)}.']
+
+
+def _portions(hook: Any, progress: SearchProgress) -> Tuple[float, float]:
+    """Warm-up and decay of a search as portions of it."""
+    try:
+        lengths = phase_lengths(
+            hook.warmup, hook.decay, progress.total, progress.per_epoch
+        )
+    except ValueError as error:
+        raise DMSError(f'ResourceHook: {error}') from None
+    return lengths.warmup / progress.total, lengths.decay / progress.total
 
 
 def _onnx_line(difference: Optional[float]) -> str:

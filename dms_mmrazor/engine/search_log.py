@@ -42,14 +42,14 @@ def describe_resources(mutator: DMSMutator, divisor: int) -> str:
         mutator (DMSMutator): Of a prepared supernet.
         divisor (int): Of the exported widths.
     """
-    by = f'smallest by {divisor}'
-    names = ('supernet', 'start', 'largest', 'smallest', by)
+    names = ['supernet', 'start', 'largest', 'smallest']
+    names += [f'smallest by {divisor}'] * (divisor > 1)
     lines = [f'{"Resource":10}' + ''.join(f'{name:>16}' for name in names)]
     for kind, whole in mutator.table.full.items():
         smallest, largest = mutator.table.range(kind)
         exported, _ = mutator.table.range(kind, divisor)
         start = mutator.resource(kind, hard=False)
-        row = (whole, start, largest, smallest, exported)
+        row = (whole, start, largest, smallest, exported)[: len(names)]
         shown = ''.join(f'{format_resource(n, kind):>16}' for n in row)
         lines.append(f'{kind:10}{shown}')
     return '\n'.join(lines)

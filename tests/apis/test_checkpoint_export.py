@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from dms_mmrazor.apis import export_subnet, save_subnet
 from dms_mmrazor.apis.checkpoint_export import (
     SearchProgress,
+    _portions,
     load_search,
     targets_at,
 )
@@ -90,3 +93,14 @@ def test_targets_of_each_phase(search):
     assert ratio(0.1) == 1
     assert ratio(0.45) == pytest.approx(0.5)
     assert ratio(0.9) == 0.25
+
+
+def test_phases_in_epochs_and_iterations(search, save):
+    info = hub(max_iters=60, max_epochs=6)
+    progress = load_search(search, save(meta=dict(iter=25), message_hub=info))
+    assert progress.per_epoch == 10
+    hook = SimpleNamespace(warmup='1 epoch', decay='30 iterations')
+    assert _portions(hook, progress) == (10 / 60, 0.5)
+    hook = SimpleNamespace(warmup='9 epochs', decay=0.5)
+    with pytest.raises(DMSError, match='ResourceHook: .*90 and 30 of 60'):
+        _portions(hook, progress)
