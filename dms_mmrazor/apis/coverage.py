@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from dms_mmrazor.apis.onnx_export import export_onnx
+from dms_mmrazor.apis.onnx_export import export_onnx, why_not_onnx
 from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
@@ -19,6 +19,7 @@ from dms_mmrazor.models.mutators.verify import max_difference, randomize
 from dms_mmrazor.models.subnet import prune
 from dms_mmrazor.models.tracing import count_macs
 from dms_mmrazor.models.tracing.demo import demo_tensor, enliven, evaluating
+from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
 
 Size = Tuple[int, ...]
 
@@ -184,6 +185,9 @@ def _random_structure(mutator: DMSMutator, seed: int) -> None:
 
 def _try_onnx(model: nn.Module, size: Size) -> Dict[str, Any]:
     """Difference of an ONNX file, or why there is none."""
+    reason = why_not_onnx(model)
+    if reason:
+        return dict(onnx=None, onnx_error=reason)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'subnet.onnx')
         try:
@@ -225,6 +229,7 @@ def _operators(model: nn.Module, image: Tensor) -> Dict[str, float]:
     """mmengine's count by operator."""
     from mmengine.analysis import FlopAnalyzer
 
+    model = with_tensor_forward(deepcopy(model), image.shape)
     with evaluating(model):
         analyzer = FlopAnalyzer(model, image)
         analyzer.unsupported_ops_warnings(False)

@@ -10,6 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from dms_mmrazor.compat.window_batch import any_number_of_windows
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.mutators.verify import flatten_tensors
@@ -18,6 +19,7 @@ from dms_mmrazor.models.tracing.demo import (
     evaluating,
     forward_tensors,
 )
+from dms_mmrazor.models.tracing.two_stage import is_two_stage
 
 TOLERANCE = 1e-4
 
@@ -45,6 +47,9 @@ def export_onnx(
 ) -> Optional[float]:
     """Write a plain model as one ONNX file with a dynamic batch axis.
 
+    Outputs of a detector are those of its head, level by level, before
+    boxes are decoded and selected (NMS).
+
     Args:
         model (nn.Module): A plain model, such as an exported subnet.
         input_size (Sequence[int]): (B, C, H, W) of its input.
@@ -60,8 +65,12 @@ def export_onnx(
         not installed.
 
     Raises:
-        DMSError: If the package onnx is not installed.
+        DMSError: If the package onnx is not installed, or the model cannot
+            be one ONNX file.
     """
+    reason = '' if forward else why_not_onnx(model)
+    if reason:
+        raise DMSError(f'{type(model).__name__} is not written: {reason}.')
     if importlib.util.find_spec('onnx') is None:
         raise DMSError(
             'writing ONNX files needs the package onnx: pip install onnx '
@@ -84,6 +93,21 @@ def export_onnx(
     return difference
 
 
+def why_not_onnx(model: nn.Module) -> str:
+    """Why a model cannot be one ONNX file; empty if it can.
+
+    Args:
+        model (nn.Module): A plain model.
+    """
+    if is_two_stage(model):
+        return (
+            'the regions that the second stage of a detector sees are chosen '
+            "by code; export it with mmdeploy, which has ONNX's operators for "
+            'that'
+        )
+    return ''
+
+
 def _write(
     network: nn.Module, image: Tensor, outputs: int, path: str, opset: int
 ) -> None:
@@ -94,7 +118,7 @@ def _write(
     if 'dynamo' in inspect.signature(torch.onnx.export).parameters:
         # The newer exporter needs the package onnxscript.
         options['dynamo'] = False
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), any_number_of_windows():
         warnings.simplefilter('ignore', DeprecationWarning)
         torch.onnx.export(
             network,

@@ -23,7 +23,7 @@ from typing import Any, Dict, List
 import torch
 from coverage_models import SECTIONS, Case
 from coverage_tables import render
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
@@ -38,6 +38,8 @@ PACKAGES = (
     'mmcv',
     'mmrazor',
     'mmpretrain',
+    'mmdet',
+    'mmyolo',
     'onnxruntime',
 )
 CASES = {
@@ -83,7 +85,7 @@ def load_architecture(case: Case) -> Row:
     cfg = Config.fromfile(find_config(case.config))
     cfg.merge_from_dict(dict(case.options))
     init_default_scope(case.scope)
-    model = cfg.model.to_dict()
+    model = ConfigDict(cfg.model.to_dict())
     for part in (model, model.get('backbone', {})):
         part.pop('init_cfg', None)  # no checkpoint is downloaded
     return model

@@ -15,6 +15,7 @@ WINDOW_ATTENTION = 'mmpretrain.models.utils.attention.WindowMSA'
 SHIFTED_WINDOWS = 'mmpretrain.models.utils.attention.ShiftWindowMSA'
 C2F = 'mmyolo.models.layers.yolo_bricks.CSPLayerWithTwoConv'
 TWO_STAGE = 'mmdet.models.detectors.two_stage.TwoStageDetector'
+ROI_HEAD = 'mmdet.models.roi_heads.standard_roi_head.StandardRoIHead'
 ROI_EXTRACTOR = (
     'mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor.'
     'SingleRoIExtractor'

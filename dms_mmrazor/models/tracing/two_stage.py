@@ -12,7 +12,8 @@ import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from dms_mmrazor.models.ops.known_types import TWO_STAGE, is_kind
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.ops.known_types import ROI_HEAD, TWO_STAGE, is_kind
 
 _REGIONS = 1000
 """Proposals per image where the test config does not tell."""
@@ -52,7 +53,15 @@ def demo_regions(
     Args:
         model (nn.Module): A two-stage detector.
         input_size (Sequence[int]): (B, C, H, W).
+
+    Raises:
+        DMSError: If its second stage is of a kind that refines its regions.
     """
+    if not is_kind(model.roi_head, ROI_HEAD):
+        raise DMSError(
+            f'`architecture.roi_head`: {type(model.roi_head).__name__} cannot '
+            'be searched, only StandardRoIHead (Faster R-CNN, Mask R-CNN).'
+        )
     batch, _, height, width = input_size
     number = _REGIONS
     if model.with_rpn:

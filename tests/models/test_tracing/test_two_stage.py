@@ -1,8 +1,8 @@
-from types import SimpleNamespace
-
+import pytest
 import torch
 from torch import nn
 
+from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing.two_stage import (
     demo_regions,
     is_two_stage,
@@ -10,11 +10,19 @@ from dms_mmrazor.models.tracing.two_stage import (
 )
 
 
-def test_regions_lie_in_the_image_and_have_all_sizes():
-    model = nn.Linear(1, 1)
-    model.with_rpn = True
-    model.rpn_head = SimpleNamespace(test_cfg=dict(max_per_img=200))
-    first, second = demo_regions(model, (2, 3, 64, 96))
+@pytest.fixture
+def faster_rcnn(zoo):
+    from mmengine.config import ConfigDict
+    from mmengine.hub import get_config
+
+    cfg = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
+    cfg.backbone.init_cfg = None
+    cfg.test_cfg.rpn.max_per_img = 200
+    return zoo.plain(ConfigDict(cfg, _scope_='mmdet'))
+
+
+def test_regions_lie_in_the_image_and_have_all_sizes(faster_rcnn):
+    first, second = demo_regions(faster_rcnn, (2, 3, 64, 96))
     assert torch.equal(first.bboxes, second.bboxes)
     boxes = first.bboxes
     assert boxes.shape == (200, 4)
@@ -23,14 +31,29 @@ def test_regions_lie_in_the_image_and_have_all_sizes():
     sizes = boxes[:, 2:] - boxes[:, :2]
     assert (sizes >= 7.99).all()
     assert sizes.min() < 10 and sizes[:, 0].max() > 80
-    again = demo_regions(model, (2, 3, 64, 96))[0].bboxes
+    again = demo_regions(faster_rcnn, (2, 3, 64, 96))[0].bboxes
     assert torch.equal(again, boxes)
 
 
-def test_without_a_first_stage_there_are_as_many_as_usual():
-    model = nn.Linear(1, 1)
-    model.with_rpn = False
-    assert len(demo_regions(model, (1, 3, 32, 32))[0]) == 1000
+def test_without_a_first_stage_there_are_as_many_as_usual(faster_rcnn):
+    faster_rcnn.rpn_head = None
+    assert len(demo_regions(faster_rcnn, (1, 3, 32, 32))[0]) == 1000
+
+
+def test_forward_gives_both_stages(faster_rcnn):
+    assert is_two_stage(faster_rcnn)
+    model = with_tensor_forward(faster_rcnn.eval(), (1, 3, 64, 64))
+    assert type(model).__name__ == 'FasterRCNN'
+    with torch.no_grad():
+        scores, deltas, (classes, boxes) = model(torch.rand(1, 3, 64, 64))
+    assert len(scores) == len(deltas) == 5
+    assert classes.shape == (200, 81) and boxes.shape == (200, 320)
+
+
+def test_a_second_stage_that_refines_regions_is_refused(faster_rcnn):
+    faster_rcnn.roi_head = nn.Identity()
+    with pytest.raises(DMSError, match='roi_head.*Identity cannot'):
+        with_tensor_forward(faster_rcnn, (1, 3, 64, 64))
 
 
 def test_other_models_stay_as_they_are():
