@@ -17,8 +17,8 @@ def refuse_unsupported(runner: Any) -> None:
             'strategies split or rewrite the weights that masks multiply. '
             'Remove `runner_type` and `strategy`.'
         )
-    if runner.cfg.get('compile'):
+    if runner.cfg.get('compile') and runner.distributed:
         raise DMSError(
-            '`compile` is not supported in a search: parts of the step would '
-            'be compiled again and again. Remove it; retraining may use it.'
+            '`compile` is not supported in a search by several processes: '
+            'nobody has tested it. Remove it, or search with one process.'
         )

@@ -2,9 +2,11 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.hooks import Hook
 from torch import nn
 
 
@@ -119,13 +121,45 @@ def test_frozen_stages_and_norm_eval(make_runner):
     assert runner.model.mutator.topk.pruning_ratio.max() > 0.1
 
 
-@pytest.mark.parametrize('option', [True, dict(backend='eager')])
-def test_compile_is_refused(option, make_runner):
+@pytest.mark.skipif(
+    not hasattr(torch, 'compile'), reason='mmengine needs torch 2 for it'
+)
+def test_compiled_search_is_the_same_and_compiled_once(make_runner):
+    from torch._dynamo.utils import counters
+
+    states, graphs = [], []
+
+    class Count(Hook):
+        def after_train_iter(self, runner, *args, **kwargs):
+            graphs.append(counters['stats']['unique_graphs'])
+
+    # Mixup and new learning rates add graphs in any training.
+    changes = dict(
+        model=dict(architecture=dict(train_cfg=None)), param_scheduler=[]
+    )
+    for option in (None, dict(backend='aot_eager')):
+        counters.clear()
+        graphs.clear()
+        runner = make_runner(compile=option, epochs=1, **changes)
+        runner.register_hook(Count())
+        runner.train()
+        states.append(runner.model.state_dict())
+    # The second step makes the optimizer's momentum, in any training.
+    assert graphs[0] > 0 and len(set(graphs[1:])) == 1
+    assert states[1]['mutator.masks.topk.num_updates'] == 6
+    for key, value in states[0].items():
+        torch.testing.assert_close(
+            states[1][key], value, rtol=1e-3, atol=1e-4, msg=key
+        )
+
+
+def test_compile_is_refused_on_several_processes():
+    from dms_mmrazor.engine.unsupported import refuse_unsupported
     from dms_mmrazor.errors import DMSError
 
-    runner = make_runner(compile=option)
+    runner = SimpleNamespace(cfg=dict(compile=True), distributed=True)
     with pytest.raises(DMSError, match='`compile` is not supported'):
-        runner.train()
+        refuse_unsupported(runner)
 
 
 def test_flexible_runner_is_refused(
