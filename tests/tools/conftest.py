@@ -160,3 +160,16 @@ def search(workspace, tool):
     done = tool('train.py', workspace / 'search.py', '--work-dir', work_dir)
     assert done.status == 0, done.err
     return work_dir
+
+
+@pytest.fixture(scope='session')
+def latency_table(workspace, tool):
+    """What the tool has measured of the search's network: not much."""
+    path = workspace / 'latency.yaml'
+    done = tool(
+        *('profile_latency.py', workspace / 'search.py', '--out', path),
+        *('--structures', 4, '--rounds', 1, '--threads', 1),
+    )
+    assert done.status == 0, done.err
+    assert f'Wrote {path}.' in done.out
+    return path

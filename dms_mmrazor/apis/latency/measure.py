@@ -89,7 +89,8 @@ def find_device(name: str) -> torch.device:
         device = torch.device('meta')
     if device.type not in ('cpu', 'cuda'):
         raise DMSError(f"device must be 'cpu' or 'cuda', got {name!r}.")
-    if device.type == 'cuda' and not torch.cuda.is_available():
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == 'cuda' and (device.index or 0) >= gpus:
         raise DMSError(f'device {name!r} is not available on this machine.')
     return device
 
