@@ -1,0 +1,53 @@
+"""Let ONNX files of models with shifted windows take any batch size.
+
+Symptom: an ONNX file of Swin computes something else than the model for
+every batch size but that of the export; nothing fails.
+Seen with: mmpretrain 1.2.0. ``ShiftWindowMSA.window_reverse`` turns the
+number of images into an ``int``, which a trace keeps as a constant.
+Drop when: mmpretrain leaves the number of images to ``view``.
+"""
+
+import sys
+from contextlib import contextmanager
+from typing import Iterator
+
+from torch import Tensor
+
+_MODULE = 'mmpretrain.models.utils.attention'
+
+
+@contextmanager
+def any_number_of_windows() -> Iterator[None]:
+    """Export inside; does nothing unless mmpretrain's attention is loaded."""
+    module = sys.modules.get(_MODULE)
+    if module is None:
+        yield
+        return
+    attention = module.ShiftWindowMSA
+    before = attention.__dict__['window_reverse']
+    attention.window_reverse = staticmethod(window_reverse)
+    try:
+        yield
+    finally:
+        attention.window_reverse = before
+
+
+def window_reverse(
+    windows: Tensor, height: int, width: int, window_size: int
+) -> Tensor:
+    """Put windows together again.
+
+    Args:
+        windows (Tensor): [images * windows, size, size, C].
+        height (int): H of the whole feature map.
+        width (int): W of the whole feature map.
+        window_size (int): Height and width of a window.
+
+    Returns:
+        Tensor: [images, H, W, C].
+    """
+    rows, columns = height // window_size, width // window_size
+    channels = windows.shape[-1]
+    x = windows.view(-1, rows, columns, window_size, window_size, channels)
+    x = x.permute(0, 1, 3, 2, 4, 5).contiguous()
+    return x.view(-1, height, width, channels)
