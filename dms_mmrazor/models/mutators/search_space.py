@@ -227,6 +227,9 @@ def make_depth_units(
         if any(is_excluded(name, exclude) for name in names):
             reasons[stage.name] = _EXCLUDED
             continue
+        if stage.reason:
+            reasons[stage.name] = stage.reason
+            continue
         try:
             if args.get('min_blocks', 1) < len(stage.blocks):
                 units.append(unit_class(stage, **args))

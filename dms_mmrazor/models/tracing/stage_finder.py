@@ -44,11 +44,20 @@ class ResidualStage(NamedTuple):
         name (str): Name of the container.
         blocks (tuple[ResidualBlock]): In the order of the forward pass.
         fixed (int): Blocks of the container that are always kept.
+        reason (str): Why its depth is not searched. Defaults to '', it is.
     """
 
     name: str
     blocks: Tuple[ResidualBlock, ...]
     fixed: int
+    reason: str = ''
+
+    def contains(self, other: 'ResidualStage') -> bool:
+        """Whether the other stage is a part of one of the blocks."""
+        return any(
+            other.blocks[0].name.startswith(f'{block.name}.')
+            for block in self.blocks
+        )
 
 
 def find_stages(
@@ -75,7 +84,24 @@ def find_stages(
             if container.kind is not nn.Sequential:
                 found = [s for s in found if _is_chain(model, s, image)]
             stages += found
-    return stages
+    return _without_nesting(stages)
+
+
+def _without_nesting(stages: List[ResidualStage]) -> List[ResidualStage]:
+    """Of two stages of which one is in the other, search the longer one."""
+    result = list(stages)
+    for index, outer in enumerate(stages):
+        for position, inner in enumerate(stages):
+            if not outer.contains(inner):
+                continue
+            shorter, longer = (position, outer), (index, inner)
+            if len(outer.blocks) < len(inner.blocks):
+                shorter, longer = longer, shorter
+            place, other = shorter
+            result[place] = stages[place]._replace(
+                reason=f'it overlaps stage {other.name}'
+            )
+    return result
 
 
 def _is_chain(model: nn.Module, stage: ResidualStage, image: Tensor) -> bool:

@@ -124,3 +124,25 @@ def test_a_shared_block_is_not_removable():
 
 def test_a_model_without_blocks():
     assert find_stages(nn.Sequential(nn.Conv2d(4, 4, 1)), SHAPE) == []
+
+
+class Half(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return x + self.conv(x)
+
+
+@pytest.mark.parametrize('outer, inner', [(3, 2), (1, 2)])
+def test_of_nested_stages_the_longer_one_is_searched(outer, inner):
+    blocks = [
+        nn.Sequential(*[Half() for _ in range(inner)]) for _ in range(outer)
+    ]
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(*blocks))
+    stages = find_stages(model, (1, 3, 4, 4))
+    reasons = {stage.name: stage.reason for stage in stages}
+    searched = [name for name, reason in reasons.items() if not reason]
+    assert searched == (['1'] if outer > inner else ['1.0'])
+    assert 'it overlaps stage' in reasons['1.0' if outer > inner else '1']
