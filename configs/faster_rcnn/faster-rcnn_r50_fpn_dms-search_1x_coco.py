@@ -1,0 +1,23 @@
+# Faster R-CNN: half of its MACs at 1333x800, searched in mmdet's 1x schedule
+# from the trained detector.
+_base_ = [
+    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    '../_base_/pipelines/pretrained.py',
+]
+
+algorithm = _base_.algorithm
+algorithm.mutator.parse_cfg = dict(
+    type='DMSChannelAnalyzer', demo_input=(1, 3, 800, 1344)
+)
+architecture = _base_.model
+architecture.init_cfg = dict(
+    type='Pretrained',
+    checkpoint='https://download.openmmlab.com/mmdetection/v2.0/faster_rcnn/faster_rcnn_r50_fpn_1x_coco/'
+    'faster_rcnn_r50_fpn_1x_coco_20200130-047c8118.pth',
+)
+# All weights train.
+architecture.backbone.frozen_stages = -1
+model = dict(_delete_=True, architecture=architecture, **algorithm)
+
+optim_wrapper = _base_.search_optim_wrapper
+custom_hooks = [dict(_base_.resource_hook, target=0.5)]
