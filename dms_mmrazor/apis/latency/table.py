@@ -4,6 +4,9 @@ from typing import Dict, List, NamedTuple, Tuple
 
 from dms_mmrazor.core import LatencyFit
 
+GOOD = 0.1
+"""Mean error of good predictions, relative."""
+
 Point = Tuple[int, int, float]
 """Input channels, output channels, milliseconds."""
 
@@ -112,6 +115,12 @@ def describe_latency_table(table: LatencyTable) -> List[str]:
 def _summary(table: LatencyTable) -> List[str]:
     """How well a table predicts, and which widths are fast."""
     held_out = table.held_out
+    warning = []
+    if held_out['mean'] > GOOD:
+        warning.append(
+            f'WARNING: predictions are off by more than {GOOD:.0%}: measure '
+            'again when the machine is idle, with more `--rounds`.'
+        )
     rounding = ', '.join(f'{d}: {r:.2f}' for d, r in table.rounding.items())
     return [
         f'Latency of {held_out["structures"]} structures that no fit has '
@@ -120,4 +129,5 @@ def _summary(table: LatencyTable) -> List[str]:
         f'Measured over predicted, widths as multiples of {rounding}: '
         f'`ResourceHook.divisor={table.best_divisor}` exports widths that '
         'are fast here.',
+        *warning,
     ]

@@ -79,6 +79,19 @@ def test_the_description_names_everything(table):
         assert f'{len(kind.layers)}x {kind.name}' in text
     assert '3 structures that no fit has seen' in text
     assert '`ResourceHook.divisor=1`' in text
+    assert 'WARNING' not in text
+
+
+def test_bad_predictions_are_not_kept_quiet(table):
+    bad = table._replace(held_out=dict(structures=3, mean=0.12, worst=0.4))
+    last = describe_latency_table(bad)[-1]
+    assert last.startswith('WARNING: predictions are off by more than 10%')
+
+
+def test_the_smallest_good_divisor_is_recommended(table):
+    ratios = {1: 1.8, 8: 1.3, 16: 1.03, 32: 1.0}
+    assert table._replace(rounding=ratios).best_divisor == 16
+    assert table._replace(rounding={}).best_divisor == table.divisor
 
 
 def test_really_measures(zoo, randomize_structure):
