@@ -158,8 +158,8 @@ def _resource_rows(
         if kind in targets:
             table[kind]['target'] = round(float(targets[kind]), digits)
     table['macs']['input_size'] = list(mutator.analyzer.input_size[1:])
-    if 'latency' in table:
-        table['latency']['unit'] = 'ms'
+    for kind, notes in mutator.table.notes.items():
+        table[kind].update(notes)
     return table
 
 

@@ -85,7 +85,8 @@ def test_a_search_ends_at_its_latency(train, table_path, tmp_path):
     row = load_structure(
         str(tmp_path / 'run' / 'subnet' / 'subnet.yaml')
     ).resources['latency']
-    assert row['unit'] == 'ms'
+    assert row['unit'] == 'ms' and row['input_size'] == [4, 3, 32, 32]
+    assert row['device'].endswith('(cpu, 1 thread)')
     assert row['subnet'] <= row['target']
     assert row['subnet'] == pytest.approx(row['target'], rel=0.01)
     assert row['target'] == pytest.approx(0.6 * row['supernet'], rel=1e-3)

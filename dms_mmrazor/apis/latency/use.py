@@ -29,6 +29,11 @@ def use_latency_table(
     check_device(table, path, device)
     check_network(table, path, mutator)
     mutator.set_latency(table.fits)
+    mutator.table.notes['latency'] = {
+        'unit': 'ms',
+        'device': str(table.device),
+        'input_size': list(table.input_size),
+    }
     return table
 
 

@@ -1,6 +1,6 @@
 """Resources of a supernet and of what is kept of it."""
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ class ResourceTable(nn.Module):
 
     Attributes:
         full (dict[str, float]): Resources of the supernet, all kept.
+        notes (dict[str, dict]): By kind what a structure file says of it
+            beside the numbers: the device of a latency, say.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class ResourceTable(nn.Module):
         self._units = tuple(units)
         self._stages = tuple(stages)
         self.full = {kind: self._full(kind) for kind in models}
+        self.notes: Dict[str, Dict[str, Any]] = {}
 
     def add(self, kind: str, model: ResourceModel) -> None:
         """Add a kind, or replace it."""
