@@ -112,9 +112,11 @@ def main() -> None:
         )
         for name, row in zip(['supernet', *args.subnet], rows):
             print(
-                f'{name}: {row.measured:.3f} ms measured '
-                f'({row.measured / rows[0].measured:.3f} of the supernet), '
-                f'{row.predicted:.3f} ms predicted ({row.error:+.1%}).'
+                f'{name}: {row.measured:.3f} ms measured, '
+                f'{row.predicted:.3f} ms predicted ({row.error:+.1%}); '
+                f'{row.measured / rows[0].measured:.3f} of the supernet '
+                f'measured, {row.predicted / rows[0].predicted:.3f} predicted '
+                f'({row.paired_error:+.1%})'
             )
 
 

@@ -46,7 +46,8 @@ def test_measures_a_subnet(latency_table, workspace, search, call):
     assert lines[0].startswith('supernet: ')
     assert lines[1].startswith(f'{subnet}: ')
     for line in lines:
-        assert ' ms measured (' in line and ' ms predicted (' in line
+        assert ' ms measured, ' in line and ' ms predicted (' in line
+    assert '1.000 of the supernet measured, 1.000 predicted' in lines[0]
 
 
 def test_writes_where_the_config_looks(workspace, call, tmp_path):

@@ -17,14 +17,23 @@ from dms_mmrazor.models.subnet import Structure, prune
 
 
 class Comparison(NamedTuple):
-    """A model measured and predicted, in milliseconds."""
+    """A model measured and predicted, in milliseconds.
+
+    Attributes:
+        measured (float): Median of its passes.
+        predicted (float): What the table says.
+        paired_error (float): Relative error of the predicted ratio to the
+            supernet, both measured in turns: the error that is left if the
+            machine is as fast as it was for the table.
+    """
 
     measured: float
     predicted: float
+    paired_error: float
 
     @property
     def error(self) -> float:
-        """Relative error of the prediction."""
+        """Relative error of the predicted milliseconds."""
         return self.predicted / self.measured - 1
 
 
@@ -84,6 +93,8 @@ def compare_structures(
     mutator = algorithm.mutator
     predicted = [mutator.table.full['latency']]
     predicted += [predict_structure(mutator, s) for s in structures]
+    factor = measured[0].total / predicted[0]
     return [
-        Comparison(row.total, guess) for row, guess in zip(measured, predicted)
+        Comparison(row.total, guess, guess * factor / row.total - 1)
+        for row, guess in zip(measured, predicted)
     ]

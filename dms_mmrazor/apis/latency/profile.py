@@ -35,6 +35,9 @@ from dms_mmrazor.models.tracing.layer_timer import (
 DIVISORS = (1, 8, 16, 32)
 """Which multiples are compared to recommend a divisor."""
 
+Reference = Tuple[nn.Module, float]
+"""The supernet, and its latency when the layers were measured."""
+
 _ROUNDED = 5
 """Structures of which every rounding is measured."""
 
@@ -99,8 +102,9 @@ def profile_latency(
         )
         kinds = _fit_kinds(models, measured, size, device)
         mutator.set_latency({n: k.fit for k in kinds for n in k.layers})
-        held_out = _check_predictions(sampler, settings, size, device)
-        rounding = _compare_divisors(sampler, settings, size, device)
+        reference = (supernet, measured[0].total)
+        held_out = _check_predictions(sampler, settings, size, reference)
+        rounding = _compare_divisors(sampler, settings, size, reference)
     return LatencyTable(
         Device(
             device.type, device_name(device), threads, str(torch.__version__)
@@ -192,19 +196,15 @@ def _check_predictions(
     sampler: SubnetSampler,
     settings: Settings,
     size: Tuple[int, ...],
-    device: torch.device,
+    reference: Reference,
 ) -> Dict[str, float]:
     """Predict structures that no fit has seen, with fewer blocks, too."""
     choices = [
         sampler.choices(level, settings.divisor)
         for level in levels(settings.held_out)
     ]
-    models = [sampler.subnet(choice) for choice in choices]
-    measured = measure(models, size, device, settings.rounds)
-    errors = [
-        abs(sampler.mutator.resource_of('latency', choice) / row.total - 1)
-        for choice, row in zip(choices, measured)
-    ]
+    ratios = _ratios(sampler, choices, settings, size, reference)
+    errors = [abs(1 / ratio - 1) for ratio in ratios]
     return {
         'structures': len(errors),
         'mean': statistics.mean(errors),
@@ -212,11 +212,34 @@ def _check_predictions(
     }
 
 
+def _ratios(
+    sampler: SubnetSampler,
+    choices: Sequence[Dict[str, int]],
+    settings: Settings,
+    size: Tuple[int, ...],
+    reference: Reference,
+) -> List[float]:
+    """Measured over predicted latency of structures.
+
+    The supernet takes its turn, too: if the machine is slower now than it
+    was for the table, that is no error of the prediction.
+    """
+    supernet, before = reference
+    models = [supernet] + [sampler.subnet(choice) for choice in choices]
+    device = next(supernet.parameters()).device
+    measured = measure(models, size, device, settings.rounds)
+    factor = before / measured[0].total
+    return [
+        row.total * factor / sampler.mutator.resource_of('latency', choice)
+        for choice, row in zip(choices, measured[1:])
+    ]
+
+
 def _compare_divisors(
     sampler: SubnetSampler,
     settings: Settings,
     size: Tuple[int, ...],
-    device: torch.device,
+    reference: Reference,
 ) -> Dict[int, float]:
     """Measured over predicted latency of widths by several divisors."""
     widest = max((u.num_channels for u in sampler.mutator.units), default=1)
@@ -226,12 +249,7 @@ def _compare_divisors(
     for level in levels(_ROUNDED):
         wishes = sampler.wishes(level)
         choices += [sampler.rounded(wishes, d) for d in divisors]
-    models = [sampler.subnet(choice) for choice in choices]
-    measured = measure(models, size, device, settings.rounds)
-    ratios = [
-        row.total / sampler.mutator.resource_of('latency', choice)
-        for choice, row in zip(choices, measured)
-    ]
+    ratios = _ratios(sampler, choices, settings, size, reference)
     return {
         divisor: statistics.median(ratios[index :: len(divisors)])
         for index, divisor in enumerate(divisors)

@@ -4,6 +4,7 @@ import torch
 from dms_mmrazor.apis import plain_copy
 from dms_mmrazor.apis.latency import (
     Settings,
+    compare,
     compare_structures,
     describe_latency_table,
     measure,
@@ -92,6 +93,24 @@ def test_the_smallest_good_divisor_is_recommended(table):
     ratios = {1: 1.8, 8: 1.3, 16: 1.03, 32: 1.0}
     assert table._replace(rounding=ratios).best_divisor == 16
     assert table._replace(rounding={}).best_divisor == table.divisor
+
+
+def test_a_slower_machine_is_no_error_of_the_table(
+    table, search, by_formula, monkeypatch, randomize_structure
+):
+    measure_at_ease = compare.measure
+
+    def measure_when_busy(*args):
+        return [
+            row._replace(total=2 * row.total) for row in measure_at_ease(*args)
+        ]
+
+    monkeypatch.setattr(compare, 'measure', measure_when_busy)
+    randomize_structure(search.mutator, 0)
+    rows = compare_structures(search, table, [search.mutator.structure()])
+    for row in rows:
+        assert row.error == pytest.approx(-0.5)
+        assert row.paired_error == pytest.approx(0, abs=1e-6)
 
 
 def test_really_measures(zoo, randomize_structure):
