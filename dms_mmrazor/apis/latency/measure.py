@@ -1,8 +1,17 @@
 """Time models that take turns, as a whole and layer by layer."""
 
 import statistics
-from contextlib import contextmanager
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from contextlib import contextmanager, nullcontext
+from typing import (
+    ContextManager,
+    Dict,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from torch import nn
@@ -52,7 +61,7 @@ def measure(
     image = demo_tensor(models[0], size)
     totals: List[List[float]] = [[] for _ in models]
     layers: List[List[Dict[str, float]]] = [[] for _ in models]
-    with torch.no_grad():
+    with torch.no_grad(), _current(device):
         for _ in range(rounds):
             for index, model in enumerate(models):
                 time_pass(model, image, clock)
@@ -60,6 +69,13 @@ def measure(
                 if by_layer:
                     layers[index].append(time_layers(model, image, clock))
     return [_medians(*rows) for rows in zip(totals, layers)]
+
+
+def _current(device: torch.device) -> ContextManager:
+    """Make a GPU the one that events are recorded on."""
+    if device.type == 'cuda':
+        return torch.cuda.device(device)
+    return nullcontext()
 
 
 def _medians(
