@@ -100,8 +100,9 @@ def _detector(case: Case) -> Config:
     from mmengine.config import Config as File
 
     folder = osp.join(osp.dirname(mmyolo.__file__), '.mim', 'configs')
-    cfg = File.fromfile(osp.join(folder, case.detector)).model.to_dict()
-    return dict(cfg, _scope_='mmyolo')
+    cfg = File.fromfile(osp.join(folder, case.detector)).model
+    cfg['_scope_'] = 'mmyolo'
+    return cfg
 
 
 def shape(case: Case, device: str = 'cpu') -> Any:

@@ -46,8 +46,9 @@ class _WeightedNorm(torch.autograd.Function):
 
     Written out, because autograd would keep six tensors of the size of the
     activation for its backward pass; this one keeps one, as the plain layer
-    does. In few passes over memory, which are what it costs, and without
-    products of matrices, which autocast would compute in half precision.
+    does. In few passes over few buffers, as getting and touching memory is
+    what it costs, and without products of matrices, which autocast would
+    compute in half precision.
     """
 
     @staticmethod
@@ -59,16 +60,19 @@ class _WeightedNorm(torch.autograd.Function):
         bias: Optional[Tensor],
         eps: float,
     ) -> Tensor:
-        out = x - (x * share).sum(-1, keepdim=True)
-        var = out.square().mul_(share).sum(-1, keepdim=True)
-        rstd = (var + eps).rsqrt_()
+        out = x * share
+        torch.sub(x, out.sum(-1, keepdim=True), out=out)
+        var = torch.linalg.vector_norm(
+            out * share.sqrt(), dim=-1, keepdim=True
+        ).square_()
+        rstd = var.add_(eps).rsqrt_()
         out.mul_(rstd)
         ctx.save_for_backward(out, share, rstd, weight)
         if weight is None:
             return out.clone()
-        return (
-            out * weight if bias is None else torch.addcmul(bias, out, weight)
-        )
+        if bias is None:
+            return out * weight
+        return torch.addcmul(bias, out, weight)
 
     @staticmethod
     @once_differentiable
@@ -79,22 +83,21 @@ class _WeightedNorm(torch.autograd.Function):
         it vanishes in ``mask / mask.sum()``.
         """
         out, share, rstd, weight = ctx.saved_tensors
-        wanted = ctx.needs_input_grad
-        grad_share = grad_weight = grad_bias = None
-        if wanted[3]:
-            grad_bias = _sum_rows(grad)
-        along = grad * out
-        if weight is not None:
-            grad_weight = _sum_rows(along) if wanted[2] else None
-            along.mul_(weight)
-            grad = grad * weight
-        along = along.sum(-1, keepdim=True)
-        total = grad.sum(-1, keepdim=True)
-        shift = (out * (0.5 * along)).add_(total)
-        if wanted[1]:
-            grad_share = _sum_rows(shift * out).neg_()
-        shift = shift.mul_(2).sub_(total)  # total + along · out
-        grad_x = (grad - shift.mul_(share)).mul_(rstd)
+        buffer = grad * out
+        grad_bias = _sum_rows(grad) if ctx.needs_input_grad[3] else None
+        grad_weight = None
+        if weight is None:
+            grad_x = grad.clone()
+        else:
+            grad_weight = _sum_rows(buffer)
+            buffer.mul_(weight)
+            grad_x = grad * weight
+        along = buffer.sum(-1, keepdim=True)
+        total = grad_x.sum(-1, keepdim=True)
+        torch.mul(out, along, out=buffer).add_(total)
+        grad_x.addcmul_(buffer, share, value=-1).mul_(rstd)
+        buffer.add_(total).mul_(out)  # (2 total + along · out) · out
+        grad_share = _sum_rows(buffer).mul_(-0.5)
         return grad_x, grad_share, grad_weight, grad_bias, None
 
 
