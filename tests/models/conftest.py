@@ -22,6 +22,7 @@ class FamilyCheck:
         self.zoo = zoo
         self.randomize_structure = randomize_structure
         self.batch = batch
+        self.lr = 1e-3
 
     def search(self, architecture: Config, size: int, **kwargs: Any) -> Any:
         """A search whose network has live statistics and scales."""
@@ -81,12 +82,12 @@ class FamilyCheck:
     def trains(self, model: Any, size: int, classes: int = 10) -> List[float]:
         """Two optimizer steps; every gradient is finite."""
         model.train()
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        optimizer = torch.optim.SGD(model.parameters(), lr=self.lr)
         losses = []
         for seed in range(2):
             data = self.batch(4, size, classes, seed)
             values = model(**data, mode='loss')
-            loss = sum(v for k, v in values.items() if 'loss' in k)
+            loss, _ = model.parse_losses(values)
             optimizer.zero_grad()
             loss.backward()
             for name, parameter in model.named_parameters():
@@ -102,6 +103,8 @@ class FamilyCheck:
         self, architecture: Config, size: int, unsearched: int = 0
     ) -> Any:
         """All of the above; returns the search for further looks."""
+        from dms_mmrazor.models.tracing.demo import forward_tensors
+
         search = self.search(architecture, size)
         left = search.mutator.report().unsearched
         assert len(left) == unsearched, left
@@ -109,8 +112,9 @@ class FamilyCheck:
         model, exported = self.rebuilt(search, architecture)
         image = torch.rand(2, 3, size, size)
         with torch.no_grad():
-            expected = exported.eval()(image)
-            torch.testing.assert_close(model.eval()(image), expected)
+            expected = forward_tensors(exported.eval(), image)
+            found = forward_tensors(model.eval(), image)
+        torch.testing.assert_close(found, expected)
         self.trains(model, size)
         search.set_constraints({'macs': 1.0})
         search.set_targets({'macs': search.mutator.resource('macs') / 2})
