@@ -158,7 +158,9 @@ def compare_structures(
     mutator, supernet = algorithm.mutator, algorithm.architecture
     alive = plain_copy(supernet)
     enliven(alive, size)
-    supernet.load_state_dict(alive.state_dict())
+    # Not the checkpoint's: some models leave buffers out of it.
+    state = dict([*alive.named_parameters(), *alive.named_buffers()])
+    supernet.load_state_dict(state, strict=False)
     image = demo_tensor(alive, size)
     worst = dict(outputs=0.0, macs=0.0, params=0.0)
     for index in range(structures):

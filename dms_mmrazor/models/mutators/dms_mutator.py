@@ -1,10 +1,13 @@
 """The mutator: finds what can be searched and manages the choices."""
 
+import gc
+import logging
 import random
 from copy import deepcopy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
+from mmengine.logging import print_log
 from mmrazor.models.mutators import ChannelMutator
 from torch import Tensor, nn
 
@@ -38,7 +41,11 @@ from dms_mmrazor.models.mutators.structure_dump import (
     dump_masks,
     unit_slices,
 )
-from dms_mmrazor.models.mutators.verify import randomize, verify_supernet
+from dms_mmrazor.models.mutators.verify import (
+    Comparison,
+    randomize,
+    verify_structures,
+)
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.models.subnet.surgery import (
     count_touched_channels,
@@ -51,6 +58,10 @@ from dms_mmrazor.models.tracing import (
     find_stages,
     profile_layers,
 )
+from dms_mmrazor.models.tracing.channel_analyzer import TracingError
+from dms_mmrazor.models.tracing.declared_groups import declare_groups
+from dms_mmrazor.models.tracing.light_copy import light_copy
+from dms_mmrazor.models.tracing.running import check_demo_input
 from dms_mmrazor.registry import MODELS
 
 Config = Dict[str, Any]
@@ -82,6 +93,11 @@ class DMSMutator(ChannelMutator):
             layers that are not searched. Defaults to ().
         importance (dict): ``metric`` and ``decay``, see :class:`MaskState`.
             Defaults to dict(metric='taylor', decay=0.99).
+        groups (Sequence[dict]): Channels that are one unit where the tracer
+            does not see it: ``dict(outputs=[…], inputs=[…])`` with layers
+            (norms, parameters) that give and that read them, or parts of
+            their channels: 'layer start:end'. Groups of the tracer that
+            these touch become part of the unit. Defaults to ().
         verify (bool): Prove before the search, on a random structure, that
             the masked supernet equals its exported subnet. Defaults to
             True.
@@ -95,6 +111,7 @@ class DMSMutator(ChannelMutator):
         parse_cfg: Union[Config, DMSChannelAnalyzer, None] = None,
         exclude: Sequence[str] = (),
         importance: Optional[Config] = None,
+        groups: Sequence[Config] = (),
         verify: bool = True,
         init_cfg: Optional[Config] = None,
     ) -> None:
@@ -120,6 +137,7 @@ class DMSMutator(ChannelMutator):
         self._depth_cfg = depth_unit_cfg
         self._exclude = _check_exclude(exclude)
         self._importance = _check_importance(importance)
+        self._declared = tuple(groups)
         self._verify = verify
         self._num_layers = 0
         self._num_channels = 0
@@ -161,13 +179,14 @@ class DMSMutator(ChannelMutator):
             supernet (nn.Module): A plain model.
 
         Raises:
-            DMSError: If nothing can be searched, a name in the config
-                matches nothing, or the masked supernet does not equal its
-                subnets.
+            DMSError: If the model does not run on the demo input, nothing
+                can be searched, a name in the config matches nothing, or
+                the masked supernet does not equal its subnets.
         """
-        plain = deepcopy(supernet) if self._verify else None
         size = self.analyzer.input_size
-        groups = self.analyzer.analyze_groups(supernet)
+        check_demo_input(supernet, size)
+        groups = self._find_groups(supernet)
+        gc.collect()  # graphs refer to themselves and to feature maps
         stages = find_stages(supernet, size) if self._depth_cfg else []
         space = self._choose_space(supernet, groups, stages)
         self.masks = MaskState(
@@ -175,10 +194,26 @@ class DMSMutator(ChannelMutator):
         )
         self._count_resources(supernet, space.groups)
         self.to(next(supernet.parameters()).device)
+        plain = light_copy(supernet) if self._verify else None
         for unit in [*self.units, *self.depth_units]:
             unit.prepare_for_pruning(supernet)
         if plain is not None:
             self.verify(supernet, plain)
+
+    def _find_groups(self, supernet: nn.Module) -> List[ChannelGroup]:
+        """What the tracer finds and what the config declares."""
+        try:
+            groups = self.analyzer.analyze_groups(supernet)
+        except TracingError as error:
+            if not self._declared:
+                raise
+            groups = []
+            print_log(
+                f'{error} Only `mutator.groups` is searched.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return declare_groups(groups, self._declared, supernet)
 
     def restore_masks(self, supernet: nn.Module) -> None:
         """Repair a prepared supernet whose layers were replaced since."""
@@ -233,24 +268,43 @@ class DMSMutator(ChannelMutator):
 
         Args:
             supernet (nn.Module): The prepared supernet.
-            plain (nn.Module): A plain copy of it; it is cut.
+            plain (nn.Module): A plain copy of it; its weights change.
 
         Returns:
             float: The largest relative difference of their outputs.
+
+        Raises:
+            DMSError: If they differ. It names the module where that shows
+                and the units to exclude.
         """
         state = deepcopy(self.topk.state_dict())
-        random_state = random.getstate()
-        random.seed(0)
+        comparison = Comparison(supernet, plain, self.analyzer.input_size)
         randomize(self.topk.importance, seed=0)
-        self.set_choices(self.sample_choices())
-        random.setstate(random_state)
+        full, narrow = self._extreme_choices()
+
+        def choose(names: Sequence[str]) -> Structure:
+            chosen = {name: narrow[name] for name in names}
+            self.set_choices({**full, **chosen})
+            return self.structure()
+
         try:
-            return verify_supernet(
-                supernet, plain, self.structure(), self.analyzer.input_size
-            )
+            with comparison.alive():
+                return verify_structures(comparison, list(full), choose)
         finally:
             self.topk.load_state_dict(state)
             self._state.use_no_masks()
+
+    def _extreme_choices(self) -> Tuple[Dict[str, int], Dict[str, int]]:
+        """Everything, and something random that is less wherever it can."""
+        limits = {u.name: (u.min_kept, u.max_kept, u.step) for u in self.units}
+        for stage in self.depth_units:
+            limits[stage.name] = (stage.min_blocks, stage.max_blocks, 1)
+        generator = random.Random(0)
+        narrow = {
+            name: generator.randrange(low, max(high, low + 1), step)
+            for name, (low, high, step) in limits.items()
+        }
+        return {name: high for name, (_, high, _) in limits.items()}, narrow
 
     # choices, as in mmrazor's ChannelMutator
 

@@ -1,11 +1,14 @@
 """Prove on a random structure that masking and cutting are the same."""
 
-from typing import Any, List
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.blame import as_patterns, find_guilty
 from dms_mmrazor.models.subnet import Structure, prune
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
@@ -13,14 +16,14 @@ from dms_mmrazor.models.tracing.demo import (
     evaluating,
     forward_tensors,
 )
+from dms_mmrazor.models.tracing.running import (
+    ForwardError,
+    first_difference,
+    live_tensors,
+    naming_modules,
+)
 
 TOLERANCE = 1e-4
-
-_HINT = (
-    'the tracer misunderstands how this model ties its channels. Exclude the '
-    'layers around the module in question by `mutator.exclude`, and please '
-    'report the model.'
-)
 
 
 def flatten_tensors(outputs: Any) -> List[Tensor]:
@@ -55,56 +58,150 @@ def max_difference(
                 flatten_tensors(forward_tensors(plain, image)),
             )
         )
-    worst = 0.0
-    for a, b in pairs:
-        if a.shape != b.shape:
-            return float('inf')
-        scale = max(float(b.abs().max()), 1e-6)
-        worst = max(worst, float((a - b).abs().max()) / scale)
-    return worst
+    return max((_difference(a, b) for a, b in pairs), default=0.0)
 
 
-def verify_supernet(
-    supernet: nn.Module,
-    plain: nn.Module,
-    structure: Structure,
-    input_size: Any,
-) -> float:
-    """Compare the masked supernet with the subnet cut from its copy.
+def _difference(a: Tensor, b: Tensor) -> float:
+    """Of one output; inf if it is not comparable."""
+    if a.shape != b.shape:
+        return float('inf')
+    if not b.numel():
+        return 0.0
+    difference = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-6)
+    return difference if difference == difference else float('inf')
+
+
+class Comparison:
+    """A masked supernet beside subnets that are cut from its plain copy.
 
     Args:
-        supernet (nn.Module): With the hard masks of ``structure``; its
-            state is the same afterwards.
-        plain (nn.Module): A plain copy; it is cut.
-        structure (Structure): What to keep.
+        supernet (nn.Module): With hard masks.
+        plain (nn.Module): A plain copy; its weights change.
         input_size (tuple): (B, C, H, W).
+    """
+
+    def __init__(
+        self, supernet: nn.Module, plain: nn.Module, input_size: Any
+    ) -> None:
+        enliven(plain, input_size)
+        self._supernet = supernet
+        self._plain = plain
+        self._image = demo_tensor(plain, input_size)
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Give the supernet the lively weights of the copy for a while.
+
+        The tensors themselves, not their values: that takes no memory.
+        """
+        before = live_tensors(self._supernet)
+        self._use(live_tensors(self._plain))
+        try:
+            yield
+        finally:
+            self._use(before)
+
+    def difference(self, structure: Structure) -> float:
+        """Largest relative difference of the outputs.
+
+        What differs more than rounding explains in single precision is
+        computed again in double precision: deep networks with statistics of
+        other widths magnify rounding.
+
+        Args:
+            structure (Structure): That of the supernet's masks.
+
+        Raises:
+            ForwardError: If the subnet does not run.
+        """
+        subnet = self._subnet(structure)
+        with naming_modules(subnet):
+            found = max_difference(self._supernet, subnet, self._image)
+        if found <= TOLERANCE:
+            return found
+        try:
+            return max_difference(
+                self._supernet.double(), subnet.double(), self._image.double()
+            )
+        except RuntimeError:  # a model may insist on single precision
+            return found
+        finally:
+            self._supernet.to(self._image.dtype)
+
+    def fails(self, structure: Structure) -> bool:
+        """Whether supernet and subnet differ, or the subnet does not run."""
+        try:
+            return not self.difference(structure) <= TOLERANCE
+        except ForwardError:
+            return True
+
+    def describe(self, structure: Structure) -> str:
+        """In which module a failure shows first."""
+        try:
+            found = self.difference(structure)
+        except ForwardError as error:
+            return f'does not run, it fails {error}'
+        text = (
+            'computes something else than the masked supernet (relative '
+            f'difference {found:.1e}'
+        )
+        with evaluating(self._supernet):
+            subnet = self._subnet(structure).eval()
+            place = first_difference(self._supernet, subnet, self._image)
+        return f'{text}, first seen in `{place}`)' if place else f'{text})'
+
+    def _subnet(self, structure: Structure) -> nn.Module:
+        return prune(deepcopy(self._plain), structure)
+
+    def _use(self, tensors: Dict[str, Tensor]) -> None:
+        """Let the supernet's parameters and buffers be these tensors."""
+        own = [
+            *self._supernet.named_parameters(),
+            *self._supernet.named_buffers(),
+        ]
+        for name, tensor in own:
+            if name in tensors:
+                tensor.data = tensors[name]
+
+
+def verify_structures(
+    comparison: Comparison,
+    names: Sequence[str],
+    choose: Callable[[Sequence[str]], Structure],
+) -> float:
+    """Compare a random masked structure with its exported subnet.
+
+    Args:
+        comparison (Comparison): Supernet and plain copy, alive.
+        names (Sequence[str]): All units and stages.
+        choose (Callable): Mask some of them at random, keep the others at
+            full size, and return the structure.
 
     Returns:
         float: The largest relative difference.
 
     Raises:
         DMSError: If they differ, or the subnet does not run: something in
-            the model ties channels in a way that the tracer cannot see.
+            the model ties channels in a way that the tracer cannot see. It
+            names the module, and the units to exclude.
     """
-    enliven(plain, input_size)
-    state = {k: v.clone() for k, v in supernet.state_dict().items()}
-    supernet.load_state_dict(plain.state_dict())
-    try:
-        prune(plain, structure)
-        image = demo_tensor(plain, input_size)
-        difference = max_difference(supernet, plain, image)
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise DMSError(
-            f'a random subnet does not run ({error}): {_HINT}'
-        ) from error
-    finally:
-        supernet.load_state_dict(state)
-    if not difference <= TOLERANCE:
-        raise DMSError(
-            'a random subnet computes something else than the masked '
-            f'supernet (relative difference {difference:.1e}): {_HINT}'
+    structure = choose(names)
+    if not comparison.fails(structure):
+        return comparison.difference(structure)
+    guilty: List[str] = []
+    left = list(names)
+    while left and comparison.fails(choose(left)):
+        guilty += find_guilty(
+            left, lambda some: comparison.fails(choose(some))
         )
-    return difference
+        left = [name for name in names if name not in guilty]
+    description = comparison.describe(choose(guilty))
+    raise DMSError(
+        f'a random subnet {description}: the tracer misunderstands how this '
+        'model ties channels. Search the rest by '
+        f'`mutator.exclude={as_patterns(guilty, names)}`, and please report '
+        'the model.'
+    )
 
 
 def randomize(importance: Tensor, seed: int) -> None:

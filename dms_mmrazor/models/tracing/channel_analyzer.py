@@ -2,19 +2,17 @@
 
 import logging
 from contextlib import contextmanager
-from copy import deepcopy
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from difflib import get_close_matches
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 from mmengine.logging import MMLogger
 from mmengine.model.utils import revert_sync_batchnorm
 from mmrazor.models.task_modules.tracer import ChannelAnalyzer
 from mmrazor.structures.graph.channel_graph import ChannelGraph
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops import (
-    DYNAMIC_OPS,
     HEADS,
     AttentionDim,
     is_attention,
@@ -25,38 +23,21 @@ from dms_mmrazor.models.tracing.channel_graph import (
     leaf_types,
     source_files,
 )
+from dms_mmrazor.models.tracing.channel_groups import (
+    SINGLE,
+    ChannelGroup,
+    all_channels,
+    reason_against,
+)
 from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
+from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
 from dms_mmrazor.registry import TASK_UTILS
 
-_SINGLE = 'it has a single channel'
 
-
-class ChannelGroup(NamedTuple):
-    """Channels of several layers that can only be kept or removed together.
-
-    Attributes:
-        name (str): The layer that produces them first.
-        config (dict): As mmrazor's ``ChannelUnit.init_from_cfg`` reads it.
-        reason (str): Why the group is not searched; empty if it is.
-    """
-
-    name: str
-    config: Dict[str, Any]
-    reason: str
-
-    @property
-    def layers(self) -> List[Tuple[str, bool]]:
-        """(layer, is output side) of all layers that the group touches."""
-        channels = self.config['channels']
-        sides = (('output_related', True), ('input_related', False))
-        return [
-            (channel['name'], is_output)
-            for key, is_output in sides
-            for channel in channels[key]
-            if isinstance(channel['name'], str)
-        ]
+class TracingError(DMSError):
+    """The tracer cannot follow a model at all."""
 
 
 @TASK_UTILS.register_module()
@@ -73,14 +54,27 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             config of one of mmrazor's demo inputs. Resources are counted
             for this shape. Defaults to (1, 3, 224, 224).
         tracer_type (str): mmrazor's tracer. Defaults to 'FxTracer'.
+        passes (Sequence[str]): Modules that give each channel that they
+            read, whatever they do with it, and whose own weights do not
+            depend on the number of channels. The tracer does not look into
+            them. Defaults to ().
+        fixed (Sequence[str]): Modules that read and give all of their
+            channels; nothing in them is searched. Defaults to ().
+
+    Raises:
+        DMSError: If ``passes`` or ``fixed`` is no list of names.
     """
 
     def __init__(
         self,
         demo_input: Any = (1, 3, 224, 224),
         tracer_type: str = 'FxTracer',
+        passes: Sequence[str] = (),
+        fixed: Sequence[str] = (),
     ) -> None:
         super().__init__(demo_input=demo_input, tracer_type=tracer_type)
+        self.passes = _names('passes', passes)
+        self.fixed = _names('fixed', fixed)
 
     @property
     def input_size(self) -> Tuple[int, ...]:
@@ -104,22 +98,25 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             list[ChannelGroup]: In the order of the forward pass.
 
         Raises:
-            DMSError: If the tracer cannot follow the model at all.
+            TracingError: If the tracer cannot follow the model at all.
         """
-        model = revert_sync_batchnorm(deepcopy(model)).eval()
+        _check_modules('passes', self.passes, model)
+        _check_modules('fixed', self.fixed, model)
+        model = revert_sync_batchnorm(light_copy(model)).eval()
         with _quiet_mmengine():
             try:
                 graph = self._channel_graph(model)
             except Exception as error:
-                raise DMSError(
+                raise TracingError(
                     f'{type(model).__name__} cannot be traced by '
-                    f'{self.tracer_type}: {error}. Name the width units in '
-                    f'`mutator.channel_unit_cfg.units` instead.'
+                    f'{self.tracer_type}: {error}. Name the module by '
+                    '`mutator.parse_cfg.fixed` to leave it as it is, or tie '
+                    'layers yourself by `mutator.groups`.'
                 ) from error
         modules = dict(model.named_modules())
         configs = graph.generate_units_config().values()
         groups = [
-            ChannelGroup('', config, _reason(config, modules))
+            ChannelGroup('', config, reason_against(config, modules))
             for config in configs
             if _weighted_layers(config, modules)
             and not _is_within_attention(config, modules)
@@ -131,12 +128,41 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         leaves = (*self.default_leaf_modules, *leaf_types(model))
         self.tracer = DemoTracer(
             demo_tensor(model, self.input_size),
+            opaque=(*self.passes, *self.fixed),
             autowrap_modules=source_files(model),
             leaf_module=leaves,
         )
         model = with_tensor_forward(model, self.input_size)
         trace = self._fx_trace(model)
-        return build_channel_graph(trace, model, self.input_size)
+        # It would keep this copy of the model, and what it computes.
+        self.tracer = None
+        return build_channel_graph(
+            trace, model, self.input_size, self.passes, self.fixed
+        )
+
+
+def _names(key: str, names: Any) -> Tuple[str, ...]:
+    """A list of names of the config."""
+    if not isinstance(names, (list, tuple)) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise DMSError(
+            f'`mutator.parse_cfg.{key}` must be a list of names, got '
+            f'{names!r}.'
+        )
+    return tuple(names)
+
+
+def _check_modules(key: str, names: Sequence[str], model: nn.Module) -> None:
+    """Raise unless the model has these modules."""
+    known = [name for name, _ in model.named_modules() if name]
+    for name in names:
+        if name not in known:
+            close = get_close_matches(name, known, n=3, cutoff=0.0)
+            raise DMSError(
+                f'`mutator.parse_cfg.{key}` names {name!r}, which is no '
+                f'module. Did you mean one of {close}?'
+            )
 
 
 @contextmanager
@@ -151,34 +177,24 @@ def _quiet_mmengine() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _channels(config: Dict[str, Any]) -> List[Dict[str, Any]]:
-    channels = config['channels']
-    return channels['output_related'] + channels['input_related']
-
-
 def _weighted_layers(
     config: Dict[str, Any], modules: Dict[str, nn.Module]
 ) -> List[str]:
     """Names of the conv and linear layers of a group."""
     return [
         channel['name']
-        for channel in _channels(config)
+        for channel in all_channels(config)
         if isinstance(
             modules.get(str(channel['name'])), (nn.Conv2d, nn.Linear)
         )
     ]
 
 
-def _is_wide(module: nn.LayerNorm) -> bool:
-    """Whether statistics run over more than the channels."""
-    return len(module.normalized_shape) > 1
-
-
 def _is_within_attention(
     config: Dict[str, Any], modules: Dict[str, nn.Module]
 ) -> bool:
     """Whether channels are heads times head dims: these have own groups."""
-    names = [str(channel['name']) for channel in _channels(config)]
+    names = [str(channel['name']) for channel in all_channels(config)]
     return any(
         name in modules and is_attention(modules[name]) for name in names
     )
@@ -205,51 +221,9 @@ def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
             init_args=dict(num_channels=size),
             channels=dict(output_related=channels, input_related=[]),
         )
-        reason = '' if size > 1 else _SINGLE
+        reason = '' if size > 1 else SINGLE
         groups.append(ChannelGroup(name, config, reason))
     return groups
-
-
-def _reason(config: Dict[str, Any], modules: Dict[str, nn.Module]) -> str:
-    """Why a group of channels cannot be searched; empty if it can."""
-    names = [str(channel['name']) for channel in _channels(config)]
-    if 'output_placeholder' in names:
-        return "its channels are (tied to) the model's output"
-    if 'input_placeholder' in names:
-        return "its channels are (tied to) the model's input"
-    for name in names:
-        module = modules.get(name)
-        if module is None or not any(True for _ in module.parameters()):
-            continue
-        if type(module) not in DYNAMIC_OPS and not isinstance(
-            module, _BatchNorm
-        ):
-            return f'{name} is a {type(module).__name__}, not supported'
-        if isinstance(module, nn.LayerNorm) and _is_wide(module):
-            return f'{name} normalizes several dimensions, not supported'
-    channels = config['channels']
-    if not _mixing(channels['output_related'], modules):
-        return 'no conv or linear layer produces its channels'
-    if not _mixing(channels['input_related'], modules):
-        return 'no conv or linear layer reads its channels'
-    if config['init_args']['num_channels'] < 2:
-        return _SINGLE
-    return ''
-
-
-def _mixing(
-    channels: List[Dict[str, Any]], modules: Dict[str, nn.Module]
-) -> List[str]:
-    """Layers of which each output depends on several input channels."""
-    names = []
-    for channel in channels:
-        module = modules.get(str(channel['name']))
-        is_conv = isinstance(module, nn.Conv2d)
-        if is_conv and module.groups == module.in_channels > 1:
-            continue
-        if is_conv or isinstance(module, nn.Linear):
-            names.append(channel['name'])
-    return names
 
 
 def _name_groups(
@@ -259,7 +233,7 @@ def _name_groups(
     named: Dict[str, ChannelGroup] = {}
     for group in groups:
         first = next(
-            c for c in _channels(group.config) if str(c['name']) in modules
+            c for c in all_channels(group.config) if str(c['name']) in modules
         )
         name = first['name']
         if not first['is_output_channel']:

@@ -2,11 +2,17 @@
 
 import operator
 import sys
+from functools import partial
 from types import ModuleType
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from mmrazor.structures.graph.base_graph import BaseGraph
 from mmrazor.structures.graph.channel_graph import ChannelGraph
+from mmrazor.structures.graph.channel_nodes import (
+    ChannelNode,
+    EndNode,
+    InputChannelNode,
+)
 from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
 from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
 from torch import fx, nn
@@ -14,6 +20,7 @@ from torch import fx, nn
 from dms_mmrazor.models.ops import is_norm
 from dms_mmrazor.models.ops.attention import core_name
 from dms_mmrazor.models.ops.known_types import ROI_EXTRACTOR, is_kind
+from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
 from dms_mmrazor.models.tracing.channel_nodes import (
     ParameterNode,
     TracedNode,
@@ -59,8 +66,47 @@ def source_files(model: nn.Module) -> Tuple[ModuleType, ...]:
     )
 
 
+class DMSChannelGraph(ChannelGraph):
+    """mmrazor's graph; where channels get lost, the place is known.
+
+    Attributes:
+        places (dict[str, str]): Name of a node → what the user knows it by.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: Dict[str, str] = {}
+
+    def _convert_a_node_to_end_node(self, node: ChannelNode) -> None:
+        """Let channels end before a node that does not fit them."""
+        place = self.places.get(node.name, node.name)
+        reason = f'{UNFOLLOWED}the tracer loses its channels at {place}'
+        end = self.add_or_find_node(EndNode(f'end_{node.name}', reason))
+        for previous in list(node.prev_nodes):
+            self.disconnect(previous, node)
+            self.connect(previous, end)
+        start = InputChannelNode(
+            f'start_{node.name}', reason, input_channels=node.in_channels
+        )
+        self.connect(self.add_or_find_node(start), node)
+
+
+def _place(node: fx.Node) -> str:
+    """A node in the user's words."""
+    if node.op == 'call_module':
+        return str(node.target)
+    function = getattr(node.target, '__name__', str(node.target))
+    stack = node.meta.get('nn_module_stack') or {}  # since torch 2.0
+    owner = list(stack)[-1] if stack else ''
+    return f'`{function}` in {owner}' if owner else f'`{function}`'
+
+
 def build_channel_graph(
-    trace: fx.Graph, model: nn.Module, input_size: Tuple[int, ...]
+    trace: fx.Graph,
+    model: nn.Module,
+    input_size: Tuple[int, ...],
+    passes: Sequence[str] = (),
+    fixed: Sequence[str] = (),
 ) -> ChannelGraph:
     """mmrazor's graph of channel dependencies, channels propagated.
 
@@ -68,6 +114,10 @@ def build_channel_graph(
         trace (fx.Graph): Trace of the model; attentions in it are opened.
         model (nn.Module): The model, in evaluation mode.
         input_size (tuple): (B, C, H, W).
+        passes (Sequence[str]): Modules that give each channel that they
+            read. Defaults to ().
+        fixed (Sequence[str]): Modules whose channels all stay. Defaults to
+            ().
     """
     trace.owning_module = model
     annotate(trace, model, demo_tensor(model, input_size))
@@ -77,7 +127,9 @@ def build_channel_graph(
     module_graph._model = model
     _name_modules(module_graph, model)
     module_graph.check(fix=True)
-    graph = ChannelGraph.copy_from(module_graph, convert_node)
+    convert = partial(convert_node, passes=passes, fixed=fixed)
+    graph = DMSChannelGraph.copy_from(module_graph, convert)
+    graph.places = {node.name: _place(node) for node in trace.nodes}
     graph.check(fix=True)
     graph.forward(input_size[1])
     return graph

@@ -1,6 +1,6 @@
 """Nodes of mmrazor's channel graph for what mmrazor does not know."""
 
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Sequence
 
 import torch
 from mmrazor.structures.graph.channel_flow import ChannelTensor
@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.models.ops import channels_of, is_attention, is_norm
 from dms_mmrazor.models.ops.channel_holder import channel_dim
+from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
 from dms_mmrazor.models.tracing.fx_values import SHAPE
 from dms_mmrazor.models.tracing.moved_channels import (
     is_mover,
@@ -157,11 +158,62 @@ class MovedChannelNode(PassUnionChannelNode):
         return moved
 
 
-def convert_node(node: ModuleNode) -> ChannelNode:
+class FixedChannelNode(MixChannelNode):
+    """A module that reads and gives all of its channels.
+
+    Args:
+        name (str): Name of the node.
+        reason (str): Why, for the report.
+        size (int): Number of channels that it gives.
+    """
+
+    def __init__(self, name: str, reason: str, size: int) -> None:
+        super().__init__(name, reason)
+        self.size = size
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """All that is read stays, and all that is given."""
+        self.in_channel_tensor = ChannelTensor.cat(tensors)
+        self.out_channel_tensor = ChannelTensor(self.size)
+        return self.out_channel_tensor
+
+    def check_channel(self) -> None:
+        """Whatever it reads fits."""
+
+    def _get_in_channels_by_prev_nodes(self, prev_nodes: List[Any]) -> int:
+        return sum(node.out_channels for node in prev_nodes)
+
+    @property
+    def _out_channels(self) -> int:
+        return self.size
+
+
+def _fixed_node(node: ModuleNode) -> FixedChannelNode:
+    """A module whose channels the config fixes."""
+    shape = node.traced.meta[SHAPE]
+    if shape is None:
+        raise ValueError(
+            f'`parse_cfg.fixed` names {node.module_name}, which does not '
+            'give one tensor'
+        )
+    size = shape[1] if len(shape) == 4 else shape[-1]
+    reason = f'{UNFOLLOWED}`parse_cfg.fixed` keeps {node.module_name} as it is'
+    return FixedChannelNode(node.name, reason, size)
+
+
+def convert_node(
+    node: ModuleNode,
+    passes: Sequence[str] = (),
+    fixed: Sequence[str] = (),
+) -> ChannelNode:
     """The channel node of a module node: ours, else mmrazor's.
 
     Args:
         node (ModuleNode): Node of the module graph.
+        passes (Sequence[str]): Modules that give each channel that they
+            read. Defaults to ().
+        fixed (Sequence[str]): Modules whose channels all stay. Defaults to
+            ().
 
     Returns:
         ChannelNode: Node of the channel graph.
@@ -171,6 +223,10 @@ def convert_node(node: ModuleNode) -> ChannelNode:
         shape = traced.meta[SHAPE]
         size = shape[channel_dim(torch.empty(shape, device='meta'))]
         return ParameterChannelNode(node.name, node.val, input_channels=size)
+    if node.is_module and node.module_name in fixed:
+        return _fixed_node(node)
+    if node.is_module and node.module_name in passes:
+        return PassUnionChannelNode(node.name, 'pass_placeholder')
     if isinstance(node.val, nn.Module):
         if is_attention(node.val):
             return AttentionChannelNode.copy_from(node)

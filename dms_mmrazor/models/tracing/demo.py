@@ -8,6 +8,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dms_mmrazor.models.tracing.light_copy import is_lifeless
 from dms_mmrazor.models.tracing.two_stage import (
     demo_regions,
     is_two_stage,
@@ -69,7 +70,7 @@ def enliven(model: nn.Module, shape: Any) -> None:
         if parameter.dim() == 1:
             values = torch.rand(parameter.shape, generator=generator)
             parameter.copy_(0.5 + values)
-        elif parameter.numel() and bool((parameter == parameter.max()).all()):
+        elif is_lifeless(parameter):
             values = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(values / parameter[0].numel() ** 0.5)
     modes = [(module, module.training) for module in model.modules()]

@@ -6,7 +6,7 @@ fits. For the shape that the model will be used with, the demo input answers.
 Conditions on the values of tensors stay what a trace cannot follow.
 """
 
-from typing import Any, Callable, Dict, Iterator, Tuple
+from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
 
 from mmrazor.models.task_modules.tracer.fx_tracer import MMFxTracer
 from torch import Tensor, fx, nn
@@ -32,14 +32,25 @@ class DemoTracer(MMFxTracer):
 
     Args:
         image (Tensor): The demo input.
+        opaque (Sequence[str]): Names of modules that it does not look into.
+            Defaults to ().
         **kwargs: Passed to mmrazor's ``MMFxTracer``.
     """
 
-    def __init__(self, image: Tensor, **kwargs: Any) -> None:
+    def __init__(
+        self, image: Tensor, opaque: Sequence[str] = (), **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
+        self._opaque = tuple(opaque)
         self._image = image
         self._values: Dict[fx.Node, Any] = {}
         self._running = False
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether the trace does not look into a module."""
+        if module_qualified_name in self._opaque:
+            return True
+        return super().is_leaf_module(m, module_qualified_name)
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Value of a condition on sizes; one on pixels is an error."""

@@ -56,6 +56,54 @@ def test_a_misunderstood_model_is_found_before_the_search(look, words):
         prepare(model, exclude=['first'])
 
 
+def test_the_module_and_what_to_exclude_are_named():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1), Reading(Roll())
+    )
+    with pytest.raises(DMSError, match='first seen in `2.second`') as error:
+        prepare(copy.deepcopy(model))
+    assert "mutator.exclude=['2.first']" in str(error.value)
+    mutator = prepare(model, exclude=['2.first'])
+    assert [unit.name for unit in mutator.units] == ['0']
+
+
+def test_an_input_that_does_not_fit_is_named():
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 1), nn.Flatten(), nn.Linear(8 * 9, 5)
+    )
+    with pytest.raises(DMSError, match='demo_input') as error:
+        prepare(model)
+    assert '(1, 3, 4, 4)' in str(error.value)
+    assert '`2` (Linear)' in str(error.value)
+
+
+def test_values_that_are_no_numbers_differ():
+    one = nn.Conv2d(3, 4, 1)
+    two = copy.deepcopy(one)
+    with torch.no_grad():
+        two.bias[0] = float('nan')
+    image = torch.rand(1, 3, 2, 2)
+    assert max_difference(one, two, image) == float('inf')
+    assert max_difference(two, one, image) == float('inf')
+
+
+class Magnifying(nn.Module):
+    """Nothing but rounding is left in single precision."""
+
+    def forward(self, x):
+        return torch.sin(1e6 * x)
+
+
+def test_rounding_is_told_from_misunderstanding():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 64, 1), nn.Conv2d(64, 4, 1), Magnifying()
+    )
+    mutator = prepare(model)
+    assert [unit.name for unit in mutator.units] == ['0']
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
 def test_verifying_leaves_no_trace(zoo):
     torch.manual_seed(0)
     search = zoo.algorithm(zoo.cifar_resnet())

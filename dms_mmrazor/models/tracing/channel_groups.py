@@ -1,0 +1,96 @@
+"""Groups of channels that are kept or removed together."""
+
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from dms_mmrazor.models.ops import DYNAMIC_OPS
+
+SINGLE = 'it has a single channel'
+
+UNFOLLOWED = 'not followed: '
+"""Before the reason, in the name of a node that stands for one."""
+
+
+class ChannelGroup(NamedTuple):
+    """Channels of several layers that can only be kept or removed together.
+
+    Attributes:
+        name (str): The layer that produces them first.
+        config (dict): As mmrazor's ``ChannelUnit.init_from_cfg`` reads it.
+        reason (str): Why the group is not searched; empty if it is.
+    """
+
+    name: str
+    config: Dict[str, Any]
+    reason: str
+
+    @property
+    def layers(self) -> List[Tuple[str, bool]]:
+        """(layer, is output side) of all layers that the group touches."""
+        channels = self.config['channels']
+        sides = (('output_related', True), ('input_related', False))
+        return [
+            (channel['name'], is_output)
+            for key, is_output in sides
+            for channel in channels[key]
+            if isinstance(channel['name'], str)
+        ]
+
+
+def all_channels(config: Dict[str, Any]) -> List[Dict[str, Any]]:
+    """mmrazor's descriptions of all sides of a group."""
+    channels = config['channels']
+    return channels['output_related'] + channels['input_related']
+
+
+def _is_wide(module: nn.LayerNorm) -> bool:
+    """Whether statistics run over more than the channels."""
+    return len(module.normalized_shape) > 1
+
+
+def reason_against(
+    config: Dict[str, Any], modules: Dict[str, nn.Module]
+) -> str:
+    """Why a group of channels cannot be searched; empty if it can."""
+    names = [str(channel['name']) for channel in all_channels(config)]
+    if 'output_placeholder' in names:
+        return "its channels are (tied to) the model's output"
+    if 'input_placeholder' in names:
+        return "its channels are (tied to) the model's input"
+    for name in names:
+        if name.startswith(UNFOLLOWED):
+            return name[len(UNFOLLOWED) :]
+        module = modules.get(name)
+        if module is None or not any(True for _ in module.parameters()):
+            continue
+        if type(module) not in DYNAMIC_OPS and not isinstance(
+            module, _BatchNorm
+        ):
+            return f'{name} is a {type(module).__name__}, not supported'
+        if isinstance(module, nn.LayerNorm) and _is_wide(module):
+            return f'{name} normalizes several dimensions, not supported'
+    channels = config['channels']
+    if not _mixing(channels['output_related'], modules):
+        return 'no conv or linear layer produces its channels'
+    if not _mixing(channels['input_related'], modules):
+        return 'no conv or linear layer reads its channels'
+    if config['init_args']['num_channels'] < 2:
+        return SINGLE
+    return ''
+
+
+def _mixing(
+    channels: List[Dict[str, Any]], modules: Dict[str, nn.Module]
+) -> List[str]:
+    """Layers of which each output depends on several input channels."""
+    names = []
+    for channel in channels:
+        module = modules.get(str(channel['name']))
+        is_conv = isinstance(module, nn.Conv2d)
+        if is_conv and module.groups == module.in_channels > 1:
+            continue
+        if is_conv or isinstance(module, nn.Linear):
+            names.append(channel['name'])
+    return names

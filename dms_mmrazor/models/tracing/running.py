@@ -1,0 +1,129 @@
+"""Which module of a model fails, and on what input a model runs."""
+
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Tuple
+
+from torch import Tensor, nn
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.tracing.demo import (
+    demo_tensor,
+    evaluating,
+    forward_tensors,
+)
+
+
+class ForwardError(Exception):
+    """A forward pass failed.
+
+    Args:
+        module (str): Full name of the innermost module that ran.
+        kind (str): Its class.
+        error (Exception): What its code raised.
+
+    Attributes:
+        module (str): As above.
+    """
+
+    def __init__(self, module: str, kind: str, error: Exception) -> None:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        super().__init__(f'in `{module}` ({kind}): {lines[0]}')
+        self.module = module
+
+
+@contextmanager
+def naming_modules(model: nn.Module) -> Iterator[None]:
+    """Turn what a module's code raises into a :class:`ForwardError`.
+
+    Args:
+        model (nn.Module): The model that runs inside.
+    """
+    running: List[str] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def enter(module: nn.Module, args: Any) -> None:
+        running.append(names[module])
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        running.pop()
+
+    handles = [m.register_forward_pre_hook(enter) for m in names]
+    handles += [m.register_forward_hook(leave) for m in names]
+    try:
+        yield
+    except Exception as error:  # whatever a module's code may raise
+        name = running[-1] if running else ''
+        kind = type(model.get_submodule(name)).__name__
+        raise ForwardError(name or 'the model', kind, error) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def check_demo_input(model: nn.Module, input_size: Tuple[int, ...]) -> None:
+    """Make sure that a model runs on the input it is searched for.
+
+    Args:
+        model (nn.Module): A plain model; it is not changed.
+        input_size (tuple): (B, C, H, W).
+
+    Raises:
+        DMSError: If it does not.
+    """
+    try:
+        with evaluating(model), naming_modules(model):
+            forward_tensors(model, demo_tensor(model, input_size))
+    except ForwardError as error:
+        raise DMSError(
+            f'{type(model).__name__} does not run on an input of '
+            f'`mutator.parse_cfg.demo_input`={tuple(input_size)}: it fails '
+            f'{error}. Give the shape that it is trained on.'
+        ) from error
+
+
+def live_tensors(model: nn.Module) -> Dict[str, Tensor]:
+    """All parameters and buffers, whatever a checkpoint has; no copies."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach() for name, tensor in tensors}
+
+
+def first_difference(a: nn.Module, b: nn.Module, image: Tensor) -> str:
+    """The first module that gives other numbers in ``b`` than in ``a``.
+
+    Only outputs of the same shape are compared, those of the first call of
+    each module.
+
+    Args:
+        a (nn.Module): A model in evaluation mode.
+        b (nn.Module): One with modules of the same names.
+        image (Tensor): Input [B, C, H, W].
+
+    Returns:
+        str: Full name of the module; '' if there is none.
+    """
+    expected = _outputs(a, image)
+    for name, output in _outputs(b, image).items():
+        other = expected.get(name)
+        if other is None or other.shape != output.shape:
+            continue
+        scale = max(float(other.abs().max()), 1e-6)
+        if not float((output - other).abs().max()) <= 1e-3 * scale:
+            return name
+    return ''
+
+
+def _outputs(model: nn.Module, image: Tensor) -> Dict[str, Tensor]:
+    """What each module gives when it is first called, in this order."""
+    outputs: Dict[str, Tensor] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.numel():
+            outputs.setdefault(names[module], output.clone())
+
+    handles = [m.register_forward_hook(record) for m in names]
+    with evaluating(model):
+        forward_tensors(model, image)
+    for handle in handles:
+        handle.remove()
+    return outputs
