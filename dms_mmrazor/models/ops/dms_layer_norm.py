@@ -37,12 +37,11 @@ def masked_layer_norm(
         Tensor: [..., N], at least of the mask's precision.
     """
     x = x.to(torch.promote_types(x.dtype, mask.dtype))
-    share = mask / mask.sum()
-    return _WeightedNorm.apply(x, share, weight, bias, eps)
+    return _WeightedNorm.apply(x, mask, weight, bias, eps)
 
 
 class _WeightedNorm(torch.autograd.Function):
-    """Normalize by shares of the features that sum to one; scale and shift.
+    """Normalize with statistics weighted by a mask; scale and shift.
 
     Written out, because autograd would keep six tensors of the size of the
     activation for its backward pass; this one keeps one, as the plain layer
@@ -55,11 +54,13 @@ class _WeightedNorm(torch.autograd.Function):
     def forward(
         ctx: Any,
         x: Tensor,
-        share: Tensor,
+        mask: Tensor,
         weight: Optional[Tensor],
         bias: Optional[Tensor],
         eps: float,
     ) -> Tensor:
+        kept = mask.sum()
+        share = mask / kept
         out = x * share
         torch.sub(x, out.sum(-1, keepdim=True), out=out)
         var = torch.linalg.vector_norm(
@@ -67,7 +68,7 @@ class _WeightedNorm(torch.autograd.Function):
         ).square_()
         rstd = var.add_(eps).rsqrt_()
         out.mul_(rstd)
-        ctx.save_for_backward(out, share, rstd, weight)
+        ctx.save_for_backward(out, share, kept, rstd, weight)
         if weight is None:
             return out.clone()
         if bias is None:
@@ -77,12 +78,12 @@ class _WeightedNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
-        """Gradients of x, the shares, the weight and the bias.
+        """Gradients of x, the mask, the weight and the bias.
 
-        The shares' one lacks a summand that is the same for all features;
-        it vanishes in ``mask / mask.sum()``.
+        That of the shares ``mask / kept`` lacks a summand that is the same
+        for all features and vanishes in the one of the mask.
         """
-        out, share, rstd, weight = ctx.saved_tensors
+        out, share, kept, rstd, weight = ctx.saved_tensors
         buffer = grad * out
         grad_bias = _sum_rows(grad) if ctx.needs_input_grad[3] else None
         grad_weight = None
@@ -98,7 +99,8 @@ class _WeightedNorm(torch.autograd.Function):
         grad_x.addcmul_(buffer, share, value=-1).mul_(rstd)
         buffer.add_(total).mul_(out)  # (2 total + along · out) · out
         grad_share = _sum_rows(buffer).mul_(-0.5)
-        return grad_x, grad_share, grad_weight, grad_bias, None
+        grad_mask = (grad_share - (grad_share * share).sum()) / kept
+        return grad_x, grad_mask, grad_weight, grad_bias, None
 
 
 def _sum_rows(x: Tensor) -> Tensor:
