@@ -2,7 +2,7 @@
 
 import math
 from copy import deepcopy
-from typing import List, Mapping, NamedTuple, Tuple
+from typing import List, Mapping, NamedTuple, Tuple, Union
 
 from torch import nn
 
@@ -23,7 +23,7 @@ class _Addition(NamedTuple):
 
 def deepen(
     model: nn.Module,
-    factors: Mapping[str, float],
+    factors: Union[float, Mapping[str, float]],
     input_size: Tuple[int, ...],
 ) -> None:
     """Append copies of its removable blocks to each stage.
@@ -35,15 +35,18 @@ def deepen(
 
     Args:
         model (nn.Module): A plain model; it is changed in place.
-        factors (Mapping[str, float]): Name or pattern of stages → factor
-            of the number of their blocks, with the one in front of the
-            removable ones; rounded up.
+        factors (float | Mapping[str, float]): Factor of the number of
+            blocks of all stages, or name or pattern of stages → factor. The
+            block in front of the removable ones counts; the number is
+            rounded up.
         input_size (tuple): (B, C, H, W) of a demo input.
 
     Raises:
         DMSError: If a pattern matches no stage, a factor is below 1, or a
             layer behind the stage reads every single block.
     """
+    if not isinstance(factors, Mapping):
+        factors = {'*': factors}
     stages = find_stages(model, input_size)
     names = [stage.name for stage in stages]
     wanted = factors_of('deepen', factors, names, 'stages')

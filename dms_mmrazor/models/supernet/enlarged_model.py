@@ -22,7 +22,7 @@ Config = Dict[str, Any]
 def EnlargedModel(  # noqa: N802
     architecture: Config,
     constants: Optional[Mapping[str, Any]] = None,
-    deepen: Optional[Mapping[str, float]] = None,
+    deepen: Union[float, Mapping[str, float], None] = None,
     widen: Union[float, Mapping[str, float], None] = None,
     demo_input: Tuple[int, ...] = (1, 3, 224, 224),
     init_cfg: Optional[Config] = None,
@@ -42,8 +42,9 @@ def EnlargedModel(  # noqa: N802
             parts of the model are built with, such as
             ``{'backbone.arch_settings': [...]}``: the most exact way where
             there is one. Defaults to None.
-        deepen (Mapping[str, float], optional): Name or pattern of stages →
-            factor of their numbers of blocks. Defaults to None.
+        deepen (float | Mapping[str, float], optional): Factor of the number
+            of blocks of all stages, or name or pattern of stages → factor.
+            Defaults to None.
         widen (float | Mapping[str, float], optional): Factor of all widths,
             or name or pattern of width units → factor. Defaults to None.
         demo_input (tuple): (B, C, H, W) of an input that the model can
@@ -63,10 +64,10 @@ def EnlargedModel(  # noqa: N802
     """
     model = build_with_constants({**kwargs, **architecture}, constants or {})
     _refuse_checkpoints(model)
-    if deepen or widen is not None:
+    if deepen is not None or widen is not None:
         advice = f'set another `demo_input` than {tuple(demo_input)}'
         _check_forward(model, demo_input, advice)
-    if deepen:
+    if deepen is not None:
         deepen_stages(model, deepen, demo_input)
     if widen is not None:
         widen_units(model, widen, demo_input)

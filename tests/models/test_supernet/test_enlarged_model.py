@@ -287,7 +287,7 @@ def with_checkpoint(cfg):
             dict(deepen={'backbone.layer9': 2}),
             ['`deepen`', "'backbone.layer9'", 'backbone.layer1, backbone.l'],
         ),
-        (dict(deepen={'*': 0.5}), ["`deepen['*']`", '0.5', '>= 1']),
+        (dict(deepen=0.5), ["`deepen['*']`", '0.5', '>= 1']),
         (dict(widen=0.5), ["`widen['*']`", '0.5', '>= 1']),
         (dict(widen='wide'), ['`widen', "'wide'"]),
         (dict(widen={'neck': 2}), ['`widen`', "'neck'", 'backbone.conv1']),
