@@ -16,6 +16,7 @@ from mmrazor.structures.graph.channel_nodes import (
 from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
 from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
 from torch import fx, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from dms_mmrazor.models.ops import is_norm
 from dms_mmrazor.models.ops.attention import core_name
@@ -43,6 +44,8 @@ def leaf_types(model: nn.Module) -> Tuple[type, ...]:
         if is_norm(module)
         or core_name(module) is not None
         or is_kind(module, ROI_EXTRACTOR)
+        # mmcv's own wrapper is not torch's, which is never looked into.
+        or isinstance(module, _ConvTransposeNd)
     }
     return tuple(sorted(types, key=lambda kind: kind.__qualname__))
 
