@@ -47,6 +47,11 @@ def parser(text: str) -> argparse.ArgumentParser:
     result.add_argument('--device', default=device)
     result.add_argument('--rounds', type=int, default=10)
     result.add_argument('--out', help='JSON file instead of results/*.json')
+    result.add_argument(
+        '--add',
+        action='store_true',
+        help='keep the rows of other models in the JSON file',
+    )
     return result
 
 
@@ -142,9 +147,26 @@ def report(name: str, rows: Sequence[Row], args: argparse.Namespace) -> None:
     suffix = '' if args.device == 'cpu' else f'-{args.device}'
     path = args.out or osp.join(RESULTS, f'{name}{suffix}.json')
     os.makedirs(osp.dirname(osp.abspath(path)), exist_ok=True)
+    result = {'environment': environment, 'rows': list(rows)}
+    if args.add and osp.exists(path):
+        result = _added(path, result)
     with open(path, 'w') as file:
-        json.dump({'environment': environment, 'rows': rows}, file, indent=1)
+        json.dump(result, file, indent=1)
         file.write('\n')
+
+
+def _added(path: str, result: Dict[str, Any]) -> Dict[str, Any]:
+    """New rows behind those of other models, with all commands."""
+    with open(path) as file:
+        old = json.load(file)
+    new = {next(iter(row.values())) for row in result['rows']}
+    kept = [row for row in old['rows'] if next(iter(row.values())) not in new]
+    commands = [
+        old['environment']['command'],
+        result['environment']['command'],
+    ]
+    environment = {**result['environment'], 'command': '; '.join(commands)}
+    return {'environment': environment, 'rows': kept + result['rows']}
 
 
 def _text(value: Any) -> str:
