@@ -94,8 +94,8 @@ def refresh_split(module: nn.Module) -> None:
     knows both sizes; parameters and keys are the same.
     """
     sizes = split_sizes(module)
+    module.mid_channels = sizes[1]
     if sizes[0] == sizes[1]:
-        module.mid_channels = sizes[0]
         return
     ops = importlib.import_module(_OPS)
     module.__class__ = ops.SlimCSPLayerWithTwoConv
