@@ -48,6 +48,11 @@ def parser(text: str) -> argparse.ArgumentParser:
     result.add_argument('--rounds', type=int, default=10)
     result.add_argument('--out', help='JSON file instead of results/*.json')
     result.add_argument(
+        '--cpu-time',
+        action='store_true',
+        help='time of the processor, not of the clock: on a busy machine',
+    )
+    result.add_argument(
         '--add',
         action='store_true',
         help='keep the rows of other models in the JSON file',
@@ -63,32 +68,31 @@ def synchronize(device: str) -> None:
 
 def interleave(
     functions: Mapping[str, Callable[[], Any]],
-    rounds: int,
-    device: str = 'cpu',
-    warmup: int = 1,
+    args: argparse.Namespace,
+    warmup: int = 2,
 ) -> Times:
     """Run functions in turn, so that a drifting machine hits all alike.
 
     Args:
         functions (Mapping[str, Callable]): What to time.
-        rounds (int): Measured runs of each.
-        device (str): Where they run. Defaults to 'cpu'.
-        warmup (int): Runs before that. Defaults to 1.
+        args (Namespace): Of :func:`parser`: rounds, device and clock.
+        warmup (int): Runs before the measured ones. Defaults to 2.
 
     Returns:
         dict[str, list[float]]: Seconds of each round.
     """
+    clock = time.process_time if args.cpu_time else time.perf_counter
     times: Times = {name: [] for name in functions}
     names = list(functions)
-    for index in range(warmup + rounds):
+    for index in range(warmup + args.rounds):
         shift = index % len(names)
         for name in names[shift:] + names[:shift]:
-            synchronize(device)
-            started = time.perf_counter()
+            synchronize(args.device)
+            started = clock()
             functions[name]()
-            synchronize(device)
+            synchronize(args.device)
             if index >= warmup:
-                times[name].append(time.perf_counter() - started)
+                times[name].append(clock() - started)
     return times
 
 

@@ -103,9 +103,9 @@ def measure(name: str, args: Any) -> List[Row]:
 
     with tempfile.TemporaryDirectory() as folder:
         onnx = sessions(models, image, folder)
-        onnx_times = interleave(onnx, args.rounds, warmup=2) if onnx else {}
+        onnx_times = interleave(onnx, args) if onnx else {}
     functions = {key: eager(model) for key, model in models.items()}
-    times = interleave(functions, args.rounds, args.device, warmup=2)
+    times = interleave(functions, args)
     return [
         {
             'model': name,

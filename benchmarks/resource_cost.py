@@ -42,7 +42,7 @@ def measure(name: str, args: Any) -> Row:
         'plain': step,
         'resources': resources,
     }
-    times = interleave(functions, args.rounds, args.device, warmup=2)
+    times = interleave(functions, args)
     return {
         'model': name,
         'input': f'1x{case.size}^2',

@@ -107,7 +107,7 @@ def measure(units: int, args: Any) -> Row:
         functions[key] = network_step(units, width, args.batch, device, masked)
     with CountOperations() as counter:
         functions['flat']()
-    times = interleave(functions, args.rounds, device, warmup=2)
+    times = interleave(functions, args)
     milliseconds = {key: median(times[key]) * 1e3 for key in functions}
     added = [a - b for a, b in zip(times['masked'], times['plain'])]
     return {

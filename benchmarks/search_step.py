@@ -193,7 +193,7 @@ def measure(name: str, args: Any) -> Row:
             model.to(device, memory_format=torch.channels_last)
     amp = device != 'cpu' and not args.fp32
     steps = {key: Step(model, data, amp) for key, model in models.items()}
-    times = interleave(steps, args.rounds, device, warmup=2)
+    times = interleave(steps, args)
     saved = {key: saved_bytes(step) for key, step in steps.items()}
     weights = sum(p.numel() * p.element_size() for p in plain.parameters())
     row: Row = {

@@ -61,7 +61,7 @@ def measure(elements: int, units: int, args: Any) -> Row:
     pairs = sum(size**2 for size in topk.sizes)
     if pairs <= PAIRS:
         functions['pairwise'] = step(lambda: pairwise_masks(topk))
-    times = interleave(functions, args.rounds, args.device, warmup=2)
+    times = interleave(functions, args)
     row: Row = {'elements': elements, 'units': units}
     for key in ('sort', 'masks', 'with_gradient', 'pairwise'):
         known = key in times
