@@ -55,12 +55,15 @@ def advice_iteration(warmup: float, decay: float) -> int:
     return math.ceil(warmup) + max(1, min(ADVICE_AFTER, int(decay / 2)))
 
 
-def advise(history: History) -> List[str]:
+def advise(history: History, others: Sequence[History] = ()) -> List[str]:
     """What to turn, and why.
 
     Args:
         history (History): Of at least a dozen iterations; of fewer nothing
             is said.
+        others (Sequence[History]): Of other targets in the same iterations.
+            Below its target is not too low where another one is nearer to
+            its own. Defaults to ().
 
     Returns:
         list[str]: One line for each finding, with the config key to turn;
@@ -69,14 +72,15 @@ def advise(history: History) -> List[str]:
     if len(history.current) < _SHORTEST:
         return []
     late = len(history.current) * 2 // 3
-    distance = [
-        math.log(max(current, 1e-12) / target)
-        for current, target in zip(history.current, history.target)
-    ]
+    distance = _distances(history)
+    nearest = max(
+        statistics.fmean(_distances(each)[late:])
+        for each in (history, *others)
+    )
     lines = [
         *_behind(history.kind, distance, late),
         *_jumps(history),
-        *_beyond(history.kind, distance, late),
+        *_beyond(history.kind, distance, late, nearest),
     ]
     task = statistics.fmean(history.task_loss[late:])
     resource = statistics.fmean(history.resource_loss[late:])
@@ -88,6 +92,14 @@ def advise(history: History) -> List[str]:
             f'the structure: lower {WEIGHT}{instead}.'
         )
     return lines
+
+
+def _distances(history: History) -> List[float]:
+    """Logarithms of the current resource relative to its target."""
+    return [
+        math.log(max(current, 1e-12) / target)
+        for current, target in zip(history.current, history.target)
+    ]
 
 
 def _behind(kind: str, distance: Sequence[float], late: int) -> List[str]:
@@ -121,10 +133,12 @@ def _steps(values: Sequence[float]) -> List[float]:
     return [abs(b - a) for a, b in zip(logs, logs[1:])]
 
 
-def _beyond(kind: str, distance: Sequence[float], late: int) -> List[str]:
+def _beyond(
+    kind: str, distance: Sequence[float], late: int, nearest: float
+) -> List[str]:
     """Far below the target, where the resource loss is 0."""
     now = statistics.fmean(distance[late:])
-    if now > -_BEYOND:
+    if nearest > -_BEYOND:
         return []
     return [
         f'The structure is {-math.expm1(now):.0%} below its {kind} target, '

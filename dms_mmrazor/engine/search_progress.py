@@ -48,8 +48,10 @@ def give_advice(
     if runner.iter + 1 != moment:
         return
     window = moment - int(lengths.warmup)
-    for history in recorded_histories(runner, kinds, window):
-        for line in advise(history):
+    histories = recorded_histories(runner, kinds, window)
+    for history in histories:
+        others = [other for other in histories if other is not history]
+        for line in advise(history, others):
             runner.logger.warning(f'Advice after {moment} iterations: {line}')
 
 

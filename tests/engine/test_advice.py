@@ -90,6 +90,13 @@ def test_far_below_the_target():
     assert '20% below its macs target' in line and LR in line
 
 
+def test_far_below_while_another_target_holds_it_there():
+    below = history(lambda index, target: 0.8 * target, 0.0)
+    near = history(noisy)
+    assert advise(below, [near]) == []
+    assert len(advise(below, [below])) == 1
+
+
 def test_dominated_by_the_resource_loss():
     (line,) = advise(history(noisy, 3.0, 1.5))
     assert 'task loss (1.5) is dominated' in line and 'macs (3)' in line
