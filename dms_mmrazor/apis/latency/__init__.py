@@ -11,7 +11,11 @@ from dms_mmrazor.apis.latency.measure import (
     measure,
     use_threads,
 )
-from dms_mmrazor.apis.latency.profile import Settings, profile_latency
+from dms_mmrazor.apis.latency.profile import (
+    Settings,
+    fit_layers,
+    profile_latency,
+)
 from dms_mmrazor.apis.latency.sampling import SubnetSampler, levels
 from dms_mmrazor.apis.latency.table import (
     LatencyTable,
@@ -34,6 +38,7 @@ __all__ = [
     'compare_structures',
     'describe_latency_table',
     'find_device',
+    'fit_layers',
     'levels',
     'load_latency_table',
     'measure',

@@ -23,6 +23,7 @@ from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.core import LatencyFit, fit_latency
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.latency_terms import is_depthwise
 from dms_mmrazor.models.ops import channels_of
 from dms_mmrazor.models.tracing.demo import demo_tensor, evaluating
@@ -93,17 +94,8 @@ def profile_latency(
         threads = torch.get_num_threads()
         sampler = SubnetSampler(algorithm, settings.seed)
         supernet = plain_copy(algorithm.architecture)
-        models = [supernet] + [
-            sampler.subnet(sampler.choices(level, settings.divisor), False)
-            for level in levels(settings.structures)
-        ]
-        measured = measure(
-            models, size, device, settings.rounds, by_layer=True
-        )
-        kinds = _fit_kinds(models, measured, size, device)
-        mutator.set_latency({n: k.fit for k in kinds for n in k.layers})
-        reference = (supernet, measured[0].total)
-        held_out = _check_predictions(sampler, settings, size, reference)
+        fitted = fit_layers(sampler, supernet, settings, size, device)
+        reference = (supernet, fitted.supernet)
         rounding = _compare_divisors(sampler, settings, size, reference)
     return LatencyTable(
         Device(
@@ -111,12 +103,75 @@ def profile_latency(
         ),
         size,
         settings.divisor,
-        measured[0].total,
+        fitted.supernet,
         settings.rounds,
-        held_out,
+        _held_out(fitted, mutator),
         rounding,
-        kinds,
+        fitted.kinds,
     )
+
+
+class FittedLayers(NamedTuple):
+    """What was measured and fitted in one session.
+
+    Attributes:
+        supernet (float): Latency of the supernet in milliseconds.
+        kinds (tuple[LayerKind]): The layers.
+        choices (list[dict[str, int]]): Structures that no fit has seen.
+        latencies (list[float]): Measured latency of each of them.
+    """
+
+    supernet: float
+    kinds: Tuple[LayerKind, ...]
+    choices: List[Dict[str, int]]
+    latencies: List[float]
+
+
+def fit_layers(
+    sampler: SubnetSampler,
+    supernet: nn.Module,
+    settings: Settings,
+    size: Tuple[int, ...],
+    device: torch.device,
+) -> FittedLayers:
+    """Measure structures in turns; fit the layers of all but some of them.
+
+    Args:
+        sampler (SubnetSampler): Of the search; its mutator gets the fitted
+            latency.
+        supernet (nn.Module): The plain supernet.
+        settings (Settings): How to measure.
+        size (tuple): (B, C, H, W).
+        device (torch.device): Where to.
+    """
+    models = [supernet] + [
+        sampler.subnet(sampler.choices(level, settings.divisor), False)
+        for level in levels(settings.structures)
+    ]
+    number = len(models)
+    choices = [
+        sampler.choices(level, settings.divisor)
+        for level in levels(settings.held_out)
+    ]
+    models += [sampler.subnet(choice) for choice in choices]
+    measured = measure(models, size, device, settings.rounds, by_layer=True)
+    kinds = _fit_kinds(models[:number], measured[:number], size, device)
+    sampler.mutator.set_latency({n: k.fit for k in kinds for n in k.layers})
+    latencies = [row.total for row in measured[number:]]
+    return FittedLayers(measured[0].total, kinds, choices, latencies)
+
+
+def _held_out(fitted: FittedLayers, mutator: DMSMutator) -> Dict[str, float]:
+    """Errors of the predictions of structures that no fit has seen."""
+    errors = [
+        abs(mutator.resource_of('latency', choice) / latency - 1)
+        for choice, latency in zip(fitted.choices, fitted.latencies)
+    ]
+    return {
+        'structures': len(errors),
+        'mean': statistics.mean(errors),
+        'worst': max(errors),
+    }
 
 
 def check_settings(settings: Settings) -> torch.device:
@@ -190,26 +245,6 @@ def _summarize(points: Sequence[Point]) -> Tuple[Point, ...]:
 
 def _channels(layer: nn.Module) -> Tuple[int, int]:
     return channels_of(layer, True), channels_of(layer, False)
-
-
-def _check_predictions(
-    sampler: SubnetSampler,
-    settings: Settings,
-    size: Tuple[int, ...],
-    reference: Reference,
-) -> Dict[str, float]:
-    """Predict structures that no fit has seen, with fewer blocks, too."""
-    choices = [
-        sampler.choices(level, settings.divisor)
-        for level in levels(settings.held_out)
-    ]
-    ratios = _ratios(sampler, choices, settings, size, reference)
-    errors = [abs(1 / ratio - 1) for ratio in ratios]
-    return {
-        'structures': len(errors),
-        'mean': statistics.mean(errors),
-        'worst': max(errors),
-    }
 
 
 def _ratios(
