@@ -48,8 +48,9 @@ def measure(name: str, verify: bool) -> Row:
     tensors = [*plain.parameters(), *plain.buffers()]
     size = sum(t.numel() * t.element_size() for t in tensors)
     before = max(resident(), peak())
-    started = time.perf_counter()
+    started, used = time.perf_counter(), time.process_time()
     search = make_search(plain, case, verify=verify)
+    used = time.process_time() - used
     seconds = time.perf_counter() - started
     started = time.perf_counter()
     report_text = str(search.mutator.report())
@@ -60,6 +61,7 @@ def measure(name: str, verify: bool) -> Row:
         'stages': len(search.mutator.depth_units),
         'layers': len(search.mutator.report().layers),
         'seconds': round(seconds, 2),
+        'cpu_s': round(used, 2),
         'report_s': round(time.perf_counter() - started, 3),
         'report_lines': report_text.count('\n') + 1,
         'forward_s': round(forward, 2),
