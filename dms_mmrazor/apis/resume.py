@@ -3,7 +3,7 @@
 import os
 import os.path as osp
 import re
-from typing import Iterator, List, Optional
+from typing import Any, Iterator, List, Mapping, Optional
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -88,12 +88,16 @@ def make_repeatable(cfg: Config) -> None:
 
     Args:
         cfg (Config): Config of a training. Without ``randomness.seed``
-            nothing changes.
+            nothing changes. Calling it twice is calling it once: mmengine
+            writes the config with the hook to the work dir.
     """
     if (cfg.get('randomness') or {}).get('seed') is None:
         return
-    hook = dict(type='mmrazor.RandomStreamHook')
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+    hooks = [*(cfg.get('custom_hooks') or [])]
+    types = [_type_name(hook) for hook in hooks if isinstance(hook, dict)]
+    if 'RandomStreamHook' not in types:
+        hooks.append(dict(type='mmrazor.RandomStreamHook'))
+    cfg.custom_hooks = hooks
     train_cfg, loader = cfg.get('train_cfg'), cfg.get('train_dataloader')
     if not train_cfg or not loader or not _by_epoch(train_cfg):
         return
@@ -103,5 +107,11 @@ def make_repeatable(cfg: Config) -> None:
 
 
 def _by_epoch(train_cfg: Config) -> bool:
-    kind = str(train_cfg.get('type', '')).rpartition('.')[2]
+    kind = _type_name(train_cfg)
     return train_cfg.get('by_epoch', kind in ('', 'EpochBasedTrainLoop'))
+
+
+def _type_name(cfg: Mapping[str, Any]) -> str:
+    """The ``type`` of a part of a config, without its scope."""
+    kind = cfg.get('type', '')
+    return getattr(kind, '__name__', str(kind).rpartition('.')[2])

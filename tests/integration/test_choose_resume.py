@@ -72,3 +72,17 @@ def test_the_first_start_of_a_job_that_always_resumes(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path), load_from='start.pth'))
     choose_resume(cfg, 'auto')
     assert (cfg.resume, cfg.load_from) == (False, 'start.pth')
+
+
+def test_a_config_from_the_work_dir_has_one_hook_already():
+    """mmengine dumps what the first start has added."""
+    from mmengine.config import Config
+
+    from dms_mmrazor.apis.resume import make_repeatable
+
+    cfg = Config(dict(randomness=dict(seed=0)))
+    make_repeatable(cfg)
+    again = Config(cfg.to_dict())
+    make_repeatable(again)
+    assert again.custom_hooks == cfg.custom_hooks
+    assert len(again.custom_hooks) == 1

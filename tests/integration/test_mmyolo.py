@@ -1,6 +1,7 @@
 """YOLOv8's own configs on tiny data: all of mmyolo's training at work."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -241,3 +242,43 @@ def test_norms_of_several_processes(search, yolo, processes, tmp_path):
         assert found['sync'] > 50 and found['left'] == 0
         assert found['units'] == len(mutator.units)
         assert found['stages'] == len(mutator.depth_units)
+
+
+def _kill_in_second_epoch():
+    from dms_mmrazor.engine.hooks import ResourceHook
+
+    original = ResourceHook.before_train_iter
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(self, runner, batch_idx, data_batch)
+
+    ResourceHook.before_train_iter = before_train_iter
+
+
+def test_killed_search_resumes_to_the_bit(yolo, run_tool, finished, tmp_path):
+    """Weights, their averages, structure, optimizer: all as undisturbed."""
+    ends = []
+    for name in ('whole', 'killed'):
+        folder = tmp_path / name
+        folder.mkdir()
+        cfg = yolo('_dms-search', folder, epochs=2)
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+        cfg.randomness = dict(seed=0)
+        cfg.dump(folder / 'search.py')
+        if name == 'killed':
+            pid = run_tool(None, folder, before=_kill_in_second_epoch)
+            assert finished(pid) == -signal.SIGKILL
+            assert not (folder / 'epoch_2.pth').exists()
+        resume = ['--resume'] if name == 'killed' else []
+        assert finished(run_tool(None, folder, *resume)) == 0
+        assert (folder / 'subnet' / 'subnet.yaml').is_file()
+        ends.append(torch.load(folder / 'epoch_2.pth', map_location='cpu'))
+    whole, resumed = ends
+    for part in ('state_dict', 'ema_state_dict'):
+        assert whole[part].keys() == resumed[part].keys()
+        for name, value in whole[part].items():
+            assert torch.equal(resumed[part][name], value), (part, name)
+    groups = [end['optimizer']['param_groups'] for end in ends]
+    assert groups[0] == groups[1]
