@@ -19,6 +19,11 @@ from dms_mmrazor.models.mutators.latency_terms import (
     layer_widths,
 )
 from dms_mmrazor.models.mutators.mask_state import MaskState
+from dms_mmrazor.models.mutators.mutator_arguments import (
+    build_analyzer,
+    check_exclude,
+    check_importance,
+)
 from dms_mmrazor.models.mutators.report import (
     LayerReport,
     SearchSpaceReport,
@@ -130,13 +135,13 @@ class DMSMutator(ChannelMutator):
                 'type': 'DMSChannelUnit',
                 **(channel_unit_cfg or {}),
             },
-            parse_cfg=_build_analyzer(parse_cfg),
+            parse_cfg=build_analyzer(parse_cfg),
             init_cfg=init_cfg,
         )
         self._search_width = channel_unit_cfg is not None
         self._depth_cfg = depth_unit_cfg
-        self._exclude = _check_exclude(exclude)
-        self._importance = _check_importance(importance)
+        self._exclude = check_exclude(exclude)
+        self._importance = check_importance(importance)
         self._declared = tuple(groups)
         self._verify = verify
         self._num_layers = 0
@@ -447,45 +452,3 @@ class DMSMutator(ChannelMutator):
             dict(self.stage_reasons),
             {kind: self.table.range(kind) for kind in self.table.models},
         )
-
-
-def _check_importance(cfg: Optional[Config]) -> Config:
-    """The importance's settings; their values are checked where they act."""
-    cfg = {} if cfg is None else cfg
-    if (
-        not isinstance(cfg, dict)
-        or set(cfg) - {'metric', 'decay'}
-        or not isinstance(cfg.get('decay', 0.99), (int, float))
-    ):
-        raise DMSError(
-            '`mutator.importance` is a dict of `metric` and `decay` (a '
-            f'number), got {cfg!r}.'
-        )
-    return dict(cfg)
-
-
-def _check_exclude(exclude: Any) -> Tuple[str, ...]:
-    """Names that are not searched; a single text is no list of them."""
-    if not isinstance(exclude, (list, tuple)) or not all(
-        isinstance(name, str) for name in exclude
-    ):
-        raise DMSError(
-            f'`mutator.exclude` must be a list of names, got {exclude!r}.'
-        )
-    return tuple(exclude)
-
-
-def _build_analyzer(
-    cfg: Union[Config, DMSChannelAnalyzer, None],
-) -> DMSChannelAnalyzer:
-    """The tracer of a config; mmrazor's own name means ours."""
-    if isinstance(cfg, DMSChannelAnalyzer):
-        return cfg
-    cfg = dict(cfg or {})
-    kind = str(cfg.pop('type', 'DMSChannelAnalyzer')).rpartition('.')[2]
-    if kind not in ('ChannelAnalyzer', 'DMSChannelAnalyzer'):
-        raise DMSError(
-            f'`mutator.parse_cfg.type` must be DMSChannelAnalyzer, got {kind}.'
-        )
-    cfg.pop('_scope_', None)
-    return DMSChannelAnalyzer(**cfg)
