@@ -67,6 +67,10 @@ from dms_mmrazor.models.tracing.channel_analyzer import TracingError
 from dms_mmrazor.models.tracing.declared_groups import declare_groups
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.running import check_demo_input
+from dms_mmrazor.models.tracing.uncounted import (
+    uncounted_macs,
+    uncounted_warning,
+)
 from dms_mmrazor.registry import MODELS
 
 Config = Dict[str, Any]
@@ -198,6 +202,7 @@ class DMSMutator(ChannelMutator):
             self.units, self.depth_units, **self._importance
         )
         self._count_resources(supernet, space.groups)
+        self._warn_of_uncounted(supernet)
         self.to(next(supernet.parameters()).device)
         plain = light_copy(supernet) if self._verify else None
         for unit in [*self.units, *self.depth_units]:
@@ -267,6 +272,12 @@ class DMSMutator(ChannelMutator):
         self._num_layers = count_weighted_layers(sides.modules)
         self._slices = [unit_slices(u, sides.parts) for u in self.units]
         self._num_channels = count_touched_channels(sides.parts, self._slices)
+
+    def _warn_of_uncounted(self, supernet: nn.Module) -> None:
+        uncounted = uncounted_macs(supernet, self.analyzer.input_size)
+        warning = uncounted_warning(uncounted, self.table.full['macs'])
+        if warning:
+            print_log(warning, logger='current', level=logging.WARNING)
 
     def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
         """Compare a random masked structure with its exported subnet.
