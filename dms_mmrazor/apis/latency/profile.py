@@ -112,7 +112,7 @@ def profile_latency(
 
 
 class FittedLayers(NamedTuple):
-    """What was measured and fitted in one session.
+    """What was measured and fitted in one go.
 
     Attributes:
         supernet (float): Latency of the supernet in milliseconds.
