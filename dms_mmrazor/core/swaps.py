@@ -1,6 +1,6 @@
 """Come closer to a target by swaps: one unit narrower, another one wider."""
 
-from typing import List, Sequence, Tuple
+from typing import Dict, List, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from .budget import Budget
 
 __all__ = ['swap_towards']
 
-_ROUNDS = 3
+_ROUNDS = 6
 """Most swaps that are made."""
 
 _UNITS = 64
@@ -18,6 +18,9 @@ _UNITS = 64
 
 _LEAST = 1e-9
 """A smaller gain is a rounding error."""
+
+_REPEATED = 8
+"""So many times more candidates are looked at, to find different ones."""
 
 _CANDIDATES = 1 << 14
 """Pairs that a round evaluates at most, as a rule."""
@@ -38,7 +41,7 @@ def swap_towards(
     closest in the round before, also from some that exceed a target. Of
     the numbers that come into the window in the earliest round, those that
     differ least from the wishes are taken; if none does, those that are
-    closest under the targets. Deterministic; three rounds at most.
+    closest under the targets. Deterministic; six rounds at most.
 
     Args:
         budget (Budget): The targets.
@@ -66,8 +69,17 @@ def swap_towards(
         if 0 <= gaps[index] < gap - _LEAST:
             best, gap, swaps = frontier[index], float(gaps[index]), number
         width = max(1, _CANDIDATES // len(units) ** 2)
-        frontier = frontier[gaps.abs().argsort()[:width]]
+        frontier = _closest(frontier, gaps.abs(), width)
     return [int(count) for count in best.tolist()], swaps
+
+
+def _closest(candidates: Tensor, distance: Tensor, number: int) -> Tensor:
+    """Different candidates, the closest ones; many pairs lead to the same."""
+    order = distance.argsort(stable=True)[: number * _REPEATED]
+    chosen: Dict[Tuple[float, ...], int] = {}
+    for index, row in zip(order.tolist(), candidates[order].tolist()):
+        chosen.setdefault(tuple(row), index)
+    return candidates[list(chosen.values())[:number]]
 
 
 def _choose(
