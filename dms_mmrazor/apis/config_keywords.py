@@ -1,7 +1,7 @@
 """Misspelled keys of a search's config, found before anything is built."""
 
 import inspect
-from typing import Any
+from typing import Any, Mapping
 
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -42,8 +42,7 @@ def _check(
     known_class = registry.module_dict.get(name)
     if not isinstance(cfg, dict) or known_class is None:
         return False
-    found = str(cfg.get('type', '')).rpartition('.')[2]
-    if found not in (name, *aliases):
+    if type_name(cfg) not in (name, *aliases):
         return False
     known = [*inspect.signature(known_class).parameters]
     unknown = sorted(set(cfg) - set(known) - _BUILD_KEYS)
@@ -53,3 +52,9 @@ def _check(
             f'{", ".join(known)}.'
         )
     return True
+
+
+def type_name(cfg: Mapping[str, Any]) -> str:
+    """The ``type`` of a part of a config, a text or class, without scope."""
+    kind = cfg.get('type', '')
+    return getattr(kind, '__name__', str(kind).rpartition('.')[2])

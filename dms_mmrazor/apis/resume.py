@@ -3,12 +3,13 @@
 import os
 import os.path as osp
 import re
-from typing import Any, Iterator, List, Mapping, Optional
+from typing import Iterator, List, Optional
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
 from dms_mmrazor.apis.checkpoint_files import read_checkpoint
+from dms_mmrazor.apis.config_keywords import type_name
 from dms_mmrazor.errors import DMSError
 
 _CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth')
@@ -94,7 +95,7 @@ def make_repeatable(cfg: Config) -> None:
     if (cfg.get('randomness') or {}).get('seed') is None:
         return
     hooks = [*(cfg.get('custom_hooks') or [])]
-    types = [_type_name(hook) for hook in hooks if isinstance(hook, dict)]
+    types = [type_name(hook) for hook in hooks if isinstance(hook, dict)]
     if 'RandomStreamHook' not in types:
         hooks.append(dict(type='mmrazor.RandomStreamHook'))
     cfg.custom_hooks = hooks
@@ -107,11 +108,5 @@ def make_repeatable(cfg: Config) -> None:
 
 
 def _by_epoch(train_cfg: Config) -> bool:
-    kind = _type_name(train_cfg)
+    kind = type_name(train_cfg)
     return train_cfg.get('by_epoch', kind in ('', 'EpochBasedTrainLoop'))
-
-
-def _type_name(cfg: Mapping[str, Any]) -> str:
-    """The ``type`` of a part of a config, without its scope."""
-    kind = cfg.get('type', '')
-    return getattr(kind, '__name__', str(kind).rpartition('.')[2])

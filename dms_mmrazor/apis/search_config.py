@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional, Union
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from dms_mmrazor.apis.config_keywords import type_name
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 
@@ -67,5 +68,4 @@ def override_target(
 
 
 def _is_resource_hook(hook: Any) -> bool:
-    name = hook.get('type') if isinstance(hook, dict) else ''
-    return str(name).rpartition('.')[2] == 'ResourceHook'
+    return isinstance(hook, dict) and type_name(hook) == 'ResourceHook'
