@@ -56,7 +56,7 @@ FAMILIES: Dict[str, Case] = {
     ),
     'EfficientNet-B0': Case(MODELS + 'efficientnet_b0.py'),
     'EfficientNet-B4': Case(MODELS + 'efficientnet_b4.py'),
-    'EfficientNet-B7': Case(MODELS + 'efficientnet_b7.py', 256),
+    'EfficientNet-B7': Case(MODELS + 'efficientnet_b7.py'),
     'RepVGG-A0': Case(MODELS + 'repvgg-A0_in1k.py'),
     'DenseNet-121': Case(MODELS + 'densenet/densenet121.py'),
     'ConvNeXt-T': Case(MODELS + 'convnext/convnext-tiny.py'),
