@@ -381,6 +381,19 @@ def _write_split(folder, split, number, size=64):
     path.write_text(json.dumps(content))
 
 
+@pytest.fixture(scope='session', autouse=True)
+def config_text():
+    """Leave configs as mmengine writes them: yapf takes longer than the rest.
+
+    A runner formats its config for its log, its file and every checkpoint.
+    """
+    from mmengine.config import config
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, 'FormatCode', lambda text, **_: (text, True))
+        yield
+
+
 @pytest.fixture(scope='session')
 def coco_data(tmp_path_factory):
     """Folder of eight training and four validation images, 64x64."""
