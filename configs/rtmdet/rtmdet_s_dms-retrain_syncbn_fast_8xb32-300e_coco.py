@@ -13,5 +13,6 @@ model = dict(
     _delete_=True,
     type='mmrazor.DMSSubModel',
     architecture=_base_.model,
+    backbone=dict(),  # mmdet's init_detector looks for one
     structure=structure,
 )

@@ -8,6 +8,7 @@ model = dict(
     _delete_=True,
     type='mmrazor.DMSSubModel',
     architecture=_base_.model,
+    backbone=dict(),  # mmdet's init_detector looks for one
     structure='work_dirs/yolov8_d50w25_dms-search_fast_1xb8-16e_bccd/subnet/'
     'subnet.yaml',
 )

@@ -35,7 +35,9 @@ def DMSSubModel(  # noqa: N802
             to None: the architecture's own initialization (a checkpoint of
             the supernet named there does not fit and is dropped).
         **kwargs: Set in the architecture's config unless it has them (the
-            runner adds ``data_preprocessor`` so).
+            runner adds ``data_preprocessor`` so; mmdet's ``init_detector``
+            reads ``model.backbone`` of a config, for which an empty dict
+            is enough).
 
     Returns:
         nn.Module: The plain subnet.
