@@ -7,7 +7,12 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.registry import HOOKS, MODELS, TASK_UTILS
+from dms_mmrazor.registry import (
+    HOOKS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    TASK_UTILS,
+)
 
 _BUILD_KEYS = {'type', '_scope_', 'priority'}
 
@@ -24,6 +29,7 @@ def check_keywords(cfg: Config) -> None:
     hooks = cfg.get('custom_hooks') or []
     for hook in hooks:
         _check('custom_hooks', hook, HOOKS, 'ResourceHook')
+    _check_structure(cfg.get('optim_wrapper') or {})
     model = cfg.get('model')
     if not _check('model', model, MODELS, 'DMSAlgorithm'):
         return
@@ -52,6 +58,15 @@ def _check(
             f'{", ".join(known)}.'
         )
     return True
+
+
+def _check_structure(cfg: Mapping[str, Any]) -> None:
+    """Let our constructor read its options, which it does at once."""
+    name = 'DMSOptimWrapperConstructor'
+    constructor = OPTIM_WRAPPER_CONSTRUCTORS.module_dict.get(name)
+    wanted = type_name(dict(type=cfg.get('constructor', '')))
+    if constructor is not None and wanted == name:
+        constructor(cfg, cfg.get('paramwise_cfg'))
 
 
 def type_name(cfg: Mapping[str, Any]) -> str:

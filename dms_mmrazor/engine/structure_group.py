@@ -3,25 +3,22 @@
 from typing import Any, Dict, Iterator, Optional
 
 from mmengine.optim import OptimWrapper
+from torch.optim import Optimizer
 
 from dms_mmrazor.errors import DMSError
 
 LR = 'structure_lr'
 """Where a group of an optimizer has the learning rate of pruning ratios."""
 
-OPTIONS = 'structure_options'
-"""Where it has all its other options."""
-
 
 def mark_structure_group(group: Dict[str, Any], lr: float) -> None:
-    """Note the options of a group, so that they can be restored.
+    """Make a group known as that of the pruning ratios.
 
     Args:
         group (dict): Of an optimizer, with its options; changed in place.
         lr (float): Learning rate of the pruning ratios.
     """
-    options = {k: v for k, v in group.items() if k not in ('params', 'lr')}
-    group.update({LR: lr, OPTIONS: options})
+    group[LR] = lr
 
 
 def check_structure_group(
@@ -37,7 +34,7 @@ def check_structure_group(
     Raises:
         DMSError: If another constructor has built the optimizer.
     """
-    groups = list(_structure_groups(wrapper))
+    groups = list(structure_groups(wrapper.optimizer))
     if not groups:
         raise DMSError(
             'the optimizer has no group for the pruning ratios: '
@@ -54,14 +51,15 @@ def check_structure_group(
 def restore_structure_group(wrapper: OptimWrapper) -> None:
     """Undo what schedules of the weights did to the pruning ratios' group.
 
-    Schedulers set learning rates and momenta of all groups, mmyolo's
-    warm-up even in every iteration.
+    Schedulers set learning rates of all groups, mmyolo's warm-up even in
+    every iteration. Other options have no meaning for this group.
     """
-    for group in _structure_groups(wrapper):
-        group.update(group.get(OPTIONS, {}), lr=group[LR])
+    for group in structure_groups(wrapper.optimizer):
+        group['lr'] = group[LR]
 
 
-def _structure_groups(wrapper: OptimWrapper) -> Iterator[Dict[str, Any]]:
-    for group in wrapper.optimizer.param_groups:
+def structure_groups(optimizer: Optimizer) -> Iterator[Dict[str, Any]]:
+    """The groups of an optimizer that have pruning ratios, one in a search."""
+    for group in optimizer.param_groups:
         if LR in group:
             yield group

@@ -80,6 +80,16 @@ def test_loops_and_workers(
     same_result(tmp_path / 'killed', tmp_path / 'whole')
 
 
+def test_adamw(small_search, run_tool, finished, same_result, tmp_path):
+    """Its weights have a state, the pruning ratios have none."""
+    cfg = small_search.config()
+    adamw = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
+    cfg['optim_wrapper']['optimizer'] = adamw
+    assert finished(run_tool(cfg, tmp_path / 'whole')) == 0
+    _check(cfg, 15, tmp_path / 'killed', run_tool, finished)
+    same_result(tmp_path / 'killed', tmp_path / 'whole')
+
+
 def test_held_depth_stays_held(undisturbed):
     """The refining phase is part of what is compared."""
     import torch

@@ -92,8 +92,7 @@ class ResourceHook(Hook):
         hold_depth (bool): Hold the depth while refining. Defaults to True.
         soft_landing (bool): Lower the weight of a step of the resource loss
             that would end below the target (not in the paper: there only a
-            small lr or weight avoids it). For SGD without momentum, the
-            structure's default. Defaults to False.
+            small lr or weight avoids it). Defaults to False.
         divisor (int): Exported widths are multiples of it, or full: odd
             widths have the MACs but not the speed. 1 is the paper's
             setting. Defaults to 8.

@@ -1,6 +1,6 @@
 """Give the pruning ratios a parameter group of their own."""
 
-from typing import Any, Callable, Dict, Optional, Sequence
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence
 
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -9,15 +9,19 @@ from mmengine.registry import (
 )
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dms_mmrazor.engine.structure_group import mark_structure_group
+from dms_mmrazor.engine.structure_steps import use_plain_steps
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
-# Optimizer options that would pull or carry a pruning ratio on its own.
-_STATELESS = {'weight_decay': 0.0, 'momentum': 0.0, 'nesterov': False}
+# What logs and hooks shall read of options that pruning ratios do not have.
+_UNUSED = {'weight_decay': 0.0, 'momentum': 0.0, 'nesterov': False}
 
 _DEFAULT = 'DefaultOptimWrapperConstructor'
+
+_KEY = 'optim_wrapper.paramwise_cfg.structure'
 
 # What mmyolo's constructors read from the optimizer's options.
 _BATCH_SIZE = 'batch_size_per_gpu'
@@ -51,21 +55,22 @@ class ClipWeights:
 class DMSOptimWrapperConstructor:
     """Weights by another constructor, pruning ratios beside them.
 
-    The structural group has its own learning rate, no weight decay and, by
-    default, no momentum: the update of a pruning ratio is lr · gradient
-    (paper, section A.3.5). :class:`ResourceHook` keeps its options from
-    being scheduled with the weights'.
+    The structural group has its own learning rate and nothing else: the
+    update of a pruning ratio is lr · gradient (paper, section A.3.5),
+    whatever optimizer the weights have. :class:`ResourceHook` keeps this
+    learning rate from being scheduled with the weights'.
 
     Args:
         optim_wrapper_cfg (dict): As for the weights' constructor.
-        paramwise_cfg (dict, optional): ``structure`` (dict): options of the
-            structural group, ``lr`` above all (Table 15: 5e-2 … 5e-5).
+        paramwise_cfg (dict, optional): ``structure`` (dict): ``lr`` of the
+            structural group (Table 15: 5e-2 … 5e-5), 5e-3 by default.
             ``constructor`` (str): constructor for the weights, by default
             mmengine's; for mmyolo's YOLOs 'YOLOv5OptimizerConstructor'.
             Everything else goes to that constructor. Defaults to None.
 
     Raises:
-        DMSError: If the structural learning rate is not positive.
+        DMSError: If the structural learning rate is not positive, or there
+            is another option beside it.
     """
 
     def __init__(
@@ -75,15 +80,9 @@ class DMSOptimWrapperConstructor:
     ) -> None:
         paramwise_cfg = dict(paramwise_cfg or {})
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
-        self.structure = dict(paramwise_cfg.pop('structure', {}))
+        self.lr = _read_lr(paramwise_cfg.pop('structure', {}))
         self.constructor = paramwise_cfg.pop('constructor', _DEFAULT)
         self.paramwise_cfg = paramwise_cfg or None
-        lr = self.structure.setdefault('lr', 5e-3)
-        if not (isinstance(lr, (int, float)) and lr > 0):
-            raise DMSError(
-                '`optim_wrapper.paramwise_cfg.structure.lr` must be a '
-                f'positive number, got {lr!r}.'
-            )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer wrapper of a :class:`DMSAlgorithm`.
@@ -110,10 +109,8 @@ class DMSOptimWrapperConstructor:
                 paramwise_cfg=self.paramwise_cfg,
             )
         )(algorithm.architecture)
-        defaults = wrapper.optimizer.defaults
-        wrapper.optimizer.add_param_group(
-            {**self._group(defaults), 'params': parameters}
-        )
+        options = self._options(wrapper.optimizer)
+        wrapper.optimizer.add_param_group({**options, 'params': parameters})
         self._mark(wrapper)
         if getattr(wrapper, 'clip_grad_kwargs', None):
             wrapper.clip_func = ClipWeights(wrapper.clip_func, parameters)
@@ -129,16 +126,16 @@ class DMSOptimWrapperConstructor:
                 "constructor='YOLOv5OptimizerConstructor'`."
             )
 
-    def _group(self, defaults: Dict[str, Any]) -> Dict[str, Any]:
+    def _options(self, optimizer: Optimizer) -> Dict[str, Any]:
         """Options of the structural group."""
-        options = {k: v for k, v in _STATELESS.items() if k in defaults}
-        options.update(self.structure)
-        return options
+        known = optimizer.defaults
+        unused = {k: v for k, v in _UNUSED.items() if k in known}
+        return {**unused, 'lr': self.lr}
 
     def _mark(self, wrapper: OptimWrapper) -> None:
-        """Make the last group known as the structural one."""
-        group = wrapper.optimizer.param_groups[-1]
-        mark_structure_group(group, self.structure['lr'])
+        """Make the last group the structural one."""
+        mark_structure_group(wrapper.optimizer.param_groups[-1], self.lr)
+        use_plain_steps(wrapper.optimizer)
 
     def _structure_only(self, parameters: Any) -> OptimWrapper:
         """An optimizer of the pruning ratios alone, which are not clipped."""
@@ -147,8 +144,29 @@ class DMSOptimWrapperConstructor:
         optimizer_cfg = dict(cfg.pop('optimizer'))
         optimizer_cfg.pop(_BATCH_SIZE, None)
         optimizer = OPTIMIZERS.build({**optimizer_cfg, 'params': parameters})
-        optimizer.param_groups[0].update(self._group(optimizer.defaults))
+        optimizer.param_groups[0].update(self._options(optimizer))
         cfg.setdefault('type', 'OptimWrapper')
         wrapper = OPTIM_WRAPPERS.build({**cfg, 'optimizer': optimizer})
         self._mark(wrapper)
         return wrapper
+
+
+def _read_lr(structure: Any) -> float:
+    """Learning rate of the pruning ratios.
+
+    Raises:
+        DMSError: If it is not positive, or not alone.
+    """
+    if not isinstance(structure, Mapping):
+        raise DMSError(f'`{_KEY}` must be dict(lr=…), got {structure!r}.')
+    for key in structure:
+        if key != 'lr':
+            raise DMSError(
+                f'`{_KEY}.{key}` has no meaning: pruning ratios move by '
+                'lr · gradient, whatever optimizer the weights have. Remove '
+                'it.'
+            )
+    lr = structure.get('lr', 5e-3)
+    if not (isinstance(lr, (int, float)) and lr > 0):
+        raise DMSError(f'`{_KEY}.lr` must be a positive number, got {lr!r}.')
+    return lr

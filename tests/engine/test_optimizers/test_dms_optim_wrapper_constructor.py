@@ -45,19 +45,15 @@ def test_two_groups(search, optimizer):
         assert key == 'type' or weights[key] == value
 
 
-def test_options_of_the_structure(search):
-    wrapper = build(search, SGD, dict(structure=dict(lr=1e-2, momentum=0.5)))
-    assert wrapper.optimizer.param_groups[1]['momentum'] == 0.5
+@pytest.mark.parametrize('key', ['momentum', 'weight_decay', 'betas'])
+def test_other_options_have_no_meaning(search, key):
+    with pytest.raises(DMSError, match=f'structure.{key}` has no meaning'):
+        build(search, SGD, dict(structure={'lr': 1e-2, key: 0.5}))
 
 
-def test_the_step_of_a_pruning_ratio_is_lr_times_gradient(search):
-    wrapper = build(search, SGD, dict(structure=dict(lr=1e-2)))
-    (ratios,) = search.structural_parameters()
-    ratios.data.fill_(0.5)
-    for _ in range(2):
-        before = ratios.detach().clone()
-        wrapper.update_params((ratios * 3).sum())
-        torch.testing.assert_close(ratios.detach(), before - 0.03)
+def test_structure_that_is_a_number(search):
+    with pytest.raises(DMSError, match=r'dict\(lr=…\), got 0.01'):
+        build(search, SGD, dict(structure=1e-2))
 
 
 def test_paramwise_options_reach_the_weights(search):
