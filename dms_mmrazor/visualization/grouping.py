@@ -53,8 +53,9 @@ def group_units(structure: Structure) -> List[Group]:
     blocks: Dict[str, List[Tuple[str, bool]]] = {}
     for found in structure.stages:
         for block in found.blocks:
-            stage, label = split_name(block)
+            stage, _ = split_name(block)
             bars.setdefault(stage, [])
+            label = block.rpartition('.')[2]  # what fits into its square
             kept = block in found.kept
             blocks.setdefault(stage, []).append((label, kept))
     prefix = _common_prefix(list(bars))

@@ -54,6 +54,13 @@ def test_removed_blocks():
     assert groups[1].bars == (Bar('stem', 5, 8),)
 
 
+def test_blocks_inside_of_a_layer():
+    names = tuple(f'backbone.stage2.1.blocks.{i}' for i in range(3))
+    stage = StageStructure('backbone.stage2.1.blocks', names, names[1:])
+    (group,) = group_units(structure([], [stage]))
+    assert group.blocks == (('0', False), ('1', True), ('2', True))
+
+
 def test_stage_without_units():
     """Only the depth is searched."""
     stage = StageStructure('layer1', ('layer1.1',), ())
