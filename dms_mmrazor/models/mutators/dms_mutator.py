@@ -51,6 +51,7 @@ from dms_mmrazor.models.mutators.verify import (
     randomize,
     verify_structures,
 )
+from dms_mmrazor.models.ops.dms_linear import move_affines
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.models.subnet.surgery import (
     count_touched_channels,
@@ -207,6 +208,7 @@ class DMSMutator(ChannelMutator):
         plain = light_copy(supernet) if self._verify else None
         for unit in [*self.units, *self.depth_units]:
             unit.prepare_for_pruning(supernet)
+        move_affines(supernet, self.analyzer.norm_readers)
         if plain is not None:
             self.verify(supernet, plain)
 

@@ -36,29 +36,41 @@ def masked_layer_norm(
     Returns:
         Tensor: [..., N], at least of the mask's precision.
     """
+    out = masked_normalize(x, mask, eps)
+    if weight is None:
+        return out
+    if bias is None:
+        return out * weight
+    return torch.addcmul(bias, out, weight)
+
+
+def masked_normalize(x: Tensor, mask: Tensor, eps: float) -> Tensor:
+    """:func:`masked_layer_norm` without scale and shift.
+
+    Args:
+        x (Tensor): [..., N].
+        mask (Tensor): [N].
+        eps (float): Added to the variance.
+
+    Returns:
+        Tensor: [..., N], at least of the mask's precision.
+    """
     x = x.to(torch.promote_types(x.dtype, mask.dtype))
-    return _WeightedNorm.apply(x, mask, weight, bias, eps)
+    return _WeightedNorm.apply(x, mask, eps)
 
 
 class _WeightedNorm(torch.autograd.Function):
-    """Normalize with statistics weighted by a mask; scale and shift.
+    """Normalize with statistics weighted by a mask.
 
     Written out, because autograd would keep six tensors of the size of the
-    activation for its backward pass; this one keeps one, as the plain layer
-    does. In few passes over few buffers, as getting and touching memory is
-    what it costs, and without products of matrices, which autocast would
-    compute in half precision.
+    activation for its backward pass; this one keeps its own output, which
+    the layer that reads it keeps anyway. In few passes over few buffers, as
+    getting and touching memory is what it costs, and without products of
+    matrices, which autocast would compute in half precision.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        mask: Tensor,
-        weight: Optional[Tensor],
-        bias: Optional[Tensor],
-        eps: float,
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, mask: Tensor, eps: float) -> Tensor:
         kept = mask.sum()
         share = mask / kept
         out = x * share
@@ -68,44 +80,28 @@ class _WeightedNorm(torch.autograd.Function):
         ).square_()
         rstd = var.add_(eps).rsqrt_()
         out.mul_(rstd)
-        ctx.save_for_backward(out, share, kept, rstd, weight)
-        if weight is None:
-            return out.clone()
-        if bias is None:
-            return out * weight
-        return torch.addcmul(bias, out, weight)
+        ctx.save_for_backward(out, share, kept, rstd)
+        # Compiled, torch 2 computes a wrong gradient of an output it keeps.
+        return out.view_as(out)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
-        """Gradients of x, the mask, the weight and the bias.
+        """Gradients of x and the mask.
 
         That of the shares ``mask / kept`` lacks a summand that is the same
         for all features and vanishes in the one of the mask.
         """
-        out, share, kept, rstd, weight = ctx.saved_tensors
+        out, share, kept, rstd = ctx.saved_tensors
         buffer = grad * out
-        grad_bias = _sum_rows(grad) if ctx.needs_input_grad[3] else None
-        grad_weight = None
-        if weight is None:
-            grad_x = grad.clone()
-        else:
-            grad_weight = _sum_rows(buffer)
-            buffer.mul_(weight)
-            grad_x = grad * weight
         along = buffer.sum(-1, keepdim=True)
-        total = grad_x.sum(-1, keepdim=True)
-        torch.mul(out, along, out=buffer).add_(total)
-        grad_x.addcmul_(buffer, share, value=-1).mul_(rstd)
+        total = grad.sum(-1, keepdim=True)
+        torch.addcmul(total, out, along, out=buffer)
+        grad_x = torch.addcmul(grad, buffer, share, value=-1).mul_(rstd)
         buffer.add_(total).mul_(out)  # (2 total + along · out) · out
-        grad_share = _sum_rows(buffer).mul_(-0.5)
+        grad_share = buffer.flatten(0, -2).sum(0).mul_(-0.5)
         grad_mask = (grad_share - (grad_share * share).sum()) / kept
-        return grad_x, grad_mask, grad_weight, grad_bias, None
-
-
-def _sum_rows(x: Tensor) -> Tensor:
-    """Sum over all dimensions but the last: [N]."""
-    return x.flatten(0, -2).sum(0)
+        return grad_x, grad_mask, None
 
 
 @MODELS.register_module()
@@ -118,9 +114,31 @@ class DMSLayerNorm(nn.LayerNorm, DMSOp):
         'out_channels': 'num_features',
     }
 
+    affine_in_reader: bool
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.init_masks()
+
+    def init_masks(self) -> None:
+        """Start without masks, scaling and shifting."""
+        super().init_masks()
+        self.affine_in_reader = False
+
+    @property
+    def mask(self) -> Optional[Tensor]:
+        """[N] of the current step, or ``None``."""
+        container = self.get_mutable_attr('in_channels')
+        return None if container is None else container.mask
+
+    @property
+    def leaves_affine(self) -> bool:
+        """Whether the layer that reads the output scales and shifts it.
+
+        Only with masks: weights then take what costs three passes over the
+        activations and their gradients.
+        """
+        return self.affine_in_reader and self.mask is not None
 
     @property
     def num_features(self) -> int:
@@ -133,12 +151,13 @@ class DMSLayerNorm(nn.LayerNorm, DMSOp):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Normalize [..., N] with the masks of this step."""
+        mask = self.mask
+        if mask is not None and self.affine_in_reader:
+            return masked_normalize(x, mask, self.eps)
         weight, bias = self.weight, self.bias
         depth = None if self.depth is None else self.depth.mask
         if depth is not None and weight is not None:
             weight, bias = fold_depth(weight, bias, depth)
-        container = self.get_mutable_attr('in_channels')
-        mask = None if container is None else container.mask
         if mask is None:
             shape = self.normalized_shape
             out = F.layer_norm(x, shape, weight, bias, self.eps)

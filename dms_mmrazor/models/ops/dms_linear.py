@@ -1,12 +1,32 @@
 """Linear layer with masked input features."""
 
-from typing import Any, Dict, Set
+from typing import Any, Dict, Mapping, Optional, Set, Tuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.fold import fold_masks
 from dms_mmrazor.registry import MODELS
+
+
+class NormHandle:
+    """The layer norm whose scale and shift a linear layer applies.
+
+    A plain object: the norm stays registered once, in its own block.
+    """
+
+    def __init__(self, norm: DMSLayerNorm) -> None:
+        self.norm = norm
+
+    @property
+    def affine(self) -> Optional[Tuple[Tensor, Optional[Tensor]]]:
+        """Scale and shift [in] if the norm leaves them at this step."""
+        if not self.norm.leaves_affine:
+            return None
+        return self.norm.weight, self.norm.bias
 
 
 @MODELS.register_module()
@@ -19,11 +39,67 @@ class DMSLinear(nn.Linear, DMSOp):
         'out_channels': 'out_features',
     }
 
+    norm: Optional[NormHandle]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.init_masks()
 
+    def init_masks(self) -> None:
+        """Start without masks, reading what a norm has scaled itself."""
+        super().init_masks()
+        self.norm = None
+
+    def take_affine(self, norm: DMSLayerNorm) -> None:
+        """Scale and shift the output of a layer norm, which leaves that.
+
+        W (w ⊙ x + b) = (W ⊙ w) x + W b, so that the norm's affine part
+        costs O(weights), too. Only with masks; and only for a norm whose
+        output nothing else reads.
+
+        Args:
+            norm (DMSLayerNorm): It precedes this layer.
+        """
+        norm.affine_in_reader = True
+        self.norm = NormHandle(norm)
+
     def forward(self, input: Tensor) -> Tensor:
         """Linear map of [..., in_features]."""
-        weight, bias = self.fold(self.weight, self.bias)
+        affine = None if self.norm is None else self.norm.affine
+        if affine is None:
+            weight, bias = self.fold(self.weight, self.bias)
+        else:
+            weight, bias = self._fold_affine(*affine)
         return F.linear(input, weight, bias)
+
+    def _fold_affine(
+        self, scale: Tensor, shift: Optional[Tensor]
+    ) -> Tuple[Tensor, Optional[Tensor]]:
+        """Weight and bias with the masks and the affine part of the norm."""
+        inputs, outputs, depth = self.masks()
+        bias = self.bias
+        if shift is not None:
+            moved = shift if inputs is None else shift * inputs
+            moved = torch.mv(self.weight, moved)
+            bias = moved if bias is None else bias + moved
+        inputs = scale if inputs is None else scale * inputs
+        return fold_masks(self.weight, bias, inputs, outputs, depth)
+
+
+def move_affines(model: nn.Module, readers: Mapping[str, str]) -> None:
+    """Let linear layers scale and shift what masked layer norms give.
+
+    Args:
+        model (nn.Module): The supernet; its layers have their masks.
+        readers (Mapping[str, str]): Name of a norm → name of the linear
+            layer that alone reads it.
+    """
+    for norm_name, reader_name in readers.items():
+        norm = model.get_submodule(norm_name)
+        reader = model.get_submodule(reader_name)
+        # Without masks nothing is gained; a norm that ends a branch carries
+        # the depth mask of its block in its scale.
+        if not (isinstance(norm, DMSLayerNorm) and norm.depth is None):
+            continue
+        if isinstance(reader, DMSLinear) and norm.weight is not None:
+            reader.take_affine(norm)

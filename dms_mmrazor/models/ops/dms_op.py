@@ -10,6 +10,11 @@ from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableDepth
 from dms_mmrazor.models.ops.fold import fold_masks
 from dms_mmrazor.models.ops.narrow import narrow_layer
 
+Masks = Tuple[Optional[Tensor], Optional[Tensor], Optional[Tensor]]
+
+# What a dynamic layer has and its plain one has not.
+_OWN = ('depth', 'rows', 'norm', 'affine_in_reader')
+
 
 class DepthHandle:
     """Which block's depth mask a layer carries.
@@ -91,19 +96,20 @@ class DMSOp(DynamicChannelMixin):
         """Carry the depth mask of block ``index`` of a stage."""
         self.depth = DepthHandle(mutable, index)
 
+    def masks(self) -> Masks:
+        """Masks of inputs, outputs and block at this step, or ``None``."""
+        container = self.get_mutable_attr('in_channels')
+        return (
+            None if container is None else container.mask,
+            None if self.rows is None else self.rows.mask,
+            None if self.depth is None else self.depth.mask,
+        )
+
     def fold(
         self, weight: Tensor, bias: Optional[Tensor], groups: int = 1
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """Weight and bias with the masks of this step multiplied in."""
-        container = self.get_mutable_attr('in_channels')
-        return fold_masks(
-            weight,
-            bias,
-            inputs=None if container is None else container.mask,
-            outputs=None if self.rows is None else self.rows.mask,
-            depth=None if self.depth is None else self.depth.mask,
-            groups=groups,
-        )
+        return fold_masks(weight, bias, *self.masks(), groups=groups)
 
     @property
     def static_op_factory(self) -> Type[nn.Module]:
@@ -139,8 +145,8 @@ class DMSOp(DynamicChannelMixin):
 def _plain_state(module: DMSOp) -> Dict[str, Any]:
     """State of a layer without its masks."""
     state = dict(module.__dict__)
-    state.pop('depth')
-    state.pop('rows')
+    for key in _OWN:
+        state.pop(key, None)
     state['_modules'] = {
         k: v for k, v in module._modules.items() if k != 'mutable_attrs'
     }

@@ -32,6 +32,7 @@ from dms_mmrazor.models.tracing.channel_groups import (
 from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
 from dms_mmrazor.models.tracing.light_copy import light_copy
+from dms_mmrazor.models.tracing.norm_readers import find_norm_readers
 from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
 from dms_mmrazor.registry import TASK_UTILS
 
@@ -61,6 +62,10 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         fixed (Sequence[str]): Modules that read and give all of their
             channels; nothing in them is searched. Defaults to ().
 
+    Attributes:
+        norm_readers (dict[str, str]): Layer norms of the model analyzed last
+            that one linear layer alone reads → that layer.
+
     Raises:
         DMSError: If ``passes`` or ``fixed`` is no list of names.
     """
@@ -75,6 +80,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         super().__init__(demo_input=demo_input, tracer_type=tracer_type)
         self.passes = _names('passes', passes)
         self.fixed = _names('fixed', fixed)
+        self.norm_readers: Dict[str, str] = {}
 
     @property
     def input_size(self) -> Tuple[int, ...]:
@@ -102,6 +108,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         """
         _check_modules('passes', self.passes, model)
         _check_modules('fixed', self.fixed, model)
+        self.norm_readers = {}
         model = revert_sync_batchnorm(light_copy(model)).eval()
         with _quiet_mmengine():
             try:
@@ -136,9 +143,11 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         trace = self._fx_trace(model)
         # It would keep this copy of the model, and what it computes.
         self.tracer = None
-        return build_channel_graph(
+        graph = build_channel_graph(
             trace, model, self.input_size, self.passes, self.fixed
         )
+        self.norm_readers = find_norm_readers(trace, model)
+        return graph
 
 
 def _names(key: str, names: Any) -> Tuple[str, ...]:

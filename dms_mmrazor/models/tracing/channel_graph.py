@@ -29,6 +29,7 @@ from dms_mmrazor.models.tracing.channel_nodes import (
 )
 from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.fx_values import (
+    BEHIND_PADDING,
     HAS_CHANNELS,
     SHAPE,
     annotate,
@@ -151,8 +152,8 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
         name = f'{node.target}.{core}' if core else node.target
         before = set(trace.nodes)
         with trace.inserting_before(node):
-            x = trace.call_module(f'{name}.qkv', (node.args[0],))
-            x = trace.call_module(name, (x,))
+            qkv = trace.call_module(f'{name}.qkv', (node.args[0],))
+            x = trace.call_module(name, (qkv,))
             x = trace.call_module(f'{name}.proj', (x,))
             if f'{name}.gamma1.weight' in parameters:
                 scale = trace.get_attr(f'{name}.gamma1.weight')
@@ -160,6 +161,7 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
         for new in set(trace.nodes) - before:
             new.meta[HAS_CHANNELS] = True
             new.meta[SHAPE] = node.meta[SHAPE][-1:]
+        qkv.meta[BEHIND_PADDING] = bool(core)
         node.replace_all_uses_with(x)
         trace.erase_node(node)
 

@@ -12,6 +12,9 @@ from torch import Tensor, fx, nn
 SHAPE, HAS_CHANNELS = 'dms_shape', 'dms_has_channels'
 ARGUMENTS = 'dms_arguments'
 
+BEHIND_PADDING = 'dms_behind_padding'
+"""True for a layer that reads what its module pads with zeros first."""
+
 
 UNKNOWN = object()
 """Value of a node that cannot be run on its own."""

@@ -119,9 +119,21 @@ def compare(folded, unfolded, data):
     }
 
 
+# Layer norms whose affine part their reader applies.
+MOVED = {'ConvNeXt': 8, 'ConvNeXtV2': 8, 'Swin': 5, 'DeiT': 4}
+
+
+def moved_affines(search):
+    from dms_mmrazor.models.ops import DMSLinear
+
+    layers = search.architecture.modules()
+    return sum(isinstance(m, DMSLinear) and m.norm is not None for m in layers)
+
+
 @pytest.mark.parametrize('name', list(ARCHITECTURES))
 def test_folded_masks_equal_masks_on_activations(searching, batch, name):
     folded, unfolded = searching(name, torch.float64)
+    assert moved_affines(folded) == MOVED.get(name, 0)
     data = batch(4, SIZE)
     data['inputs'] = data['inputs'].double()
     differences = compare(folded, unfolded, data)

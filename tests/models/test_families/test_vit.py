@@ -113,15 +113,20 @@ def test_exported_attention(family, heads, qk, v):
     search.mutator.set_choices(
         {f'{name}.heads': heads, f'{name}.qk_dims': qk, f'{name}.v_dims': v}
     )
-    attention = family.exported(search).backbone.layers[1].attn
+    layer = family.exported(search).backbone.layers[1]
+    attention = layer.attn
     assert attention.qkv.weight.shape == (heads * (2 * qk + v), 48)
     assert attention.proj.weight.shape == (48, heads * v)
     x = torch.rand(2, 17, 48)
     with torch.no_grad():
         search.mutator.masks.use_hard_masks()
-        expected = search.architecture.backbone.layers[1].attn(x)
+        # Its first layer scales and shifts what the norm gives.
+        masked = search.architecture.backbone.layers[1]
         torch.testing.assert_close(
-            attention(x), expected, rtol=1e-5, atol=1e-6
+            attention(layer.ln1(x)),
+            masked.attn(masked.ln1(x)),
+            rtol=1e-5,
+            atol=1e-6,
         )
 
 
