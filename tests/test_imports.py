@@ -29,6 +29,7 @@ LAYERS = [
     'yaml_files',
     'files',
     'errors',
+    'type_names',
     'version',
 ]
 

@@ -9,6 +9,7 @@ import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis import checkpoint_files, command_line
 from dms_mmrazor.apis.resume import choose_resume, make_repeatable
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.type_names import type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,8 +45,8 @@ def use_amp(cfg: Config) -> None:
     if get_device() in ('cpu', 'mps'):
         raise DMSError('--amp needs a GPU; none is available.')
     wrapper = cfg.optim_wrapper
-    kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[2]
-    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+    kind = type_name(wrapper)
+    if kind not in ('', 'OptimWrapper', 'AmpOptimWrapper'):
         raise DMSError(
             f'--amp needs `optim_wrapper.type` OptimWrapper, got {kind}.'
         )

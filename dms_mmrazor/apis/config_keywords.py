@@ -13,6 +13,7 @@ from dms_mmrazor.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS,
     TASK_UTILS,
 )
+from dms_mmrazor.type_names import type_name
 
 _BUILD_KEYS = {'type', '_scope_', 'priority'}
 
@@ -64,12 +65,5 @@ def _check_structure(cfg: Mapping[str, Any]) -> None:
     """Let our constructor read its options, which it does at once."""
     name = 'DMSOptimWrapperConstructor'
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.module_dict.get(name)
-    wanted = type_name(dict(type=cfg.get('constructor', '')))
-    if constructor is not None and wanted == name:
+    if constructor is not None and type_name(cfg, 'constructor') == name:
         constructor(cfg, cfg.get('paramwise_cfg'))
-
-
-def type_name(cfg: Mapping[str, Any]) -> str:
-    """The ``type`` of a part of a config, a text or class, without scope."""
-    kind = cfg.get('type', '')
-    return getattr(kind, '__name__', str(kind).rpartition('.')[2])

@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from dms_mmrazor.apis.checkpoint_files import read_checkpoint
-from dms_mmrazor.apis.config_keywords import type_name
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.type_names import type_name
 
 _CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth')
 

@@ -5,9 +5,9 @@ from typing import Any, Dict, Optional, Union
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from dms_mmrazor.apis.config_keywords import type_name
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.type_names import type_name
 
 
 def build_algorithm(cfg: Config) -> DMSAlgorithm:

@@ -3,7 +3,7 @@ from mmengine.config import Config
 
 from dms_mmrazor.apis import build_algorithm, override_target
 from dms_mmrazor.apis.search_config import parse_target_text
-from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.hooks import ResourceHook, find_resource_hook
 from dms_mmrazor.errors import DMSError
 
 
@@ -27,6 +27,12 @@ def test_override_keeps_the_rest(cfg):
     assert hook.divisor == 4
     assert hook.weights == {'macs': 2.0}
     assert cfg.custom_hooks[0].type == 'EMAHook'
+
+
+def test_hook_whose_type_is_a_class(cfg):
+    cfg.custom_hooks[1].type = ResourceHook
+    override_target(cfg, '1G')
+    assert find_resource_hook(cfg).wanted == {'macs': '1G'}
 
 
 def test_nothing_to_override(cfg):

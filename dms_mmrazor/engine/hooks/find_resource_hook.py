@@ -4,6 +4,7 @@ from mmengine.config import Config
 
 from dms_mmrazor.engine.hooks.resource_hook import ResourceHook
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.type_names import type_name
 
 
 def find_resource_hook(cfg: Config) -> ResourceHook:
@@ -13,11 +14,9 @@ def find_resource_hook(cfg: Config) -> ResourceHook:
         DMSError: If the config has none.
     """
     for hook in cfg.get('custom_hooks') or []:
-        hook = dict(hook)
-        if str(hook.pop('type', '')).rpartition('.')[2] == 'ResourceHook':
-            hook.pop('_scope_', None)
-            hook.pop('priority', None)
-            return ResourceHook(**hook)
+        if isinstance(hook, dict) and type_name(hook) == 'ResourceHook':
+            keys = set(hook) - {'type', '_scope_', 'priority'}
+            return ResourceHook(**{key: hook[key] for key in keys})
     raise DMSError(
         f'{cfg.filename}: `custom_hooks` has no ResourceHook; this is not '
         'the config of a search.'

@@ -4,6 +4,7 @@ from typing import Any, Dict, Optional, Tuple, Union
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing import DMSChannelAnalyzer
+from dms_mmrazor.type_names import type_name
 
 Config = Dict[str, Any]
 
@@ -53,10 +54,11 @@ def build_analyzer(
     if isinstance(cfg, DMSChannelAnalyzer):
         return cfg
     cfg = dict(cfg or {})
-    kind = str(cfg.pop('type', 'DMSChannelAnalyzer')).rpartition('.')[2]
-    if kind not in ('ChannelAnalyzer', 'DMSChannelAnalyzer'):
+    kind = type_name(cfg)
+    if kind not in ('', 'ChannelAnalyzer', 'DMSChannelAnalyzer'):
         raise DMSError(
             f'`mutator.parse_cfg.type` must be DMSChannelAnalyzer, got {kind}.'
         )
-    cfg.pop('_scope_', None)
+    for key in ('type', '_scope_'):
+        cfg.pop(key, None)
     return DMSChannelAnalyzer(**cfg)

@@ -1,0 +1,17 @@
+"""What a part of a config says it is."""
+
+from typing import Any, Mapping
+
+
+def type_name(cfg: Mapping[str, Any], key: str = 'type') -> str:
+    """Name of a class in a config, which has it as a text or a class.
+
+    Args:
+        cfg (Mapping[str, Any]): Part of a config.
+        key (str): Where the class is. Defaults to 'type'.
+
+    Returns:
+        str: Without scope; '' if there is none.
+    """
+    kind = cfg.get(key) or ''
+    return getattr(kind, '__name__', str(kind).rpartition('.')[2])
