@@ -1,6 +1,7 @@
 """Every config loads, builds and knows its target before any data is read."""
 
 import copy
+import math
 import os.path as osp
 import random
 import re
@@ -12,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.overshoot import largest_step
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 CONFIGS = sorted(
@@ -65,6 +67,16 @@ def traced_size(cfg):
     return tuple(round(side / 4 / 32) * 32 for side in (height, width))
 
 
+def iterations(path, cfg):
+    """Of a training on all of ImageNet or COCO."""
+    if 'max_iters' in cfg.train_cfg:
+        return cfg.train_cfg.max_iters
+    gpus = re.search(r'_(\d+)xb\d+-', path)
+    batch = cfg.train_dataloader.batch_size * int(gpus.group(1) if gpus else 8)
+    images = 118287 if 'coco' in path else 1281167
+    return cfg.train_cfg.max_epochs * images / batch
+
+
 @pytest.fixture(scope='module')
 def search():
     """The search of a config, of widths alone, built once per supernet.
@@ -104,6 +116,32 @@ def test_search(path, search):
     assert cfg.optim_wrapper.constructor.endswith('DMSOptimWrapperConstructor')
     structure_only = cfg.model.get('structure_only', False)
     assert structure_only == ('structure-only' in path)
+
+
+@pytest.mark.parametrize(
+    'path', [p for p in SEARCHES if '_in1k' in p or '_coco' in p]
+)
+def test_pace_of_a_search(path, search):
+    """Steps of the resource loss keep up with the target, without jumps."""
+    cfg = load(path)
+    algorithm = search(cfg)
+    hook = find_resource_hook(cfg)
+    targets = hook.resolve(algorithm)
+    lr = cfg.optim_wrapper.paramwise_cfg.structure.lr
+    mutator = algorithm.mutator
+    ratio = mutator.topk.pruning_ratio
+    for kind, target in targets.items():
+        decay = hook.decay * iterations(path, cfg)
+        needed = math.log(mutator.table.full[kind] / target) / decay
+        ratio.data.zero_()
+        start = largest_step(mutator, kind, lr * hook.weights[kind])
+        while mutator.resource(kind, hard=False) > target:
+            ratio.data.add_(0.01)
+            mutator.topk.project_()
+        end = largest_step(mutator, kind, lr * hook.weights[kind])
+        ratio.data.zero_()
+        assert 3 * needed < start
+        assert end < 0.01
 
 
 @pytest.mark.parametrize('path', [p for p in IMAGENET if p in SEARCHES])

@@ -16,8 +16,12 @@ algorithm = dict(
     type='mmrazor.DMSAlgorithm', mutator=dict(type='mmrazor.DMSMutator')
 )
 
-# Pruning ratios have a parameter group of their own. Table 15: a small
-# `loss_weight`, then an `lr` that reaches the target early.
+# Pruning ratios have a parameter group of their own and move by lr · gradient
+# whatever the optimizer is. Table 15: a small `loss_weight`, then an `lr` that
+# reaches the target early. One step of the resource loss changes log MACs by
+# lr · loss_weight · |∂ log MACs / ∂a|²: for ResNet-50 0.1 % at the start and
+# 0.4 % at the target. The gradient of other networks is larger: there a
+# smaller lr keeps their steps below 1 %.
 search_optim_wrapper = dict(
     constructor='mmrazor.DMSOptimWrapperConstructor',
     paramwise_cfg=dict(structure=dict(lr=5e-3)),
