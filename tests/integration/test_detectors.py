@@ -182,6 +182,7 @@ def test_search_export_retrain(detector, small):
     from dms_mmrazor.models.subnet import load_structure
 
     searched = search(small(SEARCHES[detector], detector))
+    check_switches(searched, detector)
     folder = f'{searched.work_dir}/subnet/subnet'
     macs = load_structure(f'{folder}.yaml').resources['macs']
     assert macs['subnet'] <= macs['target'] < macs['supernet']
@@ -207,6 +208,15 @@ def test_search_export_retrain(detector, small):
     image = np.full((SIZE, SIZE, 3), 99, np.uint8)
     found = inference_detector(model, image).pred_instances
     assert found.scores.isfinite().all()
+
+
+def check_switches(runner, detector):
+    """What mmyolo's and mmdet's hooks have changed for the last epoch."""
+    transforms = runner.train_dataloader.dataset.pipeline.transforms
+    mosaic = 'Mosaic' in [type(t).__name__ for t in transforms]
+    assert mosaic == (detector == 'YOLOv5')  # which has no such hook
+    if detector == 'YOLOX':
+        assert runner.model.architecture.bbox_head.use_bbox_aux
 
 
 def test_structure_only(small):
