@@ -1,0 +1,110 @@
+"""What a mutator finds out about a plain supernet before it changes it."""
+
+import logging
+from typing import Any, Dict, Mapping, NamedTuple, Sequence, Tuple
+
+from mmengine.logging import print_log
+from torch import nn
+
+from dms_mmrazor.models.mutators.latency_terms import LayerWidths, layer_widths
+from dms_mmrazor.models.mutators.mask_state import MaskState
+from dms_mmrazor.models.mutators.report import LayerReport, report_layers
+from dms_mmrazor.models.mutators.resource_table import ResourceTable
+from dms_mmrazor.models.mutators.resource_terms import build_resource_models
+from dms_mmrazor.models.mutators.searched_sides import SearchedSides
+from dms_mmrazor.models.mutators.structure_writer import StructureWriter
+from dms_mmrazor.models.tracing import (
+    ChannelGroup,
+    DMSChannelAnalyzer,
+    LayerProfile,
+)
+from dms_mmrazor.models.tracing.channel_analyzer import TracingError
+from dms_mmrazor.models.tracing.declared_groups import declare_groups
+from dms_mmrazor.models.tracing.uncounted import uncounted_warning
+from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
+
+
+class Description(NamedTuple):
+    """A plain supernet in terms of the search's units.
+
+    Attributes:
+        resources (ResourceTable): What it costs, and what is kept of it.
+        layer_widths (tuple[LayerWidths, ...]): Of what a latency is made.
+        layer_reports (tuple[LayerReport, ...]): What is searched of each
+            layer, and why the rest is not.
+        writer (StructureWriter): Writes choices down.
+    """
+
+    resources: ResourceTable
+    layer_widths: Tuple[LayerWidths, ...]
+    layer_reports: Tuple[LayerReport, ...]
+    writer: StructureWriter
+
+
+def find_groups(
+    analyzer: DMSChannelAnalyzer,
+    declared: Sequence[Mapping[str, Any]],
+    supernet: nn.Module,
+) -> Sequence[ChannelGroup]:
+    """What the tracer finds and what the config declares.
+
+    Args:
+        analyzer (DMSChannelAnalyzer): The tracer.
+        declared (Sequence[dict]): ``groups`` of :class:`DMSMutator`.
+        supernet (nn.Module): A plain model.
+
+    Raises:
+        TracingError: If the model cannot be traced and nothing is declared.
+    """
+    try:
+        groups = analyzer.analyze_groups(supernet)
+    except TracingError as error:
+        if not declared:
+            raise
+        groups = []
+        _warn(f'{error} Only `mutator.groups` is searched.')
+    return declare_groups(groups, declared, supernet)
+
+
+def describe_supernet(
+    supernet: nn.Module,
+    groups: Sequence[ChannelGroup],
+    profiles: Sequence[LayerProfile],
+    units: Sequence[DMSChannelUnit],
+    stages: Sequence[DMSDepthUnit],
+    state: MaskState,
+) -> Description:
+    """Count a plain model and describe its search space.
+
+    Args:
+        supernet (nn.Module): The plain model.
+        groups (Sequence[ChannelGroup]): All groups, searched or not.
+        profiles (Sequence[LayerProfile]): Layers that cost MACs.
+        units (Sequence[DMSChannelUnit]): Width units.
+        stages (Sequence[DMSDepthUnit]): Depth units.
+        state (MaskState): Their masks.
+    """
+    sides = SearchedSides(supernet, units, stages)
+    models = build_resource_models(sides, profiles)
+    return Description(
+        ResourceTable(models, state, units, stages),
+        layer_widths(sides, profiles),
+        report_layers(sides, units, groups),
+        StructureWriter(sides, units, stages),
+    )
+
+
+def warn_of_uncounted(uncounted: Dict[str, float], counted: float) -> None:
+    """Tell the user about MACs that are not counted.
+
+    Args:
+        uncounted (dict[str, float]): By module.
+        counted (float): MACs of all counted layers.
+    """
+    warning = uncounted_warning(uncounted, counted)
+    if warning:
+        _warn(warning)
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)
