@@ -30,7 +30,7 @@ def optimizer_lr(runner: Runner) -> float:
 
 
 def largest_step(mutator: DMSMutator, kind: str, lr: float) -> float:
-    """Change of log r by one step of plain SGD on the resource loss.
+    """Change of log r by one step, lr · gradient, on the resource loss.
 
     The gradient of L_r = log(r / r_t) does not depend on the distance to
     the target: a step changes log r by lr · λ_r · |∂ log r / ∂a|², and the
