@@ -258,8 +258,10 @@ def _kill_in_second_epoch():
 
 
 def test_killed_search_resumes_to_the_bit(yolo, run_tool, finished, tmp_path):
-    """Weights, their averages, structure, optimizer: all as undisturbed."""
-    ends = []
+    """Weights, their averages, structure, target, optimizer: all the same."""
+    from dms_mmrazor.engine.search_settings import KEY
+
+    ends, found = [], []
     for name in ('whole', 'killed'):
         folder = tmp_path / name
         folder.mkdir()
@@ -273,7 +275,7 @@ def test_killed_search_resumes_to_the_bit(yolo, run_tool, finished, tmp_path):
             assert not (folder / 'epoch_2.pth').exists()
         resume = ['--resume'] if name == 'killed' else []
         assert finished(run_tool(None, folder, *resume)) == 0
-        assert (folder / 'subnet' / 'subnet.yaml').is_file()
+        found.append((folder / 'subnet' / 'subnet.yaml').read_text())
         ends.append(torch.load(folder / 'epoch_2.pth', map_location='cpu'))
     whole, resumed = ends
     for part in ('state_dict', 'ema_state_dict'):
@@ -282,3 +284,6 @@ def test_killed_search_resumes_to_the_bit(yolo, run_tool, finished, tmp_path):
             assert torch.equal(resumed[part][name], value), (part, name)
     groups = [end['optimizer']['param_groups'] for end in ends]
     assert groups[0] == groups[1]
+    assert whole[KEY] == resumed[KEY]
+    assert whole[KEY]['settings']['target.macs'] == 0.5
+    assert found[0] == found[1]
