@@ -203,7 +203,9 @@ class FlatTopk(nn.Module):
         check_index(operator, len(self.sizes))
         space = self.operators[operator]
         mine = self.layout.owner == operator
-        order = self.rank(self.importance)[mine].argsort(descending=True)
+        scores = self.importance[mine]
+        # Descending and stable, as the ranks of all operators.
+        order = torch.sort(scores, descending=True, stable=True).indices
         widths = self.layout.width[mine][order].tolist()
         elements = elements_for(operator, space, kept, widths)
         ratio = 1 - elements / space.num_elements
@@ -254,22 +256,23 @@ class FlatTopk(nn.Module):
         self.num_updates += finite
 
     @torch.no_grad()
-    def set_importance_(self, importance: Tensor) -> None:
+    def set_importance_(self, importance: Tensor, check: bool = True) -> None:
         """Set the importance directly, for static metrics.
-
-        Synchronizes with the host.
 
         Args:
             importance (Tensor): Scores of the channels, shape [C]; an
                 element gets the sum over its channels. Held operators
                 keep theirs.
+            check (bool): Raise if a score is not finite, which
+                synchronizes with the host; otherwise nothing changes then.
+                Defaults to True.
 
         Raises:
             ValueError: If the shape is wrong or a score is not finite.
         """
         scores = self.layout.sum_channels(importance.to(self.importance.dtype))
         finite = torch.isfinite(scores).all()
-        if not finite:
+        if check and not finite:
             raise ValueError(
                 'importance has scores that are not finite; check the '
                 'weights they come from.'

@@ -11,7 +11,12 @@ from mmengine.logging import print_log
 from mmrazor.models.mutators import ChannelMutator
 from torch import Tensor, nn
 
-from dms_mmrazor.core import FlatTopk, LatencyFit, ResourceModel
+from dms_mmrazor.core import (
+    STATIC_METRICS,
+    FlatTopk,
+    LatencyFit,
+    ResourceModel,
+)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.latency_terms import (
     LayerWidths,
@@ -40,7 +45,7 @@ from dms_mmrazor.models.mutators.search_space import (
     split_unit_cfg,
 )
 from dms_mmrazor.models.mutators.searched_sides import SearchedSides
-from dms_mmrazor.models.mutators.static_scores import static_scores
+from dms_mmrazor.models.mutators.static_scores import StaticScores
 from dms_mmrazor.models.mutators.structure_dump import (
     UnitSlices,
     dump_masks,
@@ -60,18 +65,15 @@ from dms_mmrazor.models.subnet.surgery import (
 from dms_mmrazor.models.tracing import (
     ChannelGroup,
     DMSChannelAnalyzer,
+    LayerProfile,
     ResidualStage,
     find_stages,
-    profile_layers,
 )
 from dms_mmrazor.models.tracing.channel_analyzer import TracingError
 from dms_mmrazor.models.tracing.declared_groups import declare_groups
+from dms_mmrazor.models.tracing.first_run import run_first
 from dms_mmrazor.models.tracing.light_copy import light_copy
-from dms_mmrazor.models.tracing.running import check_demo_input
-from dms_mmrazor.models.tracing.uncounted import (
-    uncounted_macs,
-    uncounted_warning,
-)
+from dms_mmrazor.models.tracing.uncounted import uncounted_warning
 from dms_mmrazor.registry import MODELS
 
 Config = Dict[str, Any]
@@ -157,6 +159,7 @@ class DMSMutator(ChannelMutator):
         self.stage_reasons: Dict[str, str] = {}
         self.depth_units = nn.ModuleList()
         self.masks: Optional[MaskState] = None
+        self._scores: Optional[StaticScores] = None
         self.resources: Optional[ResourceTable] = None
 
     @property
@@ -194,7 +197,7 @@ class DMSMutator(ChannelMutator):
                 the masked supernet does not equal its subnets.
         """
         size = self.analyzer.input_size
-        check_demo_input(supernet, size)
+        first = run_first(supernet, size)
         groups = self._find_groups(supernet)
         gc.collect()  # graphs refer to themselves and to feature maps
         stages = find_stages(supernet, size) if self._depth_cfg else []
@@ -202,15 +205,23 @@ class DMSMutator(ChannelMutator):
         self.masks = MaskState(
             self.units, self.depth_units, **self._importance
         )
-        self._count_resources(supernet, space.groups)
-        self._warn_of_uncounted(supernet)
+        self._count_resources(supernet, space.groups, first.layers)
+        self._warn_of_uncounted(first.uncounted)
         self.to(next(supernet.parameters()).device)
         plain = light_copy(supernet) if self._verify else None
         for unit in [*self.units, *self.depth_units]:
             unit.prepare_for_pruning(supernet)
+        self._score_weights()
         move_affines(supernet, self.analyzer.norm_readers)
         if plain is not None:
             self.verify(supernet, plain)
+
+    def _score_weights(self) -> None:
+        """Prepare the scores of a static importance metric."""
+        metric = self._state.metric
+        if metric in STATIC_METRICS:
+            scores = StaticScores(metric, self.units, self.depth_units)
+            self._scores = scores.to(self.topk.importance.device)
 
     def _find_groups(self, supernet: nn.Module) -> List[ChannelGroup]:
         """What the tracer finds and what the config declares."""
@@ -258,11 +269,13 @@ class DMSMutator(ChannelMutator):
         return space
 
     def _count_resources(
-        self, supernet: nn.Module, groups: Sequence[ChannelGroup]
+        self,
+        supernet: nn.Module,
+        groups: Sequence[ChannelGroup],
+        profiles: Sequence[LayerProfile],
     ) -> None:
         """Count the plain model and describe the search space."""
         sides = SearchedSides(supernet, self.units, self.depth_units)
-        profiles = profile_layers(supernet, self.analyzer.input_size)
         self.resources = ResourceTable(
             build_resource_models(sides, profiles),
             self._state,
@@ -275,8 +288,7 @@ class DMSMutator(ChannelMutator):
         self._slices = [unit_slices(u, sides.parts) for u in self.units]
         self._num_channels = count_touched_channels(sides.parts, self._slices)
 
-    def _warn_of_uncounted(self, supernet: nn.Module) -> None:
-        uncounted = uncounted_macs(supernet, self.analyzer.input_size)
+    def _warn_of_uncounted(self, uncounted: Mapping[str, float]) -> None:
         warning = uncounted_warning(uncounted, self.table.full['macs'])
         if warning:
             print_log(warning, logger='current', level=logging.WARNING)
@@ -453,8 +465,7 @@ class DMSMutator(ChannelMutator):
 
     def static_scores(self) -> Optional[Tensor]:
         """Scores [C] of a static importance metric, else None."""
-        metric = self._state.metric
-        return static_scores(metric, self.units, self.depth_units)
+        return None if self._scores is None else self._scores()
 
     def report(self) -> SearchSpaceReport:
         """What is searched, what is not and why, and what is reachable."""

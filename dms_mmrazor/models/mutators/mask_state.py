@@ -126,7 +126,7 @@ class MaskState(nn.Module):
         if grad_scale is not None:
             grad = grad / grad_scale.to(grad)
         if scores is not None:
-            self.topk.set_importance_(scores)
+            self.topk.set_importance_(scores, check=False)
         self.topk.update_importance_(
             self.mask, grad, metric=self.metric, decay=self.decay
         )

@@ -183,6 +183,21 @@ def merge_args(
     return args
 
 
+class _Names:
+    """A model of which mmrazor asks all names anew for every channel.
+
+    Args:
+        model (nn.Module): The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = list(model.named_modules())
+
+    def named_modules(self) -> List[Tuple[str, nn.Module]]:
+        """As the model's, looked up once."""
+        return self._modules
+
+
 def make_channel_units(
     model: nn.Module,
     groups: Sequence[ChannelGroup],
@@ -191,11 +206,11 @@ def make_channel_units(
     units_cfg: Mapping[str, Mapping[str, Any]],
 ) -> List[DMSChannelUnit]:
     """A unit for every group without a reason against it."""
-    units = []
+    units, names = [], _Names(model)
     for group in groups:
         if group.reason:
             continue
-        plain = ChannelUnit.init_from_cfg(model, group.config)
+        plain = ChannelUnit.init_from_cfg(names, group.config)
         args = merge_args(group.name, default_args, units_cfg)
         try:
             unit = unit_class.init_from_channel_unit(plain, args)

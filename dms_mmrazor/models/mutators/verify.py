@@ -1,7 +1,6 @@
 """Prove on a random structure that masking and cutting are the same."""
 
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 import torch
@@ -9,13 +8,16 @@ from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.blame import as_patterns, find_guilty
+from dms_mmrazor.models.ops import is_attention
 from dms_mmrazor.models.subnet import Structure, prune
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     enliven,
     evaluating,
     forward_tensors,
+    small_shape,
 )
+from dms_mmrazor.models.tracing.light_copy import cut_copy
 from dms_mmrazor.models.tracing.running import (
     ForwardError,
     first_difference,
@@ -83,7 +85,7 @@ class Comparison:
     def __init__(
         self, supernet: nn.Module, plain: nn.Module, input_size: Any
     ) -> None:
-        enliven(plain, input_size)
+        enliven(plain, small_shape(plain, input_size))
         self._supernet = supernet
         self._plain = plain
         self._image = demo_tensor(plain, input_size)
@@ -128,12 +130,16 @@ class Comparison:
         finally:
             self._supernet.to(self._image.dtype)
 
+    def error(self, structure: Structure) -> float:
+        """The difference; inf if the subnet does not run."""
+        try:
+            return self.difference(structure)
+        except ForwardError:
+            return float('inf')
+
     def fails(self, structure: Structure) -> bool:
         """Whether supernet and subnet differ, or the subnet does not run."""
-        try:
-            return not self.difference(structure) <= TOLERANCE
-        except ForwardError:
-            return True
+        return not self.error(structure) <= TOLERANCE
 
     def describe(self, structure: Structure) -> str:
         """In which module a failure shows first."""
@@ -151,7 +157,10 @@ class Comparison:
         return f'{text}, first seen in `{place}`)' if place else f'{text})'
 
     def _subnet(self, structure: Structure) -> nn.Module:
-        return prune(deepcopy(self._plain), structure)
+        modules = self._plain.modules()
+        # Their queries are scaled in place.
+        attentions = [module for module in modules if is_attention(module)]
+        return prune(cut_copy(self._plain, attentions), structure)
 
     def _use(self, tensors: Dict[str, Tensor]) -> None:
         """Let the supernet's parameters and buffers be these tensors."""
@@ -185,9 +194,9 @@ def verify_structures(
             the model ties channels in a way that the tracer cannot see. It
             names the module, and the units to exclude.
     """
-    structure = choose(names)
-    if not comparison.fails(structure):
-        return comparison.difference(structure)
+    found = comparison.error(choose(names))
+    if found <= TOLERANCE:
+        return found
     guilty: List[str] = []
     left = list(names)
     while left and comparison.fails(choose(left)):

@@ -1,6 +1,6 @@
 """Keep some channels of a plain layer."""
 
-from typing import List, Optional, Tuple, Union
+from typing import Optional, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -135,32 +135,37 @@ def _grouped_weight(
     """Kept weight of a grouped convolution, and its number of groups."""
     outs = _by_group(layer.out_channels, layer.groups, out_kept)
     ins = _by_group(layer.in_channels, layer.groups, in_kept)
-    per_out = layer.out_channels // layer.groups
-    rows, sizes = [], set()
-    for group, (out, inner) in enumerate(zip(outs, ins)):
-        if len(out) == 0 or len(inner) == 0:
-            if len(out) != len(inner) and in_kept is not None:
-                raise DMSError(
-                    f'a grouped convolution would keep {len(out)} outputs '
-                    f'and {len(inner)} inputs of group {group}.'
-                )
-            continue
-        sizes.add((len(out), len(inner)))
-        rows.append(layer.weight[out + group * per_out][:, inner])
-    if len(sizes) != 1:
+    sizes = torch.stack([outs.sum(dim=1), ins.sum(dim=1)], dim=1)
+    unlike = (sizes[:, 0] == 0) != (sizes[:, 1] == 0)
+    if in_kept is not None and unlike.any():
+        group = int(unlike.nonzero()[0])
+        raise DMSError(
+            f'a grouped convolution would keep {int(sizes[group, 0])} outputs '
+            f'and {int(sizes[group, 1])} inputs of group {group}.'
+        )
+    left = (sizes > 0).all(dim=1)
+    kinds = sorted(set(map(tuple, sizes[left].tolist())))
+    if len(kinds) != 1:
         raise DMSError(
             'the groups of a convolution would become unequal (outputs, '
-            f'inputs): {sorted(sizes)}.'
+            f'inputs): {kinds}.'
         )
-    weight = torch.cat([row.detach() for row in rows])
+    ((per_out, per_in),) = kinds
+    weight = layer.weight.detach()
+    rows = (outs & left[:, None]).flatten().nonzero().flatten()
+    columns = ins[left].nonzero()[:, 1].view(-1, 1, per_in)
+    columns = columns.expand(-1, per_out, -1).reshape(-1, per_in)
+    index = columns.view(*columns.shape, *[1] * (weight.dim() - 2))
+    index = index.expand(-1, -1, *weight.shape[2:]).to(weight.device)
+    kept = weight.index_select(0, rows.to(weight.device)).gather(1, index)
     trains = layer.weight.requires_grad
-    return nn.Parameter(weight, requires_grad=trains), len(rows)
+    return nn.Parameter(kept, requires_grad=trains), int(left.sum())
 
 
-def _by_group(channels: int, groups: int, kept: Indices) -> List[Tensor]:
-    """Kept channels of each group, counted from the group's first."""
+def _by_group(channels: int, groups: int, kept: Indices) -> Tensor:
+    """Which channels of each group are kept: bool [G, channels / G]."""
     mask = torch.ones(channels, dtype=torch.bool)
     if kept is not None:
         mask.zero_()
-        mask[kept] = True
-    return [part.nonzero().flatten() for part in mask.view(groups, -1)]
+        mask[kept.cpu()] = True
+    return mask.view(groups, -1)

@@ -1,7 +1,7 @@
 """Run a model once on an input of the shape it will be used with."""
 
 from contextlib import contextmanager
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence, Tuple
 
 import torch
 from mmengine.model import BaseModel
@@ -14,6 +14,9 @@ from dms_mmrazor.models.tracing.two_stage import (
     is_two_stage,
     two_stage_tensors,
 )
+
+_SMALL = 128
+"""Side of a small image: what usual networks divide without a rest."""
 
 
 def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
@@ -37,6 +40,30 @@ def forward_tensors(model: nn.Module, image: Tensor) -> Any:
     if isinstance(model, BaseModel):
         return model(image, None, mode='tensor')
     return model(image)
+
+
+def small_shape(model: nn.Module, shape: Sequence[int]) -> Tuple[int, ...]:
+    """Shape of a small demo input, where a model takes another size.
+
+    What a block does, and statistics of norms, show on small images, too.
+
+    Args:
+        model (nn.Module): A throw-away copy of a model.
+        shape (Sequence[int]): (B, C, H, W) of the demo input.
+
+    Returns:
+        tuple[int, ...]: (B, C, h, w) with at most 128 x 128 pixels;
+        ``shape`` if that is smaller or the model does not run on less.
+    """
+    small = (*shape[:2], *(min(side, _SMALL) for side in shape[2:]))
+    if small == tuple(shape):
+        return small
+    try:
+        with evaluating(model):
+            forward_tensors(model, demo_tensor(model, small))
+    except Exception:  # whatever a module's code may raise
+        return tuple(shape)
+    return small
 
 
 @contextmanager
@@ -73,12 +100,18 @@ def enliven(model: nn.Module, shape: Any) -> None:
         elif is_lifeless(parameter):
             values = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(values / parameter[0].numel() ** 0.5)
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]
+    if not norms:
+        return
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
-    for module in model.modules():
-        if isinstance(module, _BatchNorm) and module.track_running_stats:
-            module.train()
-            module.momentum = 1.0
+    for module in norms:
+        module.train()
+        module.momentum = 1.0
     # Two images: a norm in training mode needs two values per channel.
     forward_tensors(model, demo_tensor(model, (2, *shape[1:])))
     for module, mode in modes:

@@ -5,7 +5,8 @@ products of attention for one image. Biases, normalization, activations and
 pooling are not counted.
 """
 
-from typing import Any, Dict, List, NamedTuple, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -51,6 +52,29 @@ def profile_layers(
     Returns:
         list[LayerProfile]: In the order of their first call.
     """
+    with evaluating(model), counting_positions(model, input_size[0]) as found:
+        forward_tensors(model, demo_tensor(model, input_size))
+    return as_profiles(found)
+
+
+def as_profiles(positions: Dict[str, int]) -> List[LayerProfile]:
+    """What :func:`counting_positions` found."""
+    return [LayerProfile(name, count) for name, count in positions.items()]
+
+
+@contextmanager
+def counting_positions(
+    model: nn.Module, batch: int
+) -> Iterator[Dict[str, int]]:
+    """Count what runs inside, for :func:`profile_layers`.
+
+    Args:
+        model (nn.Module): A model.
+        batch (int): Images that it is given.
+
+    Yields:
+        dict[str, int]: Layer → positions per image, filled as it runs.
+    """
     positions: Dict[str, int] = {}
     names = {module: name for name, module in model.named_modules()}
 
@@ -63,7 +87,7 @@ def profile_layers(
         else:
             applied = source.numel() // source.shape[1]
         name = names[module]
-        positions[name] = positions.get(name, 0) + applied // input_size[0]
+        positions[name] = positions.get(name, 0) + applied // batch
 
     handles = [
         module.register_forward_hook(count)
@@ -71,12 +95,10 @@ def profile_layers(
         if isinstance(module, (_ConvNd, nn.Linear)) or is_attention(module)
     ]
     try:
-        with evaluating(model):
-            forward_tensors(model, demo_tensor(model, input_size))
+        yield positions
     finally:
         for handle in handles:
             handle.remove()
-    return [LayerProfile(name, count) for name, count in positions.items()]
 
 
 def count_macs(model: nn.Module, input_size: Tuple[int, ...]) -> int:

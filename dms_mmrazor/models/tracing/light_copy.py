@@ -1,6 +1,7 @@
 """Throw-away copies of a model that take next to no memory."""
 
 from copy import deepcopy
+from typing import Collection, Dict
 
 from torch import Tensor, nn
 
@@ -24,6 +25,26 @@ def light_copy(model: nn.Module) -> nn.Module:
     return deepcopy(model, shared)
 
 
+def cut_copy(model: nn.Module, keep: Collection[nn.Module]) -> nn.Module:
+    """A copy to be cut: it owns what cutting writes to, and no more.
+
+    Its parameters are its own, their values those of the original: cutting
+    gives a layer new ones, as does a conversion to another type.
+
+    Args:
+        model (nn.Module): Any model.
+        keep (Collection[nn.Module]): Modules of it that get values of their
+            own, as they are written to in place.
+    """
+    own = {id(p) for module in keep for p in module.parameters()}
+    memo: Dict[int, Tensor] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad)
+        for p in model.parameters()
+        if id(p) not in own
+    }
+    return deepcopy(model, memo)
+
+
 def is_lifeless(parameter: Tensor) -> bool:
     """Whether a parameter of a fresh model tells nothing.
 
@@ -34,4 +55,6 @@ def is_lifeless(parameter: Tensor) -> bool:
         return True
     if parameter.numel() == 0:
         return False
-    return bool((parameter == parameter.max()).all())
+    # The first slice tells it of nearly all that live.
+    slices = (parameter[:1], parameter)
+    return all(bool((part == part.max()).all()) for part in slices)

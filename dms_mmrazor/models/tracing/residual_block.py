@@ -51,12 +51,19 @@ class BlockRun(NamedTuple):
     Attributes:
         block (nn.Module): The block.
         x (Tensor): Its input.
+        y (Tensor): Its output, of the same shape.
         rest (tuple): Further arguments.
     """
 
     block: nn.Module
     x: Tensor
+    y: Tensor
     rest: Tuple[Any, ...] = ()
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the block gives back its input as it is."""
+        return close(self.y, self.x)
 
     def output(
         self,
@@ -110,9 +117,24 @@ class Scale:
         return out * self.factor
 
 
-def residual_block(name: str, run: BlockRun) -> Optional[ResidualBlock]:
-    """The block with its carriers, or ``None`` if it cannot be removed."""
-    if run.is_identity({}):
+class Branches(NamedTuple):
+    """Residual branches of a block, with what each carries its mask.
+
+    Attributes:
+        ends (tuple[str, ...]): Of each branch its last module in the block.
+        carriers (tuple[tuple[str, bool], ...]): Of each branch the module
+            that the mask multiplies, and whether it folds.
+        bypassed (tuple[str, ...]): As of :class:`ResidualBlock`.
+    """
+
+    ends: Tuple[str, ...]
+    carriers: Tuple[Tuple[str, bool], ...]
+    bypassed: Tuple[str, ...]
+
+
+def find_branches(run: BlockRun) -> Optional[Branches]:
+    """The residual branches, or ``None`` if the block cannot be removed."""
+    if run.does_nothing:
         return None
     branches, norms = _branch_ends(run), []
     if not branches:
@@ -120,11 +142,18 @@ def residual_block(name: str, run: BlockRun) -> Optional[ResidualBlock]:
     if not branches:
         return None
     names = {module: child for child, module in run.block.named_modules()}
-    carriers = []
-    for ends in branches:
-        carrier, folds = _choose_carrier(ends, run)
-        carriers.append((f'{name}.{names[carrier]}', folds))
-    bypassed = tuple(f'{name}.{names[norm]}' for norm in norms)
+    chosen = [_choose_carrier(ends, run) for ends in branches]
+    return Branches(
+        tuple(names[ends[0]] for ends in branches),
+        tuple((names[carrier], folds) for carrier, folds in chosen),
+        tuple(names[norm] for norm in norms),
+    )
+
+
+def residual_block(name: str, branches: Branches) -> ResidualBlock:
+    """A block with its carriers by their full names."""
+    carriers = [(f'{name}.{c}', folds) for c, folds in branches.carriers]
+    bypassed = tuple(f'{name}.{norm}' for norm in branches.bypassed)
     return ResidualBlock(name, *carriers[0], tuple(carriers[1:]), bypassed)
 
 

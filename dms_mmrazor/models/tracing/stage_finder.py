@@ -21,7 +21,9 @@ from dms_mmrazor.models.tracing.demo import (
     enliven,
     evaluating,
     forward_tensors,
+    small_shape,
 )
+from dms_mmrazor.models.tracing.known_blocks import KnownBlocks
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.residual_block import (
     BlockRun,
@@ -29,7 +31,6 @@ from dms_mmrazor.models.tracing.residual_block import (
     Scale,
     bypass,
     close,
-    residual_block,
     tensors_of,
 )
 
@@ -73,18 +74,24 @@ def find_stages(
         list[ResidualStage]: In the order of the model's modules.
     """
     model = revert_sync_batchnorm(light_copy(model))
+    input_size = small_shape(model, input_size)
     enliven(model, input_size)
     with evaluating(model):
         containers = block_containers(model)
         runs = _block_runs(model, containers, input_size)
-        stages: List[ResidualStage] = []
-        image = demo_tensor(model, input_size)
-        for container in containers:
-            found = _stages_of(container, runs)
-            if container.kind is not nn.Sequential:
-                found = [s for s in found if _is_chain(model, s, image)]
-            stages += found
-    return _without_nesting(stages)
+        known = KnownBlocks()
+        found = [_stages_of(c, runs, known) for c in containers]
+        lists = [
+            stage
+            for container, stages in zip(containers, found)
+            if container.kind is not nn.Sequential
+            for stage in stages
+        ]
+        chains = _chains(model, lists, demo_tensor(model, input_size))
+    others = [stage for stage in lists if stage not in chains]
+    return _without_nesting(
+        [s for stages in found for s in stages if s not in others]
+    )
 
 
 def _without_nesting(stages: List[ResidualStage]) -> List[ResidualStage]:
@@ -104,19 +111,35 @@ def _without_nesting(stages: List[ResidualStage]) -> List[ResidualStage]:
     return result
 
 
-def _is_chain(model: nn.Module, stage: ResidualStage, image: Tensor) -> bool:
-    """Whether removing a block of a list does what silencing it does.
+def _chains(
+    model: nn.Module, stages: Sequence[ResidualStage], image: Tensor
+) -> List[ResidualStage]:
+    """Stages of lists whose blocks are called one after the other.
+
+    Usually all are, which one trial shows.
+    """
+    nested = any(a.contains(b) for a in stages for b in stages)
+    if len(stages) > 1 and not nested and _are_chains(model, stages, image):
+        return list(stages)
+    return [stage for stage in stages if _are_chains(model, [stage], image)]
+
+
+def _are_chains(
+    model: nn.Module, stages: Sequence[ResidualStage], image: Tensor
+) -> bool:
+    """Whether removing a block of each list does what silencing it does.
 
     It does not where something else reads the blocks, too, such as a
     concatenation of all their outputs (but that of a C2f is narrowed).
     """
-    block = stage.blocks[0]
+    blocks = [stage.blocks[0] for stage in stages]
     silent, short = light_copy(model), light_copy(model)
-    for carrier, _ in block.carriers:
-        silent.get_submodule(carrier).register_forward_hook(Scale(0.0))
-    for norm in block.bypassed:
-        silent.get_submodule(norm).register_forward_hook(bypass)
-    remove_blocks(short, [block.name])
+    for block in blocks:
+        for carrier, _ in block.carriers:
+            silent.get_submodule(carrier).register_forward_hook(Scale(0.0))
+        for norm in block.bypassed:
+            silent.get_submodule(norm).register_forward_hook(bypass)
+    remove_blocks(short, [block.name for block in blocks])
     try:
         outputs = [
             tensors_of(forward_tensors(m, image)) for m in (silent, short)
@@ -133,25 +156,32 @@ def _block_runs(
 ) -> Dict[nn.Module, BlockRun]:
     """Calls of blocks that run once and keep the shape of their input."""
     runs: Dict[nn.Module, Optional[BlockRun]] = {}
+    inputs: Dict[nn.Module, Any] = {}
+
+    def remember(module: nn.Module, args: Tuple[Any, ...]) -> None:
+        x = args[0] if args else None
+        # A block may change it in place.
+        inputs[module] = x.clone() if isinstance(x, Tensor) else x
 
     def record(module: nn.Module, args: Tuple[Any, ...], output: Any) -> None:
+        x = inputs.pop(module)
         fits = (
             module not in runs
-            and len(args) > 0
-            and isinstance(args[0], Tensor)
+            and isinstance(x, Tensor)
             and isinstance(output, Tensor)
-            and args[0].shape == output.shape
+            and x.shape == output.shape
         )
         runs[module] = (
-            BlockRun(module, args[0].clone(), args[1:]) if fits else None
+            BlockRun(module, x, output.clone(), args[1:]) if fits else None
         )
 
     candidates = [m for c in containers for m in c.candidates]
-    # Inputs must be cloned before a block changes them in place.
+    # What is scaled must not be what was stored.
     for module in model.modules():
         if hasattr(module, 'inplace'):
             module.inplace = False
-    handles = [m.register_forward_hook(record) for m in set(candidates)]
+    handles = [m.register_forward_pre_hook(remember) for m in set(candidates)]
+    handles += [m.register_forward_hook(record) for m in set(candidates)]
     forward_tensors(model, demo_tensor(model, input_size))
     for handle in handles:
         handle.remove()
@@ -159,7 +189,9 @@ def _block_runs(
 
 
 def _stages_of(
-    container: BlockContainer, runs: Dict[nn.Module, BlockRun]
+    container: BlockContainer,
+    runs: Dict[nn.Module, BlockRun],
+    known: KnownBlocks,
 ) -> List[ResidualStage]:
     """Series of removable blocks in one container."""
     series: List[List[ResidualBlock]] = [[]]
@@ -169,7 +201,7 @@ def _stages_of(
         run = runs.get(child)
         block = None
         if run is not None:
-            block = residual_block(container.full_name(child_name), run)
+            block = known.find(container.full_name(child_name), run)
         ended = index - 1 in container.ends
         if block is None or ended or not _follows(previous, run):
             series.append([])
@@ -205,4 +237,4 @@ def _follows(previous: Optional[BlockRun], run: Optional[BlockRun]) -> bool:
     """Whether a block's input is the output of the block before."""
     if previous is None or run is None:
         return True
-    return close(previous.output({}), run.x)
+    return close(previous.y, run.x)

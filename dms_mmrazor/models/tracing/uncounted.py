@@ -1,6 +1,7 @@
 """Products that run outside of the layers whose MACs are counted."""
 
-from typing import Any, Dict, List, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -35,8 +36,29 @@ def uncounted_macs(
         its submodules left out; empty with torch < 2.1, which has no
         counter of operators.
     """
+    image = demo_tensor(model, input_size)
+    with evaluating(model), counting_elsewhere(model, input_size[0]) as found:
+        forward_tensors(model, image)
+    return found
+
+
+@contextmanager
+def counting_elsewhere(
+    model: nn.Module, batch: int
+) -> Iterator[Dict[str, float]]:
+    """Count what runs inside, for :func:`uncounted_macs`.
+
+    Args:
+        model (nn.Module): A plain model.
+        batch (int): Images that it is given.
+
+    Yields:
+        dict[str, float]: Module → MACs per image, filled as it runs.
+    """
+    found: Dict[str, float] = {}
     if FlopCounterMode is None:
-        return {}
+        yield found
+        return
     names = {module: name for name, module in model.named_modules()}
     counted = {
         part
@@ -44,7 +66,6 @@ def uncounted_macs(
         if isinstance(module, (_ConvNd, nn.Linear)) or is_attention(module)
         for part in module.modules()
     }
-    found: Dict[str, float] = {}
     # Of each module that runs: the count at its start, that of submodules.
     running: List[List[int]] = [[0, 0]]
     counter = FlopCounterMode(display=False)
@@ -57,21 +78,20 @@ def uncounted_macs(
         whole = counter.get_total_flops() - start
         running[-1][1] += whole
         if whole > inside and module not in counted:
-            macs = (whole - inside) / 2 / input_size[0]
+            macs = (whole - inside) / 2 / batch
             found[names[module]] = found.get(names[module], 0.0) + macs
 
     handles = [m.register_forward_pre_hook(begin) for m in names]
     handles += [m.register_forward_hook(end) for m in names]
     try:
-        with evaluating(model), counter:
-            forward_tensors(model, demo_tensor(model, input_size))
+        with counter:
+            yield found
     finally:
         for handle in handles:
             handle.remove()
-    return found
 
 
-def uncounted_warning(uncounted: Dict[str, float], counted: float) -> str:
+def uncounted_warning(uncounted: Mapping[str, float], counted: float) -> str:
     """What to tell a user about MACs that are not counted.
 
     Args:

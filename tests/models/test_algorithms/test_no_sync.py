@@ -67,7 +67,7 @@ def test_waiting_is_noticed(read):
         read(torch.rand(3))
 
 
-@pytest.mark.parametrize('metric', ['taylor', 'fisher'])
+@pytest.mark.parametrize('metric', ['taylor', 'fisher', 'index', 'l1'])
 def test_search_step_does_not_wait(zoo, batch, metric):
     search = zoo.algorithm(
         zoo.cifar_resnet(18), mutator=dict(importance=dict(metric=metric))

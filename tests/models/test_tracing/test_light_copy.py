@@ -6,7 +6,11 @@ import torch
 from torch import nn
 
 from dms_mmrazor.models.tracing.demo import enliven
-from dms_mmrazor.models.tracing.light_copy import is_lifeless, light_copy
+from dms_mmrazor.models.tracing.light_copy import (
+    cut_copy,
+    is_lifeless,
+    light_copy,
+)
 
 
 def network():
@@ -67,3 +71,48 @@ def test_tracing_keeps_no_copy_of_the_model(zoo, monkeypatch):
     mutator.prepare_from_supernet(zoo.plain(zoo.cifar_resnet(18)))
     gc.collect()
     assert len(copies) == 1 and copies[0]() is None
+
+
+def test_a_copy_to_be_cut_owns_no_values():
+    model = network()
+    cut = cut_copy(model, [model[2]])
+    for index, shares in ((0, True), (1, True), (2, False)):
+        own, other = model[index].weight, cut[index].weight
+        assert own is not other and torch.equal(own, other)
+        assert (own.data_ptr() == other.data_ptr()) is shares
+    before = model[0].weight.clone()
+    cut.double()
+    assert model[0].weight.dtype == torch.float32
+    assert torch.equal(model[0].weight, before)
+
+
+def test_verifying_an_attention_leaves_its_weights(zoo):
+    from dms_mmrazor.models.mutators.verify import Comparison
+
+    backbone = dict(
+        type='mmpretrain.VisionTransformer',
+        arch=dict(
+            embed_dims=12, num_layers=2, num_heads=3, feedforward_channels=24
+        ),
+        img_size=32,
+        patch_size=16,
+    )
+    head = dict(
+        type='mmpretrain.VisionTransformerClsHead',
+        num_classes=4,
+        in_channels=12,
+    )
+    vit = dict(type='mmpretrain.ImageClassifier', backbone=backbone, head=head)
+    search = zoo.algorithm(vit, 32)
+    plain = zoo.plain(vit)
+    comparison = Comparison(search.architecture, plain, (1, 3, 32, 32))
+    before = {k: v.clone() for k, v in plain.state_dict().items()}
+    mutator = search.mutator
+    kept = {
+        name: max(1, k // 2) for name, k in mutator.choice_template.items()
+    }
+    mutator.set_choices(kept)
+    with comparison.alive():
+        assert comparison.difference(mutator.structure()) < 1e-4
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, before[name]), name

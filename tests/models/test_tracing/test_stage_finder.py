@@ -146,3 +146,19 @@ def test_of_nested_stages_the_longer_one_is_searched(outer, inner):
     searched = [name for name, reason in reasons.items() if not reason]
     assert searched == (['1'] if outer > inner else ['1.0'])
     assert 'it overlaps stage' in reasons['1.0' if outer > inner else '1']
+
+
+class Adding(Residual):
+    """Adds to its input in place, whatever its modules do."""
+
+    def forward(self, x):
+        x += self.end(self.conv(x))
+        return x
+
+
+def test_a_block_that_changes_its_input_is_found():
+    (stage,) = found(Adding(), Adding(), Adding())
+    assert len(stage.blocks) == 3
+    assert [block.carrier for block in stage.blocks] == [
+        f'stage.{index}.end' for index in range(3)
+    ]

@@ -1,0 +1,42 @@
+"""All that one forward pass of a plain model tells."""
+
+from typing import Dict, List, NamedTuple, Tuple
+
+from torch import nn
+
+from dms_mmrazor.models.tracing.layer_profile import (
+    LayerProfile,
+    as_profiles,
+    counting_positions,
+)
+from dms_mmrazor.models.tracing.running import check_demo_input
+from dms_mmrazor.models.tracing.uncounted import counting_elsewhere
+
+
+class FirstRun(NamedTuple):
+    """What is known of a model once it ran on the demo input.
+
+    Attributes:
+        layers (list[LayerProfile]): From :func:`profile_layers`.
+        uncounted (dict[str, float]): From :func:`uncounted_macs`.
+    """
+
+    layers: List[LayerProfile]
+    uncounted: Dict[str, float]
+
+
+def run_first(model: nn.Module, input_size: Tuple[int, ...]) -> FirstRun:
+    """Run a model on the demo input and count on the way.
+
+    Args:
+        model (nn.Module): A plain model; its state is not changed.
+        input_size (tuple): (B, C, H, W).
+
+    Raises:
+        DMSError: If it does not run on an input of that shape.
+    """
+    batch = input_size[0]
+    with counting_positions(model, batch) as positions:
+        with counting_elsewhere(model, batch) as uncounted:
+            check_demo_input(model, input_size)
+    return FirstRun(as_profiles(positions), uncounted)
