@@ -1,13 +1,10 @@
 """The mutator: finds what can be searched and manages the choices."""
 
 import gc
-import logging
-import random
 from copy import deepcopy
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
-from mmengine.logging import print_log
 from mmrazor.models.mutators import ChannelMutator
 from torch import Tensor, nn
 
@@ -18,10 +15,13 @@ from dms_mmrazor.core import (
     ResourceModel,
 )
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.extreme_choices import (
+    full_choices,
+    narrow_choices,
+)
 from dms_mmrazor.models.mutators.latency_terms import (
     LayerWidths,
     latency_terms,
-    layer_widths,
 )
 from dms_mmrazor.models.mutators.mask_state import MaskState
 from dms_mmrazor.models.mutators.mutator_arguments import (
@@ -29,13 +29,16 @@ from dms_mmrazor.models.mutators.mutator_arguments import (
     check_exclude,
     check_importance,
 )
+from dms_mmrazor.models.mutators.preparation import (
+    describe_supernet,
+    find_groups,
+    warn_of_uncounted,
+)
 from dms_mmrazor.models.mutators.report import (
     LayerReport,
     SearchSpaceReport,
-    report_layers,
 )
 from dms_mmrazor.models.mutators.resource_table import ResourceTable
-from dms_mmrazor.models.mutators.resource_terms import build_resource_models
 from dms_mmrazor.models.mutators.search_space import (
     SearchSpace,
     UnitConfig,
@@ -44,13 +47,8 @@ from dms_mmrazor.models.mutators.search_space import (
     read_depth_cfg,
     split_unit_cfg,
 )
-from dms_mmrazor.models.mutators.searched_sides import SearchedSides
 from dms_mmrazor.models.mutators.static_scores import StaticScores
-from dms_mmrazor.models.mutators.structure_dump import (
-    UnitSlices,
-    dump_masks,
-    unit_slices,
-)
+from dms_mmrazor.models.mutators.structure_writer import StructureWriter
 from dms_mmrazor.models.mutators.verify import (
     Comparison,
     randomize,
@@ -58,22 +56,14 @@ from dms_mmrazor.models.mutators.verify import (
 )
 from dms_mmrazor.models.ops.dms_linear import move_affines
 from dms_mmrazor.models.subnet import Structure
-from dms_mmrazor.models.subnet.surgery import (
-    count_touched_channels,
-    count_weighted_layers,
-)
 from dms_mmrazor.models.tracing import (
     ChannelGroup,
     DMSChannelAnalyzer,
-    LayerProfile,
     ResidualStage,
     find_stages,
 )
-from dms_mmrazor.models.tracing.channel_analyzer import TracingError
-from dms_mmrazor.models.tracing.declared_groups import declare_groups
 from dms_mmrazor.models.tracing.first_run import run_first
 from dms_mmrazor.models.tracing.light_copy import light_copy
-from dms_mmrazor.models.tracing.uncounted import uncounted_warning
 from dms_mmrazor.registry import MODELS
 
 Config = Dict[str, Any]
@@ -151,9 +141,6 @@ class DMSMutator(ChannelMutator):
         self._importance = check_importance(importance)
         self._declared = tuple(groups)
         self._verify = verify
-        self._num_layers = 0
-        self._num_channels = 0
-        self._slices: List[UnitSlices] = []
         self._layer_reports: Tuple[LayerReport, ...] = ()
         self.layer_widths: Tuple[LayerWidths, ...] = ()
         self.stage_reasons: Dict[str, str] = {}
@@ -161,6 +148,7 @@ class DMSMutator(ChannelMutator):
         self.masks: Optional[MaskState] = None
         self._scores: Optional[StaticScores] = None
         self.resources: Optional[ResourceTable] = None
+        self._write_structure: Optional[StructureWriter] = None
 
     @property
     def analyzer(self) -> DMSChannelAnalyzer:
@@ -198,15 +186,26 @@ class DMSMutator(ChannelMutator):
         """
         size = self.analyzer.input_size
         first = run_first(supernet, size)
-        groups = self._find_groups(supernet)
+        groups = find_groups(self.analyzer, self._declared, supernet)
         gc.collect()  # graphs refer to themselves and to feature maps
         stages = find_stages(supernet, size) if self._depth_cfg else []
         space = self._choose_space(supernet, groups, stages)
         self.masks = MaskState(
             self.units, self.depth_units, **self._importance
         )
-        self._count_resources(supernet, space.groups, first.layers)
-        self._warn_of_uncounted(first.uncounted)
+        found = describe_supernet(
+            supernet,
+            space.groups,
+            first.layers,
+            self.units,
+            self.depth_units,
+            self._state,
+        )
+        self.resources = found.resources
+        self.layer_widths = found.layer_widths
+        self._layer_reports = found.layer_reports
+        self._write_structure = found.writer
+        warn_of_uncounted(first.uncounted, self.table.full['macs'])
         self.to(next(supernet.parameters()).device)
         plain = light_copy(supernet) if self._verify else None
         for unit in [*self.units, *self.depth_units]:
@@ -222,21 +221,6 @@ class DMSMutator(ChannelMutator):
         if metric in STATIC_METRICS:
             scores = StaticScores(metric, self.units, self.depth_units)
             self._scores = scores.to(self.topk.importance.device)
-
-    def _find_groups(self, supernet: nn.Module) -> List[ChannelGroup]:
-        """What the tracer finds and what the config declares."""
-        try:
-            groups = self.analyzer.analyze_groups(supernet)
-        except TracingError as error:
-            if not self._declared:
-                raise
-            groups = []
-            print_log(
-                f'{error} Only `mutator.groups` is searched.',
-                logger='current',
-                level=logging.WARNING,
-            )
-        return declare_groups(groups, self._declared, supernet)
 
     def restore_masks(self, supernet: nn.Module) -> None:
         """Repair a prepared supernet whose layers were replaced since."""
@@ -268,31 +252,6 @@ class DMSMutator(ChannelMutator):
         self._name2unit = {u.name: u for u in [*space.units, *space.stages]}
         return space
 
-    def _count_resources(
-        self,
-        supernet: nn.Module,
-        groups: Sequence[ChannelGroup],
-        profiles: Sequence[LayerProfile],
-    ) -> None:
-        """Count the plain model and describe the search space."""
-        sides = SearchedSides(supernet, self.units, self.depth_units)
-        self.resources = ResourceTable(
-            build_resource_models(sides, profiles),
-            self._state,
-            self.units,
-            self.depth_units,
-        )
-        self.layer_widths = layer_widths(sides, profiles)
-        self._layer_reports = report_layers(sides, self.units, groups)
-        self._num_layers = count_weighted_layers(sides.modules)
-        self._slices = [unit_slices(u, sides.parts) for u in self.units]
-        self._num_channels = count_touched_channels(sides.parts, self._slices)
-
-    def _warn_of_uncounted(self, uncounted: Mapping[str, float]) -> None:
-        warning = uncounted_warning(uncounted, self.table.full['macs'])
-        if warning:
-            print_log(warning, logger='current', level=logging.WARNING)
-
     def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
         """Compare a random masked structure with its exported subnet.
 
@@ -310,7 +269,8 @@ class DMSMutator(ChannelMutator):
         state = deepcopy(self.topk.state_dict())
         comparison = Comparison(supernet, plain, self.analyzer.input_size)
         randomize(self.topk.importance, seed=0)
-        full, narrow = self._extreme_choices()
+        full = full_choices(self.units, self.depth_units)
+        narrow = narrow_choices(self.units, self.depth_units)
 
         def choose(names: Sequence[str]) -> Structure:
             chosen = {name: narrow[name] for name in names}
@@ -323,18 +283,6 @@ class DMSMutator(ChannelMutator):
         finally:
             self.topk.load_state_dict(state)
             self._state.use_no_masks()
-
-    def _extreme_choices(self) -> Tuple[Dict[str, int], Dict[str, int]]:
-        """Everything, and something random that is less wherever it can."""
-        limits = {u.name: (u.min_kept, u.max_kept, u.step) for u in self.units}
-        for stage in self.depth_units:
-            limits[stage.name] = (stage.min_blocks, stage.max_blocks, 1)
-        generator = random.Random(0)
-        narrow = {
-            name: generator.randrange(low, max(high, low + 1), step)
-            for name, (low, high, step) in limits.items()
-        }
-        return {name: high for name, (_, high, _) in limits.items()}, narrow
 
     # choices, as in mmrazor's ChannelMutator
 
@@ -439,21 +387,10 @@ class DMSMutator(ChannelMutator):
             resources (dict, optional): For the file. Defaults to None.
             search (dict, optional): For the file. Defaults to None.
         """
+        if self._write_structure is None:
+            raise DMSError(_UNPREPARED)
         topk = self.topk_with(choices or {})
-        units, stages = dump_masks(
-            self.units,
-            self._slices,
-            self.depth_units,
-            topk.split(topk.hard_mask().cpu()),
-        )
-        return Structure(
-            units,
-            stages,
-            self._num_layers,
-            self._num_channels,
-            resources or {},
-            search or {},
-        )
+        return self._write_structure(topk, resources, search)
 
     def topk_with(self, choices: Dict[str, int]) -> FlatTopk:
         """A copy of all operators with other numbers of kept elements."""
