@@ -17,7 +17,7 @@ peak memory.
 import os.path as osp
 import sys
 from copy import deepcopy
-from typing import Any, Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Union
 
 import torch
 from common import (
@@ -143,8 +143,13 @@ def synchronizations(step: Callable[[], None]) -> int:
     return sum('synchroniz' in str(w.message) for w in caught)
 
 
-def make_fisher(plain: nn.Module) -> nn.Module:
-    """MMRazor's GroupFisher on the same model; it never prunes here."""
+def make_fisher(plain: nn.Module, case: Case) -> nn.Module:
+    """MMRazor's GroupFisher on the same model; it never prunes here.
+
+    Its step records inputs and gradients of all layers by hooks and adds up
+    their products; the pruning itself, once in ``interval`` steps, is left
+    out.
+    """
     from mmrazor.implementations.pruning import group_fisher  # noqa: F401
 
     units = dict(
@@ -158,7 +163,11 @@ def make_fisher(plain: nn.Module) -> nn.Module:
             interval=10**9,
             mutator=dict(
                 type='GroupFisherChannelMutator',
-                parse_cfg=dict(type='ChannelAnalyzer', tracer_type='FxTracer'),
+                parse_cfg=dict(
+                    type='ChannelAnalyzer',
+                    tracer_type='FxTracer',
+                    demo_input=(1, 3, case.size, case.size),
+                ),
                 channel_unit_cfg=units,
             ),
         )
@@ -172,13 +181,25 @@ def variants(
     found = {'plain': plain, 'search': make_search(deepcopy(plain), case)}
     if 'masked' in wanted:
         found['masked'] = unfold(deepcopy(found['search']))
-    if 'fisher' in wanted:
-        try:
-            found['fisher'] = make_fisher(plain)
-        except Exception as error:  # whatever MMRazor does not support
-            reason = f'{type(error).__name__}: {error}'
-            print(f'GroupFisher cannot search it: {reason}'[:200])
     return found
+
+
+def fisher_step(
+    plain: nn.Module, case: Case, device: str, amp: bool
+) -> Union[Step, str]:
+    """A step of GroupFisher that runs, or why there is none."""
+    try:
+        model = make_fisher(plain, case)
+        if device != 'cpu':
+            model.to(device, memory_format=torch.channels_last)
+        if not model.mutator.mutable_units:
+            return 'finds no unit'
+        step = Step(model, make_batch(case, device), amp)
+        step()
+    except Exception as error:  # whatever MMRazor does not support
+        text = (str(error).strip().splitlines() or [''])[0]
+        return f'fails: {type(error).__name__}: {text}'[:120]
+    return step
 
 
 def measure(name: str, args: Any) -> Row:
@@ -193,6 +214,10 @@ def measure(name: str, args: Any) -> Row:
             model.to(device, memory_format=torch.channels_last)
     amp = device != 'cpu' and not args.fp32
     steps = {key: Step(model, data, amp) for key, model in models.items()}
+    reasons = {}
+    if 'fisher' in args.against:
+        step = fisher_step(plain, case, device, amp)
+        (reasons if isinstance(step, str) else steps)['fisher'] = step
     times = interleave(steps, args)
     saved = {key: saved_bytes(step) for key, step in steps.items()}
     weights = sum(p.numel() * p.element_size() for p in plain.parameters())
@@ -207,8 +232,14 @@ def measure(name: str, args: Any) -> Row:
     }
     for key in args.against:
         known = key in times
-        row[f'{key}_time'] = ratio(times, key, 'plain') if known else None
+        row[f'{key}_time'] = (
+            ratio(times, key, 'plain') if known else reasons[key]
+        )
         row[f'{key}_bytes'] = saved[key] / saved['plain'] if known else None
+    if 'fisher' in args.against:
+        found = steps['fisher'].model.mutator if 'fisher' in steps else None
+        row['fisher_units'] = len(found.mutable_units) if found else 0
+        row['search_units'] = len(models['search'].mutator.units)
     if device != 'cpu':
         row.update(on_gpu(steps))
     return row
