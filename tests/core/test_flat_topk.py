@@ -332,3 +332,6 @@ def test_errors_of_calls():
             topk.hold_(wrong)
     with pytest.raises(ValueError, match='not finite'):
         topk.set_importance_(ones / 0)
+    before = topk.importance.clone()
+    topk.set_importance_(ones / 0, check=False)  # without a look at values
+    assert torch.equal(topk.importance, before)
