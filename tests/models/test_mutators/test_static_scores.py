@@ -108,7 +108,8 @@ def test_one_norm_per_layer_and_a_handful_for_all_units(zoo):
     }
     with Counting() as counting:
         search.mutator.static_scores()
-    assert counting.number <= 2 * len(layers) + 6
+    # Older versions of torch take more operations for a norm.
+    assert counting.number <= 4 * len(layers) + 10
     index = zoo.algorithm(
         zoo.cifar_resnet(18),
         mutator=dict(importance=dict(metric='index'), verify=False),
