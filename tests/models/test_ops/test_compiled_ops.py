@@ -40,6 +40,7 @@ def test_masked_layer_norm(affine):
 
 @pytest.mark.parametrize('groups', [1, 2])
 def test_fold_masks(groups):
+    # Two masks, which only the one written out does.
     def fold(weight, bias, inputs, outputs, depth):
         return torch.cat(
             [

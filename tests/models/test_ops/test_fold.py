@@ -9,6 +9,15 @@ from dms_mmrazor.models.ops.fold import fold_masks
 CLOSE = dict(rtol=1e-9, atol=1e-9)
 
 
+@pytest.fixture(params=[True, False], ids=['small', 'large'], autouse=True)
+def size(request, monkeypatch):
+    """Every test by autograd's product, and by the one written out."""
+    if not request.param:
+        from dms_mmrazor.models.ops import fold
+
+        monkeypatch.setattr(fold, '_SMALL', 0)
+
+
 def double(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
