@@ -1,6 +1,8 @@
 """Cost of the resource model: its value and gradient in a step.
 
-Compared with a plain training step of one image, in the same run.
+Compared with a plain training step of one image, in the same run. From
+pruning ratios to their gradient, with the masks of the blocks, in ms;
+`model_us`: the resource model alone, from widths to their gradient.
 
     python benchmarks/resource_cost.py
 """
@@ -38,18 +40,27 @@ def measure(name: str, args: Any) -> Row:
         search.resource_losses()['loss_macs'].backward()
         search.mutator.topk.pruning_ratio.grad = None
 
+    model = search.mutator.table.model('macs')
+    kept = search.mutator.masks.kept().detach().requires_grad_()
+    blocks = search.mutator.masks.soft_blocks().detach()
+
+    def model_alone() -> None:
+        torch.autograd.grad(model(kept, blocks), kept)
+
     functions: Dict[str, Callable[[], None]] = {
         'plain': step,
         'resources': resources,
+        'model': model_alone,
     }
     times = interleave(functions, args)
     return {
         'model': name,
         'input': f'1x{case.size}^2',
-        'terms': len(search.mutator.table.model('macs').layers),
+        'terms': len(model.layers),
         'units': len(search.mutator.units) + len(search.mutator.depth_units),
         'plain_s': median(times['plain']),
         'resource_ms': median(times['resources']) * 1e3,
+        'model_us': median(times['model']) * 1e6,
         'share': ratio(times, 'resources', 'plain'),
     }
 
