@@ -1,8 +1,9 @@
 """Cost of the resource model: its value and gradient in a step.
 
-Compared with a plain training step of one image, in the same run. From
-pruning ratios to their gradient, with the masks of the blocks, in ms;
-`model_us`: the resource model alone, from widths to their gradient.
+Compared with a plain training step of one image, in the same run.
+
+`resource_ms`: from the pruning ratios to their gradient, with the masks of the
+blocks; `model_us`: the resource model alone, from widths to their gradient.
 
     python benchmarks/resource_cost.py
 """
