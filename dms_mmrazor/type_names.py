@@ -15,3 +15,13 @@ def type_name(cfg: Mapping[str, Any], key: str = 'type') -> str:
     """
     kind = cfg.get(key) or ''
     return getattr(kind, '__name__', str(kind).rpartition('.')[2])
+
+
+def has_type(cfg: Any, name: str) -> bool:
+    """Whether a value of a config is a part that says it is of a class.
+
+    Args:
+        cfg (Any): Part of a config, or anything else.
+        name (str): Name of the class, without scope.
+    """
+    return isinstance(cfg, dict) and type_name(cfg) == name

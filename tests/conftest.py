@@ -56,6 +56,32 @@ def cifar_resnet(depth: int = 34, num_classes: int = 10) -> Config:
     return classifier(backbone, 64, num_classes)
 
 
+def vit(
+    channels: int, layers: int, heads: int, patch_size: int = 16
+) -> Config:
+    """A small vision transformer for images of 32 x 32."""
+    return dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=dict(
+            type='mmpretrain.VisionTransformer',
+            arch=dict(
+                embed_dims=channels,
+                num_layers=layers,
+                num_heads=heads,
+                feedforward_channels=2 * channels,
+            ),
+            img_size=32,
+            patch_size=patch_size,
+        ),
+        head=dict(
+            type='mmpretrain.VisionTransformerClsHead',
+            num_classes=10,
+            in_channels=channels,
+            topk=(1,),
+        ),
+    )
+
+
 @pytest.fixture(autouse=True)
 def same_start() -> Iterator[None]:
     """Each test begins with the same seeds and without a default scope."""
@@ -78,6 +104,7 @@ class Zoo:
 
     resnet = staticmethod(resnet)
     cifar_resnet = staticmethod(cifar_resnet)
+    vit = staticmethod(vit)
 
     def __init__(self) -> None:
         self._built: Dict[str, Any] = {}

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from dms_mmrazor.apis.checkpoint_files import read_checkpoint
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.type_names import type_name
+from dms_mmrazor.type_names import has_type, type_name
 
 _CHECKPOINT = re.compile(r'(epoch|iter)_\d+\.pth')
 
@@ -95,8 +95,7 @@ def make_repeatable(cfg: Config) -> None:
     if (cfg.get('randomness') or {}).get('seed') is None:
         return
     hooks = [*(cfg.get('custom_hooks') or [])]
-    types = [type_name(hook) for hook in hooks if isinstance(hook, dict)]
-    if 'RandomStreamHook' not in types:
+    if not any(has_type(hook, 'RandomStreamHook') for hook in hooks):
         hooks.append(dict(type='mmrazor.RandomStreamHook'))
     cfg.custom_hooks = hooks
     train_cfg, loader = cfg.get('train_cfg'), cfg.get('train_dataloader')

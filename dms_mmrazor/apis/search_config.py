@@ -1,13 +1,13 @@
 """Build what a search config describes, without data and training."""
 
-from typing import Any, Dict, Optional, Union
+from typing import Dict, Optional, Union
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.type_names import type_name
+from dms_mmrazor.type_names import has_type
 
 
 def build_algorithm(cfg: Config) -> DMSAlgorithm:
@@ -55,7 +55,7 @@ def override_target(
         divisor (int, optional): Defaults to None, the config's.
     """
     hooks = list(cfg.get('custom_hooks') or [])
-    found = [hook for hook in hooks if _is_resource_hook(hook)]
+    found = [hook for hook in hooks if has_type(hook, 'ResourceHook')]
     if not found and target is not None:
         found = [{'type': 'mmrazor.ResourceHook'}]
         hooks += found
@@ -65,7 +65,3 @@ def override_target(
         if divisor is not None:
             hook['divisor'] = divisor
     cfg.custom_hooks = hooks
-
-
-def _is_resource_hook(hook: Any) -> bool:
-    return isinstance(hook, dict) and type_name(hook) == 'ResourceHook'

@@ -4,7 +4,7 @@ from mmengine.config import Config
 
 from dms_mmrazor.engine.hooks.resource_hook import ResourceHook
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.type_names import type_name
+from dms_mmrazor.type_names import has_type
 
 
 def find_resource_hook(cfg: Config) -> ResourceHook:
@@ -14,7 +14,7 @@ def find_resource_hook(cfg: Config) -> ResourceHook:
         DMSError: If the config has none.
     """
     for hook in cfg.get('custom_hooks') or []:
-        if isinstance(hook, dict) and type_name(hook) == 'ResourceHook':
+        if has_type(hook, 'ResourceHook'):
             keys = set(hook) - {'type', '_scope_', 'priority'}
             return ResourceHook(**{key: hook[key] for key in keys})
     raise DMSError(

@@ -24,37 +24,16 @@ def classifier(backbone, channels):
     )
 
 
-VIT = dict(
-    type='mmpretrain.ImageClassifier',
-    backbone=dict(
-        type='mmpretrain.VisionTransformer',
-        arch=dict(
-            embed_dims=32,
-            num_layers=3,
-            num_heads=4,
-            feedforward_channels=64,
-        ),
-        img_size=32,
-        patch_size=8,
-    ),
-    head=dict(
-        type='mmpretrain.VisionTransformerClsHead',
-        num_classes=10,
-        in_channels=32,
-        topk=(1,),
-    ),
-)
-
-FAMILIES = {
-    'resnet': None,
-    'mobilenet': classifier(dict(type='mmpretrain.MobileNetV2'), 1280),
-    'vit': VIT,
-}
+MOBILENET = classifier(dict(type='mmpretrain.MobileNetV2'), 1280)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=['resnet', 'mobilenet', 'vit'])
 def search(request, zoo):
-    architecture = FAMILIES[request.param] or zoo.cifar_resnet()
+    architecture = {
+        'resnet': zoo.cifar_resnet(),
+        'mobilenet': MOBILENET,
+        'vit': zoo.vit(32, 3, 4, patch_size=8),
+    }[request.param]
     return zoo.algorithm(architecture, 32)
 
 

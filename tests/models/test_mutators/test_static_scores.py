@@ -54,28 +54,7 @@ def expected(search, metric):
 
 
 def architectures(zoo):
-    vit = dict(
-        type='mmpretrain.VisionTransformer',
-        arch=dict(
-            embed_dims=48,
-            num_layers=3,
-            num_heads=3,
-            feedforward_channels=96,
-        ),
-        img_size=32,
-        patch_size=16,
-    )
-    head = dict(
-        type='mmpretrain.VisionTransformerClsHead',
-        num_classes=10,
-        in_channels=48,
-    )
-    return {
-        'cnn': zoo.cifar_resnet(18),
-        'transformer': dict(
-            type='mmpretrain.ImageClassifier', backbone=vit, head=head
-        ),
-    }
+    return {'cnn': zoo.cifar_resnet(18), 'transformer': zoo.vit(48, 3, 3)}
 
 
 @pytest.mark.parametrize('metric', ['index', 'l1'])

@@ -89,20 +89,7 @@ def test_a_copy_to_be_cut_owns_no_values():
 def test_verifying_an_attention_leaves_its_weights(zoo):
     from dms_mmrazor.models.mutators.verify import Comparison
 
-    backbone = dict(
-        type='mmpretrain.VisionTransformer',
-        arch=dict(
-            embed_dims=12, num_layers=2, num_heads=3, feedforward_channels=24
-        ),
-        img_size=32,
-        patch_size=16,
-    )
-    head = dict(
-        type='mmpretrain.VisionTransformerClsHead',
-        num_classes=4,
-        in_channels=12,
-    )
-    vit = dict(type='mmpretrain.ImageClassifier', backbone=backbone, head=head)
+    vit = zoo.vit(12, 2, 3)
     search = zoo.algorithm(vit, 32)
     plain = zoo.plain(vit)
     comparison = Comparison(search.architecture, plain, (1, 3, 32, 32))
