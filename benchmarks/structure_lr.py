@@ -5,6 +5,11 @@ offer. Prints one line for each kind, with mean ± standard deviation over the
 seeds:
 
     python benchmarks/structure_lr.py --seeds 0 1 2
+
+With configs of searches, the squared gradient of log MACs at their start,
+which is the change of log MACs by one step with lr 1 and λ_r 1:
+
+    python benchmarks/structure_lr.py --gradients CONFIG ...
 """
 
 import argparse
@@ -14,13 +19,16 @@ import statistics
 from typing import Any, Dict, List, NamedTuple, Sequence
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 from sklearn.datasets import load_digits
 from torch import Tensor
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
+from dms_mmrazor.apis.search_config import build_algorithm
 from dms_mmrazor.core import scheduled_target
+from dms_mmrazor.engine.overshoot import largest_step
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import MODELS
 
@@ -163,12 +171,24 @@ def measure(
     )
 
 
+def squared_gradient(path: str) -> float:
+    """|∂ log MACs / ∂a|² of a search's config once importances are known."""
+    mutator = build_algorithm(Config.fromfile(path)).mutator
+    mutator.topk.num_updates.fill_(1)
+    return largest_step(mutator, 'macs', lr=1.0)
+
+
 def main() -> None:
-    """Print what each kind of steps found."""
+    """Print what each kind of steps found, or the configs' gradients."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--gradients', nargs='+', metavar='CONFIG')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
     parser.add_argument('--iterations', type=int, default=1000)
     args: Any = parser.parse_args()
+    if args.gradients:
+        for path in args.gradients:
+            print(f'{path}: {squared_gradient(path):.2f}', flush=True)
+        return
     torch.set_num_threads(1)
     init_default_scope('mmpretrain')
     bases = {seed: build(seed) for seed in args.seeds}
