@@ -18,6 +18,7 @@ from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
 from torch import fx, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
+from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
 from dms_mmrazor.models.ops import is_norm
 from dms_mmrazor.models.ops.attention import core_name
 from dms_mmrazor.models.ops.known_types import ROI_EXTRACTOR, is_kind
@@ -132,10 +133,11 @@ def build_channel_graph(
     _name_modules(module_graph, model)
     module_graph.check(fix=True)
     convert = partial(convert_node, passes=passes, fixed=fixed)
-    graph = DMSChannelGraph.copy_from(module_graph, convert)
-    graph.places = {node.name: _place(node) for node in trace.nodes}
-    graph.check(fix=True)
-    graph.forward(input_size[1])
+    with remembered_channel_numbers():
+        graph = DMSChannelGraph.copy_from(module_graph, convert)
+        graph.places = {node.name: _place(node) for node in trace.nodes}
+        graph.check(fix=True)
+        graph.forward(input_size[1])
     return graph
 
 
