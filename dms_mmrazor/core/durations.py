@@ -1,5 +1,6 @@
 """Lengths of the phases of a search, as users write them."""
 
+import math
 from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 from .schedule import Phase, phase_at
@@ -29,6 +30,29 @@ class PhaseLengths(NamedTuple):
         """Phase of an iteration, counted from 0."""
         progress = min(iteration, self.total)
         return phase_at(progress, self.warmup, self.decay, self.total)
+
+    def hardness(self, iteration: int) -> float:
+        """How far depth masks are held hard at an iteration.
+
+        A block that is half kept when the refining phase begins becomes a
+        whole one or none evenly over the first third of that phase, so that
+        the widths can follow; the rest refines with the depth constant
+        (appendix A.1.2, where the transition is not described).
+
+        Args:
+            iteration (int): Counted from 0.
+
+        Returns:
+            float: 0 before the refining phase, in (0, 1] in it: 0 for the
+            soft masks at its beginning, 1 for hard masks.
+        """
+        gone = iteration + 1 - math.ceil(self.warmup + self.decay)
+        return min(max(gone, 0) / self.iterations_to_hold(), 1.0)
+
+    def iterations_to_hold(self) -> int:
+        """Iterations in which depth masks become hard, at least 1."""
+        refining = self.total - math.ceil(self.warmup + self.decay)
+        return max(math.ceil(refining / 3), 1)
 
 
 def phase_lengths(

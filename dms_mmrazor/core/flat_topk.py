@@ -32,8 +32,8 @@ class FlatTopk(nn.Module):
             optimizer step.
         importance (Tensor): Importances, shape [E], zeros at the start.
         num_updates (Tensor): Counted importance updates, int64 scalar.
-        held (Tensor): 1 for operators that are held, else 0, int64, shape
-            [U]; no bool, which not every backend can broadcast.
+        held (Tensor): How far the masks of held operators are from soft (0)
+            to hard (1); 0 for operators that are not held, shape [U].
         held_ratio (Tensor): Pruning ratios they are held at, shape [U].
         held_kept (Tensor): Channels that held ones keep, int64, shape [U].
         operators (tuple[Operator, ...]): Sizes, steps and limits.
@@ -82,7 +82,7 @@ class FlatTopk(nn.Module):
         state = {
             'importance': torch.zeros(sum(counts)),
             'num_updates': torch.tensor(0),
-            'held': torch.zeros(number, dtype=torch.long),
+            'held': torch.zeros(number),
             'held_ratio': torch.zeros(number),
             'held_kept': torch.zeros(number, dtype=torch.long),
         }
@@ -95,14 +95,14 @@ class FlatTopk(nn.Module):
         Returns:
             Tensor: Masks, shape [C], differentiable in ``pruning_ratio``.
             All ones before the first importance update, when there is no
-            ground to prefer any element. Held operators give their hard
-            mask, a constant.
+            ground to prefer any element. Held operators give constants:
+            their hard mask, or what :meth:`harden_` sets.
         """
         soft = self._element_mask()
         hard = (soft.detach() >= 0.5).to(soft.dtype)
         soft = torch.where(self.num_updates > 0, soft, torch.ones_like(soft))
-        held = self.layout.to_elements(self.held > 0)
-        return self.layout.to_channels(torch.where(held, hard, soft))
+        held = self.layout.to_elements(self.held)
+        return self.layout.to_channels(torch.lerp(soft, hard, held))
 
     @torch.no_grad()
     def hard_mask(self) -> Tensor:
@@ -132,12 +132,10 @@ class FlatTopk(nn.Module):
 
         Returns:
             Tensor: Numbers, shape [U], differentiable in
-            ``pruning_ratio``. Held operators give their hard number, a
-            constant.
+            ``pruning_ratio``. Held operators give constants.
         """
-        ratio = self._limited_ratio()
-        hard = self.held_kept.to(ratio.dtype)
-        return torch.where(self.held > 0, hard, (1 - ratio) * self.layout.size)
+        soft = (1 - self._limited_ratio()) * self.layout.size
+        return torch.lerp(soft, self.held_kept.to(soft.dtype), self.held)
 
     @torch.no_grad()
     def hard_kept(self) -> Tensor:
@@ -180,6 +178,11 @@ class FlatTopk(nn.Module):
         self.held_kept[index] = self.hard_kept()[index]
         self.pruning_ratio[index] = self.held_ratio[index]
         self.held[index] = 1
+
+    @torch.no_grad()
+    def harden_(self, portion: float) -> None:
+        """Set how far held masks are from soft (0) to hard, in (0, 1]."""
+        self.held.copy_((self.held > 0) * portion)
 
     @torch.no_grad()
     def release_(self) -> None:
@@ -235,8 +238,7 @@ class FlatTopk(nn.Module):
             metric (str): 'taylor', 'snip' or 'fisher'; 'index' and 'l1'
                 are set by :meth:`set_importance_` and only count the
                 update. Defaults to 'taylor'.
-            decay (float): Decay in [0, 1); 0 for no average. Defaults to
-                0.99.
+            decay (float): In [0, 1); 0 for no average. Defaults to 0.99.
 
         Raises:
             ValueError: If an argument is outside its range.
@@ -284,9 +286,8 @@ class FlatTopk(nn.Module):
         return f'operators={len(self.sizes)}, channels={sum(self.sizes)}'
 
     def _limited_ratio(self) -> Tensor:
-        ratio = torch.clamp(
-            self.pruning_ratio, self.layout.lower, self.layout.upper
-        )
+        limits = self.layout.lower, self.layout.upper
+        ratio = torch.clamp(self.pruning_ratio, *limits)
         return torch.where(self.held > 0, self.held_ratio, ratio)
 
     def _element_mask(self) -> Tensor:
@@ -298,7 +299,6 @@ class FlatTopk(nn.Module):
 
     def _assign_importance(self, values: Tensor, valid: Tensor) -> None:
         """Overwrite the importance where ``valid`` and not held."""
-        held = self.layout.to_elements(self.held > 0)
-        self.importance.copy_(
-            torch.where(valid & ~held, values, self.importance)
-        )
+        valid = valid & self.layout.to_elements(self.held == 0)
+        new = torch.where(valid, values, self.importance)
+        self.importance.copy_(new)

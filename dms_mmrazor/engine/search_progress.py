@@ -55,12 +55,15 @@ def give_advice(
             runner.logger.warning(f'Advice after {moment} iterations: {line}')
 
 
-def hold_depth(runner: Runner, mutator: DMSMutator) -> None:
-    """Freeze the depths and say at what.
+def hold_depth(
+    runner: Runner, mutator: DMSMutator, lengths: PhaseLengths
+) -> None:
+    """Freeze the depths and say at what, and what the change will be.
 
     Args:
         runner (Runner): At the beginning of the refining phase.
         mutator (DMSMutator): Of the search.
+        lengths (PhaseLengths): Phases of the search.
     """
     kinds = list(mutator.table.full)
     before = {kind: mutator.resource(kind, hard=False) for kind in kinds}
@@ -75,7 +78,11 @@ def hold_depth(runner: Runner, mutator: DMSMutator) -> None:
         for kind, whole in mutator.table.full.items()
     )
     if depths:
+        first = runner.iter + 1
+        last = runner.iter + lengths.iterations_to_hold()
         runner.logger.info(
-            f'The depths are held from iteration {runner.iter + 1} on '
-            f"({depths}); of the supernet's {changes}"
+            f'The depths are held from iteration {first} on ({depths}). '
+            f'Until iteration {last} blocks that are kept in part become '
+            f"whole or none: of the supernet's {changes}, but the widths "
+            'follow.'
         )

@@ -45,6 +45,31 @@ def test_portions_that_are_whole_numbers_of_iterations(total):
         assert lengths.at(count).name == 'refine'
 
 
+@pytest.mark.parametrize('warmup, decay', [(0, 0.7), (0.1, 0.6)])
+def test_depth_becomes_hard_in_a_third_of_the_refining(warmup, decay):
+    lengths = phase_lengths(warmup, decay, 1000)
+    assert lengths.iterations_to_hold() == 100
+    found = [lengths.hardness(iteration) for iteration in range(1000)]
+    expected = [i / 100 for i in range(1, 100)]
+    assert found == [0.0] * 700 + expected + [1.0] * 201
+    assert lengths.hardness(1200) == 1.0
+
+
+@pytest.mark.parametrize('refining', [1, 2, 3])
+def test_a_short_refining_holds_at_once(refining):
+    lengths = PhaseLengths(0.0, 10.0, 10 + refining)
+    found = [lengths.hardness(iteration) for iteration in range(12)]
+    assert found == [0.0] * 10 + [1.0] * 2
+
+
+@pytest.mark.parametrize('decay', [0.3, 0.57, 0.8, '33 iterations', 1.0])
+def test_depth_is_held_in_the_refining_phase_alone(decay):
+    lengths = phase_lengths(0.0, decay, 365)
+    for iteration in range(365):
+        refines = lengths.at(iteration).name == 'refine'
+        assert (lengths.hardness(iteration) > 0) == refines
+
+
 BAD = [
     (5, 0.5, "`warmup` must be .*'3 epochs'.*got 5"),
     (True, 0.5, '`warmup` must be .*got True'),

@@ -217,6 +217,53 @@ def test_held_masks_do_not_wait_for_an_update():
 
 
 @pytest.mark.parametrize('updated', [False, True])
+def test_held_masks_become_hard_evenly(updated):
+    topk = random_topk([10, 20, 6], ratio=False, temperatures=[40, None, 24])
+    topk.pruning_ratio.data.copy_(torch.tensor([0.45, 0.41, 0.08]))
+    topk.num_updates.fill_(updated)
+    soft, kept = topk.soft_mask().detach(), topk.kept().detach()
+    hard, hard_kept = topk.hard_mask(), topk.hard_kept()
+    topk.hold_([0, 2])
+    seen = []
+    for portion in (0.25, 0.5, 0.75, 1.0):
+        topk.harden_(portion)
+        mask = topk.soft_mask()
+        (grad,) = torch.autograd.grad(mask.sum(), topk.pruning_ratio)
+        assert grad[[0, 2]].tolist() == [0, 0]
+        seen.append((mask.detach(), topk.kept().detach()))
+        expected = torch.lerp(soft, hard.float(), portion)
+        for index in (0, 2):
+            parts = topk.split(mask)[index], topk.split(expected)[index]
+            torch.testing.assert_close(*parts)
+            assert torch.equal(
+                *(topk.split(part)[index] for part in (topk.hard_mask(), hard))
+            )
+        assert topk.kept()[1] == kept[1]
+        # Nothing else changes them.
+        topk.pruning_ratio.data[[0, 2]] += 0.1
+        topk.set_importance_(torch.where(hard, 0.0, 1.0))
+        topk.project_()
+    assert torch.equal(topk.split(seen[-1][0])[0], topk.split(hard)[0].float())
+    assert seen[-1][1][[0, 2]].tolist() == hard_kept[[0, 2]].tolist()
+
+
+def test_half_hard_masks_survive_a_checkpoint():
+    topk = random_topk()
+    topk.hold_([1, 3, 4])
+    topk.harden_(0.3)
+    other = FlatTopk(SIZES)
+    other.load_state_dict(topk.state_dict())
+    for portion in (0.3, 0.6, 1.0):
+        topk.harden_(portion), other.harden_(portion)
+        assert torch.equal(other.soft_mask(), topk.soft_mask())
+        assert torch.equal(other.kept(), topk.kept())
+        assert torch.equal(other.hard_mask(), topk.hard_mask())
+    topk.release_()
+    topk.harden_(0.5)
+    assert not topk.held.any()
+
+
+@pytest.mark.parametrize('updated', [False, True])
 def test_set_kept(updated):
     topk = random_topk() if updated else FlatTopk(SIZES)
     for operator, size in enumerate(SIZES):
@@ -289,6 +336,7 @@ def test_no_synchronization(device, steps):
         (mask.sum() + topk.kept().sum()).backward()
         topk.update_importance_(mask, grad)
         topk.project_()
+        topk.harden_(0.5)
         topk.hard_kept()
         assert topk.hard_mask().shape == mask.shape
     finally:

@@ -60,11 +60,22 @@ def _trajectory(rank, world_size, zoo, batch, kwargs):
     for step in range(STEPS):
         data = batch(2, seed=world_size * step + rank)
         _step(model, algorithm, optimizer, data)
-        if step == STEPS // 2:
-            algorithm.mutator.masks.hold_depth()
+        if step >= STEPS // 2:
+            _hold(algorithm.mutator, (step - STEPS // 2 + 1) / STEPS * 4)
         found.append(_structure(algorithm))
     assert algorithm.mutator.topk.pruning_ratio.max() > 0.05
     return found
+
+
+def _hold(mutator, hardness):
+    """As :class:`ResourceHook` holds the depth while refining."""
+    from dms_mmrazor.engine.width_compensation import widths_follow
+
+    targets = dict(macs=0.3 * mutator.table.full['macs'])
+    with widths_follow(mutator, targets):
+        if not mutator.topk.held.any():
+            mutator.masks.hold_depth()
+        mutator.topk.harden_(min(hardness, 1.0))
 
 
 @pytest.mark.parametrize(

@@ -73,10 +73,14 @@ def test_loops_and_workers(
             num_workers=workers, persistent_workers=bool(workers)
         )
     )
+    # Blocks become whole or none in iterations 8 to 13.
+    cfg['custom_hooks'][0]['decay'] = '8 iterations'
     cfg = cfg if by_epoch else _by_iteration(cfg)
     assert finished(run_tool(cfg, tmp_path / 'whole')) == 0
     log = _check(cfg, 15, tmp_path / 'killed', run_tool, finished)
     assert 'iter: 12' in log
+    name = 'epoch_2.pth' if by_epoch else 'iter_12.pth'
+    assert 0.5 < _held(tmp_path / 'killed' / name).max() < 1
     same_result(tmp_path / 'killed', tmp_path / 'whole')
 
 
@@ -90,10 +94,15 @@ def test_adamw(small_search, run_tool, finished, same_result, tmp_path):
     same_result(tmp_path / 'killed', tmp_path / 'whole')
 
 
-def test_held_depth_stays_held(undisturbed):
-    """The refining phase is part of what is compared."""
+def _held(path):
+    """How far the depth is held in a checkpoint."""
     import torch
 
-    path = (undisturbed / 'last_checkpoint').read_text()
     state = torch.load(path, map_location='cpu')['state_dict']
-    assert state['mutator.masks.topk.held'].any()
+    return state['mutator.masks.topk.held']
+
+
+def test_held_depth_stays_held(undisturbed):
+    """The refining phase is part of what is compared."""
+    path = (undisturbed / 'last_checkpoint').read_text()
+    assert _held(path).max() == 1

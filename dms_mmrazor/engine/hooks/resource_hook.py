@@ -60,6 +60,7 @@ from dms_mmrazor.engine.structure_group import (
     restore_structure_group,
 )
 from dms_mmrazor.engine.unsupported import refuse_unsupported
+from dms_mmrazor.engine.width_compensation import widths_follow
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.registry import HOOKS
@@ -73,7 +74,8 @@ class ResourceHook(Hook):
     training: *warmup* without a constraint, *decay* of the target
     from the supernet's resource to the final one (Eq. 10), and *refine*
     with the rest, in which the depth is held and widths settle (appendix
-    A.1.2).
+    A.1.2). Over the first third of it, blocks that are half kept become
+    whole ones or none.
 
     Args:
         target (int | float | str | dict): In (0, 1] a ratio of the
@@ -142,7 +144,7 @@ class ResourceHook(Hook):
         self.latency_device = latency_device
         self.targets: Dict[str, float] = {}
         self.current: Dict[str, float] = {}
-        self._depth_is_held = False
+        self._hardness = 0.0
         self._grad_scale: Optional[Tensor] = None
         self._lengths = PhaseLengths(0.0, 1.0, 1)
 
@@ -192,7 +194,7 @@ class ResourceHook(Hook):
         lr = optimizer_lr(runner) if self.soft_landing else None
         algorithm.set_constraints(self.weights, lr)
         share_structure(runner, algorithm)
-        self._depth_is_held = bool(mutator.topk.held.any())
+        self._hardness = float(mutator.topk.held.max())
 
     def resolve(self, algorithm: DMSAlgorithm) -> Dict[str, float]:
         """Final targets in absolute numbers.
@@ -238,19 +240,24 @@ class ResourceHook(Hook):
             algorithm.mutator, self.targets, phase, self.schedule
         )
         algorithm.set_targets(self.current)
-        if self._must_hold(phase):
-            self._begin_refining(runner, algorithm.mutator)
+        if self.hold_depth:
+            self._hold(runner, algorithm.mutator)
         restore_structure_group(runner.optim_wrapper)
         self._grad_scale = grad_scale(runner)
 
-    def _must_hold(self, phase: Phase) -> bool:
-        """Whether the refining phase begins with this iteration."""
-        begins = phase.name == 'refine' and not self._depth_is_held
-        return begins and self.hold_depth
+    def _hold(self, runner: Runner, mutator: DMSMutator) -> None:
+        """Hold the depth when refining begins, and then make it hard."""
+        hardness = self._lengths.hardness(runner.iter)
+        if hardness <= self._hardness:
+            return
+        with widths_follow(mutator, self.current):
+            if not self._hardness:
+                self._begin_refining(runner, mutator)
+            mutator.topk.harden_(hardness)
+        self._hardness = hardness
 
     def _begin_refining(self, runner: Runner, mutator: DMSMutator) -> None:
-        hold_depth(runner, mutator)
-        self._depth_is_held = True
+        hold_depth(runner, mutator, self._lengths)
         if not self.soft_landing:
             lr = optimizer_lr(runner)
             for warning in overshoot_warnings(mutator, self.weights, lr):

@@ -42,6 +42,7 @@ class Recorder(Hook):
                 updates=int(mutator.topk.num_updates),
                 soft=mutator.resource('macs', hard=False),
                 held=bool(mutator.topk.held.any()),
+                blocks=mutator.masks.soft_blocks().tolist(),
             )
         )
 
@@ -215,6 +216,27 @@ def test_depth_is_held_while_refining(searches, portion):
 
 
 @PORTIONS
+def test_depth_becomes_hard_without_a_jump(searches, portion):
+    """Evenly in the first third; no step is larger than before."""
+    recorder = searches(portion).recorder
+    begin = math.ceil(0.8 * ITERATIONS)
+    steps = math.ceil((ITERATIONS - begin) / 3)
+    blocks = torch.tensor(recorder.column('blocks'))
+    soft = blocks[begin - 1]
+    hard = (soft >= 0.5).float()
+    assert (soft - hard).abs().max() > 0.1
+    for step in range(1, steps + 1):
+        expected = torch.lerp(soft, hard, step / steps)
+        torch.testing.assert_close(blocks[begin + step - 1], expected)
+    assert torch.equal(
+        blocks[begin + steps :], hard.expand_as(blocks[begin + steps :])
+    )
+    logs = torch.tensor(recorder.column('soft')).log()
+    changes = logs.diff().abs()
+    assert changes[begin - 1 :].max() <= changes[: begin - 1].max()
+
+
+@PORTIONS
 def test_the_structural_learning_rate_is_not_scheduled(searches, portion):
     weights, structure = zip(*searches(portion).recorder.rates)
     assert set(structure) == {3e-2}
@@ -240,6 +262,7 @@ def test_the_log_says_what_happens(searches):
         'DMS decay',
         'DMS refine 100%; macs target 29.84M (0.500)',
         'The depths are held from iteration 81 on (backbone.layer1 ',
+        'Until iteration 87 blocks that are kept in part become whole or ',
         'Rounding: ',
         ' under its target)',
         'subnet.yaml',
