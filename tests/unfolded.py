@@ -36,7 +36,7 @@ def unfold(search: nn.Module) -> nn.Module:
             if handle is not None:
                 layer.register_forward_hook(MaskOutput(handle))
         layer.mutable_attrs = nn.ModuleDict()
-        layer.rows = layer.depth = None
+        layer.rows = layer.depth = layer.given = None
     return search
 
 

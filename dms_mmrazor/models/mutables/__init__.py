@@ -6,6 +6,8 @@ from dms_mmrazor.models.mutables.channel_container import (
 )
 from dms_mmrazor.models.mutables.dms_mutable_channel import DMSMutableChannel
 from dms_mmrazor.models.mutables.dms_mutable_depth import DMSMutableDepth
+from dms_mmrazor.models.mutables.layer_masks import LayerMasks
+from dms_mmrazor.models.mutables.mask_plan import MaskPlan, PlannedMask
 from dms_mmrazor.models.mutables.topk_operator import MaskTable, TopkOperator
 
 __all__ = [
@@ -13,6 +15,9 @@ __all__ = [
     'DMSMutableChannel',
     'DMSMutableDepth',
     'ExpandedMutableChannel',
+    'LayerMasks',
+    'MaskPlan',
     'MaskTable',
+    'PlannedMask',
     'TopkOperator',
 ]

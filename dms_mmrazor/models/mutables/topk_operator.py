@@ -1,32 +1,52 @@
 """One operator of the flat top-k, as a mutable sees it."""
 
-from typing import Any, Dict, Optional, Tuple
+from copy import deepcopy
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from torch import Tensor
 
 from dms_mmrazor.core import FlatTopk
+from dms_mmrazor.models.mutables.mask_plan import MaskPlan
 
 
 class MaskTable:
-    """The masks of this step, one per operator, computed once for all.
+    """The masks of this step, computed once for all layers.
 
-    ``masks`` is ``None`` while everything is kept, so that a supernet that
-    nobody searches runs exactly as the plain model. Copies start empty:
-    masks belong to the autograd graph of one step.
+    ``masks``, one per operator, is ``None`` while everything is kept, so
+    that a supernet that nobody searches runs exactly as the plain model.
+    Copies start empty: masks belong to the autograd graph of one step.
 
     ``blocks`` are the soft depth masks of the same step, for the resource
     loss: its gradient must not reach the importances.
+
+    Attributes:
+        plan (MaskPlan, optional): Who gives the layers their masks; layers
+            without a plan compose theirs of ``masks``. Defaults to None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, plan: Optional[MaskPlan] = None) -> None:
         self.masks: Optional[Tuple[Tensor, ...]] = None
+        self.flat: Optional[Tensor] = None
         self.blocks: Optional[Tensor] = None
+        self.plan = plan
+
+    def show(self, flat: Optional[Tensor], sizes: Sequence[int]) -> None:
+        """Give the layers masks, or none.
+
+        Args:
+            flat (Tensor, optional): Masks of all operators [C].
+            sizes (Sequence[int]): Their lengths.
+        """
+        self.flat = flat
+        self.masks = None if flat is None else flat.split(list(sizes))
+        if self.plan is not None:
+            self.plan.deal(flat, self.masks)
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> 'MaskTable':
-        return MaskTable()
+        return MaskTable(deepcopy(self.plan, memo))
 
-    def __getstate__(self) -> Dict[str, Any]:
-        return {'masks': None, 'blocks': None}
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return MaskTable, (self.plan,)
 
 
 class TopkOperator:
@@ -65,6 +85,5 @@ class TopkOperator:
     def set_kept(self, kept: int) -> None:
         """Choose the pruning ratio that keeps exactly ``kept``."""
         self.topk.set_kept_(self.index, kept)
-        self.table.masks = self.topk.split(
-            self.topk.hard_mask().to(self.topk.importance.dtype)
-        )
+        hard = self.topk.hard_mask().to(self.topk.importance.dtype)
+        self.table.show(hard, self.topk.sizes)

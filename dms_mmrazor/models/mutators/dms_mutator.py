@@ -212,6 +212,7 @@ class DMSMutator(ChannelMutator):
             unit.prepare_for_pruning(supernet)
         self._score_weights()
         move_affines(supernet, self.analyzer.norm_readers)
+        self._state.plan(supernet)
         if plain is not None:
             self.verify(supernet, plain)
 

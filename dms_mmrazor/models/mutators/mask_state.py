@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from dms_mmrazor.core import METRICS, STATIC_METRICS, FlatTopk
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutables import MaskTable, TopkOperator
+from dms_mmrazor.models.mutables import MaskPlan, MaskTable, TopkOperator
+from dms_mmrazor.models.mutators.plan_masks import plan_masks
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 DEPTH_TEMPERATURE = 4.0
@@ -49,6 +50,7 @@ class MaskState(nn.Module):
         self.decay = decay
         self.num_units = len(units)
         self.table = MaskTable()
+        self.layers: Optional[MaskPlan] = None
         self.topk = FlatTopk(
             [u.num_channels for u in units] + [s.num_blocks for s in stages],
             temperatures=[unit.temperature for unit in units]
@@ -70,6 +72,15 @@ class MaskState(nn.Module):
         for index, unit in enumerate([*units, *stages]):
             unit.bind(TopkOperator(self.topk, self.table, index))
 
+    def plan(self, supernet: nn.Module) -> None:
+        """Find out which masks the layers read, once they are attached.
+
+        Args:
+            supernet (nn.Module): The prepared supernet.
+        """
+        plan = plan_masks(supernet, self.table, self.topk.sizes)
+        self.table.plan = self.layers = plan.to(self.mask.device)
+
     def use_soft_masks(self) -> None:
         """Give the layers the soft masks of this step (training)."""
         soft = self.topk.soft_mask()
@@ -80,26 +91,27 @@ class MaskState(nn.Module):
         self.ratio.copy_(self.topk.pruning_ratio.detach())
         if mask.requires_grad:
             mask.register_hook(self._collect)
-        self.table.masks = self.topk.split(mask)
+        self.table.show(mask, self.topk.sizes)
 
     def use_hard_masks(self) -> None:
         """Give the layers the masks of an export now (evaluation)."""
         mask = self.topk.hard_mask().to(self.mask.dtype)
-        self.table.masks = self.topk.split(mask)
+        self.table.show(mask, self.topk.sizes)
 
     @contextmanager
     def showing(self, mask: Tensor) -> Iterator[None]:
         """Give the layers other masks [C] for a while."""
-        before = self.table.masks
-        self.table.masks = self.topk.split(mask.to(self.mask))
+        before = self.table.flat
+        self.table.show(mask.to(self.mask), self.topk.sizes)
         try:
             yield
         finally:
-            self.table.masks = before
+            with torch.enable_grad():
+                self.table.show(before, self.topk.sizes)
 
     def use_no_masks(self) -> None:
         """Make the layers plain again."""
-        self.table.masks = None
+        self.table.show(None, self.topk.sizes)
 
     def _collect(self, grad: Tensor) -> None:
         self.mask_grad += grad.detach()

@@ -1,6 +1,6 @@
 """TensorFlow-style convolution with masked input channels (EfficientNet)."""
 
-from typing import Any, List
+from typing import Any, ClassVar, List
 
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class DMSConv2dAdaptivePadding(Conv2dAdaptivePadding, nn.Conv2d, DMSOp):
     a forward of their own; it pads as the plain layer does: the output has
     ``ceil(size / stride)`` positions, an odd padding goes to the end.
     """
+
+    carries_depth: ClassVar[bool] = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -32,7 +32,7 @@ class DMSBatchNorm2d(nn.BatchNorm2d, _BatchNorm, DMSOp):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize [B, C, H, W]."""
-        mask = None if self.depth is None else self.depth.mask
+        mask = self.masks().depth
         if mask is None:
             return super().forward(input)
         self._check_input_dim(input)

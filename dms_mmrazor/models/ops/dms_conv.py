@@ -1,6 +1,6 @@
 """Convolution with masked input channels."""
 
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from torch import Tensor, nn
 
@@ -15,6 +15,8 @@ class DMSConv2d(nn.Conv2d, DMSOp):
     A depthwise convolution does not mix channels: the mask of its channels
     acts in the next layer that does, so it is applied once.
     """
+
+    carries_depth: ClassVar[bool] = True
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

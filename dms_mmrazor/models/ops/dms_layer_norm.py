@@ -126,19 +126,13 @@ class DMSLayerNorm(nn.LayerNorm, DMSOp):
         self.affine_in_reader = False
 
     @property
-    def mask(self) -> Optional[Tensor]:
-        """[N] of the current step, or ``None``."""
-        container = self.get_mutable_attr('in_channels')
-        return None if container is None else container.mask
-
-    @property
     def leaves_affine(self) -> bool:
         """Whether the layer that reads the output scales and shifts it.
 
         Only with masks: weights then take what costs three passes over the
         activations and their gradients.
         """
-        return self.affine_in_reader and self.mask is not None
+        return self.affine_in_reader and self.masks().inputs is not None
 
     @property
     def num_features(self) -> int:
@@ -151,11 +145,11 @@ class DMSLayerNorm(nn.LayerNorm, DMSOp):
 
     def normalize(self, x: Tensor) -> Tensor:
         """Normalize [..., N] with the masks of this step."""
-        mask = self.mask
+        masks = self.masks()
+        mask, depth = masks.inputs, masks.depth
         if mask is not None and self.affine_in_reader:
             return masked_normalize(x, mask, self.eps)
         weight, bias = self.weight, self.bias
-        depth = None if self.depth is None else self.depth.mask
         if depth is not None and weight is not None:
             weight, bias = fold_depth(weight, bias, depth)
         if mask is None:

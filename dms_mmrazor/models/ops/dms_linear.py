@@ -1,6 +1,6 @@
 """Linear layer with masked input features."""
 
-from typing import Any, Dict, Mapping, Optional, Set, Tuple
+from typing import Any, ClassVar, Dict, Mapping, Optional, Set, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_op import DMSOp
-from dms_mmrazor.models.ops.fold import fold_masks
+from dms_mmrazor.models.ops.fold_norm import fold_norm
 from dms_mmrazor.registry import MODELS
 
 
@@ -33,6 +33,7 @@ class NormHandle:
 class DMSLinear(nn.Linear, DMSOp):
     """``nn.Linear`` whose weight is multiplied by the masks of its input."""
 
+    carries_depth: ClassVar[bool] = True
     accepted_mutable_attrs: Set[str] = {'in_features', 'out_features'}
     attr_mappings: Dict[str, str] = {
         'in_channels': 'in_features',
@@ -76,14 +77,16 @@ class DMSLinear(nn.Linear, DMSOp):
         self, scale: Tensor, shift: Optional[Tensor]
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """Weight and bias with the masks and the affine part of the norm."""
-        inputs, outputs, depth = self.masks()
-        bias = self.bias
-        if shift is not None:
-            moved = shift if inputs is None else shift * inputs
-            moved = torch.mv(self.weight, moved)
-            bias = moved if bias is None else bias + moved
-        inputs = scale if inputs is None else scale * inputs
-        return fold_masks(self.weight, bias, inputs, outputs, depth)
+        masks = self.masks()
+        inputs, bias = masks.inputs, self.bias
+        if inputs is None:
+            inputs = torch.ones_like(scale)
+        if masks.depth is not None:
+            inputs = inputs if masks.carried else inputs * masks.depth
+            bias = None if bias is None else bias * masks.depth
+        return fold_norm(
+            self.weight, bias, inputs, scale, shift, masks.outputs
+        )
 
 
 def move_affines(model: nn.Module, readers: Mapping[str, str]) -> None:

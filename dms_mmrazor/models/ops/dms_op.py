@@ -1,19 +1,21 @@
 """What the layers of a supernet have in common."""
 
-from typing import Any, Dict, Optional, Set, Tuple, Type
+from typing import Any, ClassVar, Dict, Optional, Set, Tuple, Type
 
 from mmrazor.models.architectures.dynamic_ops import DynamicChannelMixin
 from mmrazor.models.mutables.base_mutable import BaseMutable
 from torch import Tensor, nn
 
-from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableDepth
+from dms_mmrazor.models.mutables import (
+    DMSChannelContainer,
+    DMSMutableDepth,
+    LayerMasks,
+)
 from dms_mmrazor.models.ops.fold import fold_masks
 from dms_mmrazor.models.ops.narrow import narrow_layer
 
-Masks = Tuple[Optional[Tensor], Optional[Tensor], Optional[Tensor]]
-
 # What a dynamic layer has and its plain one has not.
-_OWN = ('depth', 'rows', 'norm', 'affine_in_reader')
+_OWN = ('depth', 'rows', 'given', 'norm', 'affine_in_reader')
 
 
 class DepthHandle:
@@ -50,7 +52,15 @@ class DMSOp(DynamicChannelMixin):
     """A plain layer plus masks; keeps its parameters, buffers and keys.
 
     Without masks it computes what the plain layer computes.
+
+    Attributes:
+        carries_depth (bool): Whether a mask of its inputs or outputs can
+            carry the depth mask, too.
+        given (LayerMasks, optional): Its masks of the current step, once
+            they are planned. Defaults to None: it composes them.
     """
+
+    carries_depth: ClassVar[bool] = False
 
     accepted_mutable_attrs: Set[str] = {'in_channels', 'out_channels'}
     attr_mappings: Dict[str, str] = {
@@ -61,6 +71,7 @@ class DMSOp(DynamicChannelMixin):
     mutable_attrs: nn.ModuleDict
     depth: Optional[DepthHandle]
     rows: Optional[RowMask]
+    given: Optional[LayerMasks]
 
     @classmethod
     def convert_from(cls, module: nn.Module) -> 'DMSOp':
@@ -80,6 +91,7 @@ class DMSOp(DynamicChannelMixin):
         self.mutable_attrs = nn.ModuleDict()
         self.depth = None
         self.rows = None
+        self.given = None
 
     def register_mutable_attr(self, attr: str, mutable: BaseMutable) -> None:
         """Attach the container of one side's masks."""
@@ -96,10 +108,14 @@ class DMSOp(DynamicChannelMixin):
         """Carry the depth mask of block ``index`` of a stage."""
         self.depth = DepthHandle(mutable, index)
 
-    def masks(self) -> Masks:
-        """Masks of inputs, outputs and block at this step, or ``None``."""
+    def masks(self) -> LayerMasks:
+        """Its masks at this step."""
+        return self.composed_masks() if self.given is None else self.given
+
+    def composed_masks(self) -> LayerMasks:
+        """Its masks from those that its containers and handles read."""
         container = self.get_mutable_attr('in_channels')
-        return (
+        return LayerMasks(
             None if container is None else container.mask,
             None if self.rows is None else self.rows.mask,
             None if self.depth is None else self.depth.mask,
@@ -109,7 +125,7 @@ class DMSOp(DynamicChannelMixin):
         self, weight: Tensor, bias: Optional[Tensor], groups: int = 1
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """Weight and bias with the masks of this step multiplied in."""
-        return fold_masks(weight, bias, *self.masks(), groups=groups)
+        return fold_masks(weight, bias, self.masks(), groups)
 
     @property
     def static_op_factory(self) -> Type[nn.Module]:

@@ -13,6 +13,8 @@ from typing import Any, Optional, Tuple
 import torch
 from torch import Tensor
 
+from dms_mmrazor.models.mutables import LayerMasks
+
 Folded = Tuple[Tensor, Optional[Tensor]]
 
 # Elements times positions of a kernel, up to which calling Python in the
@@ -24,9 +26,7 @@ _SMALL = 400_000
 def fold_masks(
     weight: Tensor,
     bias: Optional[Tensor],
-    inputs: Optional[Tensor] = None,
-    outputs: Optional[Tensor] = None,
-    depth: Optional[Tensor] = None,
+    masks: LayerMasks,
     groups: int = 1,
 ) -> Folded:
     """Multiply all masks of a conv or linear layer into its parameters.
@@ -34,30 +34,33 @@ def fold_masks(
     Args:
         weight (Tensor): [out, in / groups, ...].
         bias (Tensor, optional): [out].
-        inputs (Tensor, optional): Mask [in]. Defaults to None.
-        outputs (Tensor, optional): Mask [out]. Defaults to None.
-        depth (Tensor, optional): 0-dim mask of the block whose residual
-            branch the layer ends. Defaults to None.
+        masks (LayerMasks): Of its inputs, its outputs and its block.
         groups (int): Groups of the convolution. Defaults to 1.
 
     Returns:
         tuple[Tensor, Tensor | None]: Weight and bias of the layer that maps
         ``x`` to ``depth · outputs ⊙ layer(inputs ⊙ x)``.
     """
-    if outputs is not None and bias is not None:
-        bias = bias * outputs
-    if depth is not None and (inputs is not None or outputs is not None):
+    inputs, outputs, depth = masks.inputs, masks.outputs, masks.depth
+    if inputs is None and outputs is None:
+        return (
+            (weight, bias)
+            if depth is None
+            else fold_depth(weight, bias, depth)
+        )
+    if depth is not None and not masks.carried:
         # A factor of the small mask costs nothing, one of the weight does.
         if inputs is not None:
             inputs = inputs * depth
         else:
             outputs = outputs * depth
-        bias = None if bias is None else bias * depth
-    elif depth is not None:
-        return fold_depth(weight, bias, depth)
-    if outputs is None and inputs is not None and _is_small(weight, groups):
+    if bias is not None and outputs is not None:
+        bias = bias * outputs
+    if bias is not None and depth is not None and inputs is not None:
+        bias = bias * depth
+    if outputs is None and _is_small(weight, groups):
         weight = weight * inputs.view(-1, *[1] * (weight.dim() - 2))
-    elif inputs is not None or outputs is not None:
+    else:
         weight = _Fold.apply(weight, inputs, outputs, groups)
     return weight, bias
 
@@ -79,7 +82,7 @@ def fold_input_mask(weight: Tensor, mask: Tensor, groups: int = 1) -> Tensor:
     Returns:
         Tensor: The weight that sees ``x`` as the layer would see ``m ⊙ x``.
     """
-    return fold_masks(weight, None, inputs=mask, groups=groups)[0]
+    return fold_masks(weight, None, LayerMasks(mask), groups)[0]
 
 
 def fold_depth(weight: Tensor, bias: Optional[Tensor], mask: Tensor) -> Folded:
@@ -115,11 +118,11 @@ class _Fold(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(weight, inputs, outputs)
         ctx.order = order = _Order(weight, groups)
-        folded = order.matrix(weight)
+        folded, buffer = order.matrix(weight), None
         if inputs is not None:
-            folded = folded * order.along_columns(inputs)
+            folded = buffer = folded * order.along_columns(inputs)
         if outputs is not None:
-            folded = folded * order.along_rows(outputs)
+            folded = torch.mul(folded, order.along_rows(outputs), out=buffer)
         return order.weight(folded)
 
     @staticmethod

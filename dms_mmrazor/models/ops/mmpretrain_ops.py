@@ -45,8 +45,7 @@ class DMSGRN(GRN, DMSOp):
 
     def forward(self, x: Tensor, data_format: str = 'channel_first') -> Tensor:
         """Normalize [B, C, H, W], or [B, H, W, C] if 'channel_last'."""
-        container = self.get_mutable_attr('in_channels')
-        mask = None if container is None else container.mask
+        mask = self.masks().inputs
         if mask is None:
             return super().forward(x, data_format)
         if data_format == 'channel_first':

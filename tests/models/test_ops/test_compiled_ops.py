@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dms_mmrazor.models.mutables import LayerMasks
 from dms_mmrazor.models.ops.dms_layer_norm import masked_layer_norm
 from dms_mmrazor.models.ops.fold import fold_masks
 
@@ -46,7 +47,7 @@ def test_fold_masks(groups):
             [
                 tensor.sin().flatten()
                 for tensor in fold_masks(
-                    weight, bias, inputs, outputs, depth, groups
+                    weight, bias, LayerMasks(inputs, outputs, depth), groups
                 )
             ]
         )

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from dms_mmrazor.models.mutables import LayerMasks
 from dms_mmrazor.models.ops import fold_depth, fold_input_mask
 from dms_mmrazor.models.ops.fold import fold_masks
 
@@ -124,7 +125,7 @@ def test_all_masks_of_a_conv_together(groups, channels_last):
 
     def folded(image, weight, bias, *masks):
         weight = weight.contiguous(memory_format=order)
-        weight, bias = fold_masks(weight, bias, *masks, groups=groups)
+        weight, bias = fold_masks(weight, bias, LayerMasks(*masks), groups)
         assert weight.is_contiguous(memory_format=order)
         return F.conv2d(image, weight, bias, groups=groups)
 
@@ -145,7 +146,7 @@ def test_folding_has_a_second_derivative():
         tensor.requires_grad_()
 
     def folded(weight, inputs, outputs):
-        return fold_masks(weight, None, inputs, outputs)[0]
+        return fold_masks(weight, None, LayerMasks(inputs, outputs))[0]
 
     assert torch.autograd.gradgradcheck(folded, tensors)
 
@@ -161,6 +162,6 @@ def test_folding_keeps_no_copy_of_the_weight():
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        fold_masks(weight, None, inputs, outputs)
+        fold_masks(weight, None, LayerMasks(inputs, outputs))
     large = [t for t in saved if t.numel() == weight.numel()]
     assert [t.data_ptr() for t in large] == [weight.data_ptr()]
