@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dms_mmrazor.models.mutables import DMSChannelContainer, MaskTable
 from dms_mmrazor.models.mutators.plan_masks import plan_masks
@@ -92,19 +93,27 @@ def test_gradients_of_planned_masks_are_those_of_composed_ones(searches):
     torch.testing.assert_close(gradient(planned), gradient(composed))
 
 
+class Operations(TorchDispatchMode):
+    """Counts all operations but those that only look at a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        looks = ('split', 'slice', 'detach', 'view', 'alias', 'unbind')
+        self.number += not any(name in str(function) for name in looks)
+        return function(*args, **(kwargs or {}))
+
+
 def test_no_operation_per_layer(zoo):
     def operations(depth):
         search = zoo.algorithm(zoo.vit(48, depth, 3), 32)
-        with torch.profiler.profile() as profiler:
+        with Operations() as operations:
             search.mutator.masks.use_soft_masks()
-        views = ('aten::split', 'aten::narrow', 'aten::slice', 'aten::as_str')
-        return sum(
-            event.count
-            for event in profiler.key_averages()
-            if not event.key.startswith(views)
-        )
+        return operations.number
 
-    assert operations(4) <= operations(2)
+    assert 0 < operations(4) == operations(2)
 
 
 def test_layers_without_masks_have_none(searches):
