@@ -133,13 +133,15 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
     def _channel_graph(self, model: nn.Module) -> ChannelGraph:
         """mmrazor's graph of channel dependencies, channels propagated."""
         leaves = (*self.default_leaf_modules, *leaf_types(model))
+        files = source_files(model)
+        model = with_tensor_forward(model, self.input_size)
         self.tracer = DemoTracer(
+            model,
             demo_tensor(model, self.input_size),
             opaque=(*self.passes, *self.fixed),
-            autowrap_modules=source_files(model),
+            autowrap_modules=files,
             leaf_module=leaves,
         )
-        model = with_tensor_forward(model, self.input_size)
         trace = self._fx_trace(model)
         # It would keep this copy of the model, and what it computes.
         self.tracer = None

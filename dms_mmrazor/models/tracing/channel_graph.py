@@ -34,8 +34,8 @@ from dms_mmrazor.models.tracing.fx_values import (
     HAS_CHANNELS,
     SHAPE,
     annotate,
-    attribute,
 )
+from dms_mmrazor.models.tracing.node_values import attribute
 
 
 def leaf_types(model: nn.Module) -> Tuple[type, ...]:

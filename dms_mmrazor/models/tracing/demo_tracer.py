@@ -6,14 +6,17 @@ fits. For the shape that the model will be used with, the demo input answers.
 Conditions on the values of tensors stay what a trace cannot follow.
 """
 
-from typing import Any, Callable, Dict, Iterator, Sequence, Tuple
+from itertools import islice
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from mmrazor.models.task_modules.tracer.fx_tracer import MMFxTracer
 from torch import Tensor, fx, nn
 
-from dms_mmrazor.models.tracing.fx_values import (
+from dms_mmrazor.models.tracing.node_values import (
     UNKNOWN,
-    node_value,
+    NodeRunner,
+    ShapeRunner,
+    Values,
 )
 
 
@@ -31,6 +34,7 @@ class DemoTracer(MMFxTracer):
     """mmrazor's tracer; conditions are decided by a demo input.
 
     Args:
+        model (nn.Module): The model that will be traced, in evaluation mode.
         image (Tensor): The demo input.
         opaque (Sequence[str]): Names of modules that it does not look into.
             Defaults to ().
@@ -38,12 +42,19 @@ class DemoTracer(MMFxTracer):
     """
 
     def __init__(
-        self, image: Tensor, opaque: Sequence[str] = (), **kwargs: Any
+        self,
+        model: nn.Module,
+        image: Tensor,
+        opaque: Sequence[str] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._opaque = tuple(opaque)
-        self._image = image
-        self._values: Dict[fx.Node, Any] = {}
+        # Where shapes do not tell, the model is run.
+        runners = (ShapeRunner(model, image), NodeRunner(model, image))
+        self._found: List[Tuple[NodeRunner, Values]] = [
+            (runner, {}) for runner in runners
+        ]
         self._running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -77,14 +88,14 @@ class DemoTracer(MMFxTracer):
         """
         running, self._running = self._running, True
         try:
-            for other in self.graph.nodes:
-                if other not in self._values:
-                    self._values[other] = node_value(
-                        other, self.root, self._values, self._image
-                    )
+            for runner, values in self._found:
+                for other in islice(self.graph.nodes, len(values), None):
+                    values[other] = runner.value(other, values)
+                if values[node] is not UNKNOWN:
+                    return values[node]
         finally:
             self._running = running
-        return self._values[node]
+        return UNKNOWN
 
     # While nodes are run, modules must compute instead of being recorded.
 

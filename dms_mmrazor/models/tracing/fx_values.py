@@ -6,18 +6,20 @@ it once on a demo input tells them apart.
 
 from typing import Any, Dict, Optional, Tuple
 
-import torch
 from torch import Tensor, fx, nn
+
+from dms_mmrazor.models.tracing.node_values import (
+    UNKNOWN,
+    NodeRunner,
+    ShapeRunner,
+    Values,
+)
 
 SHAPE, HAS_CHANNELS = 'dms_shape', 'dms_has_channels'
 ARGUMENTS = 'dms_arguments'
 
 BEHIND_PADDING = 'dms_behind_padding'
 """True for a layer that reads what its module pads with zeros first."""
-
-
-UNKNOWN = object()
-"""Value of a node that cannot be run on its own."""
 
 
 def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
@@ -31,11 +33,21 @@ def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
         model (nn.Module): The model, in evaluation mode.
         image (Tensor): A demo input.
     """
-    values: Dict[fx.Node, Any] = {}
+    # Where shapes do not tell all, the model is run.
+    for runner in (ShapeRunner(model, image), NodeRunner(model, image)):
+        if _annotate(graph, runner):
+            return
+
+
+def _annotate(graph: fx.Graph, runner: NodeRunner) -> bool:
+    """Annotate with what one runner finds; whether it could run all."""
+    values: Values = {}
     users = {node: len(node.users) for node in graph.nodes}
+    complete = True
     for node in graph.nodes:
-        value = node_value(node, model, values, image)
+        value = runner.value(node, values)
         values[node] = value
+        complete = complete and value is not UNKNOWN
         node.meta[SHAPE] = tuple(value.shape) if _is_tensor(value) else None
         node.meta[HAS_CHANNELS] = _has_channels(node, value)
         node.meta[ARGUMENTS] = _plain_arguments(node, values)
@@ -43,6 +55,7 @@ def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
             users[source] -= 1
             if not users[source]:
                 values[source] = None
+    return complete
 
 
 def _is_tensor(value: Any) -> bool:
@@ -62,60 +75,6 @@ def _plain_arguments(
     if any(holds_tensor(value) or value is UNKNOWN for value in held):
         return None
     return args, dict(kwargs)
-
-
-def node_value(
-    node: fx.Node,
-    model: nn.Module,
-    values: Dict[fx.Node, Any],
-    image: Tensor,
-) -> Any:
-    """Run one node.
-
-    Args:
-        node (fx.Node): The node.
-        model (nn.Module): The model.
-        values (dict[fx.Node, Any]): Values of the nodes before it.
-        image (Tensor): Value of the first placeholder.
-
-    Returns:
-        Any: Its value or ``UNKNOWN``.
-    """
-    if node.op == 'placeholder':
-        if not any(n.op == 'placeholder' for n in values):
-            return image
-        return node.args[0] if node.args else None
-    if any(values[n] is UNKNOWN for n in node.all_input_nodes):
-        return UNKNOWN
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.get)
-    try:
-        with torch.no_grad():
-            return _run(node, model, args, kwargs)
-    except Exception:  # whatever a module's code may raise
-        return UNKNOWN
-
-
-def _run(
-    node: fx.Node,
-    model: nn.Module,
-    args: Tuple[Any, ...],
-    kwargs: Dict[str, Any],
-) -> Any:
-    if node.op == 'get_attr':
-        return attribute(model, node.target)
-    if node.op == 'call_module':
-        return model.get_submodule(node.target)(*args, **kwargs)
-    if node.op == 'call_method':
-        return getattr(args[0], node.target)(*args[1:], **kwargs)
-    if node.op == 'call_function':
-        return node.target(*args, **kwargs)
-    return args[0]
-
-
-def attribute(model: nn.Module, name: str) -> Optional[Any]:
-    """A parameter or buffer by its full name."""
-    owner, _, key = name.rpartition('.')
-    return getattr(model.get_submodule(owner), key)
 
 
 def _has_channels(node: fx.Node, value: Any) -> bool:

@@ -45,6 +45,25 @@ def cut_copy(model: nn.Module, keep: Collection[nn.Module]) -> nn.Module:
     return deepcopy(model, memo)
 
 
+def shape_copy(model: nn.Module) -> nn.Module:
+    """A copy whose parameters and buffers have shapes, but no values.
+
+    Args:
+        model (nn.Module): Any model.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    memo = {id(tensor): as_shape(tensor) for tensor in tensors}
+    return deepcopy(model, memo)
+
+
+def as_shape(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape and type without values."""
+    shape = tensor.detach().to('meta')
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(shape, requires_grad=tensor.requires_grad)
+    return shape
+
+
 def is_lifeless(parameter: Tensor) -> bool:
     """Whether a parameter of a fresh model tells nothing.
 
