@@ -114,7 +114,7 @@ class MaskState(nn.Module):
         self.table.show(None, self.topk.sizes)
 
     def _collect(self, grad: Tensor) -> None:
-        self.mask_grad += grad.detach()
+        self.mask_grad.add_(grad.detach())
 
     @torch.no_grad()
     def finish_step(

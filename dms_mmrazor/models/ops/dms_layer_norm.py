@@ -96,7 +96,7 @@ class _WeightedNorm(torch.autograd.Function):
         buffer = grad * out
         along = buffer.sum(-1, keepdim=True)
         total = grad.sum(-1, keepdim=True)
-        torch.addcmul(total, out, along, out=buffer)
+        torch.mul(out, along, out=buffer).add_(total)
         grad_x = torch.addcmul(grad, buffer, share, value=-1).mul_(rstd)
         buffer.add_(total).mul_(out)  # (2 total + along · out) · out
         grad_share = buffer.flatten(0, -2).sum(0).mul_(-0.5)
