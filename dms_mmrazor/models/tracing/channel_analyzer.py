@@ -36,6 +36,9 @@ from dms_mmrazor.models.tracing.norm_readers import find_norm_readers
 from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
 from dms_mmrazor.registry import TASK_UTILS
 
+_ENOUGH = 256
+"""Side of an image on which usual networks do all that they do."""
+
 
 class TracingError(DMSError):
     """The tracer cannot follow a model at all."""
@@ -65,6 +68,9 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
     Attributes:
         norm_readers (dict[str, str]): Layer norms of the model analyzed last
             that one linear layer alone reads → that layer.
+        proof_size (tuple): (B, C, H, W) of an input on which to compare
+            this model with its subnets: at most 256 x 256 pixels where its
+            code decides nothing by the size, otherwise the demo input's.
 
     Raises:
         DMSError: If ``passes`` or ``fixed`` is no list of names.
@@ -81,6 +87,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         self.passes = _names('passes', passes)
         self.fixed = _names('fixed', fixed)
         self.norm_readers: Dict[str, str] = {}
+        self.proof_size = self.input_size
 
     @property
     def input_size(self) -> Tuple[int, ...]:
@@ -109,6 +116,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         _check_modules('passes', self.passes, model)
         _check_modules('fixed', self.fixed, model)
         self.norm_readers = {}
+        self.proof_size = self.input_size
         model = revert_sync_batchnorm(light_copy(model)).eval()
         with _quiet_mmengine():
             try:
@@ -143,6 +151,12 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             leaf_module=leaves,
         )
         trace = self._fx_trace(model)
+        size = self.input_size
+        small = (*size[:2], *(min(side, _ENOUGH) for side in size[2:]))
+        if small != size and self.tracer.decides_alike(
+            demo_tensor(model, small)
+        ):
+            self.proof_size = small
         # It would keep this copy of the model, and what it computes.
         self.tracer = None
         graph = build_channel_graph(

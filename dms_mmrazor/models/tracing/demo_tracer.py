@@ -19,6 +19,8 @@ from dms_mmrazor.models.tracing.node_values import (
     Values,
 )
 
+Question = Callable[[Any], int]
+
 
 class SizedProxy(fx.Proxy):
     """A traced value whose length the demo input tells: ``list(x)`` asks."""
@@ -26,7 +28,7 @@ class SizedProxy(fx.Proxy):
     def __len__(self) -> int:
         value = self.tracer.value_of(self.node)
         if isinstance(value, (Tensor, tuple, list)):
-            return len(value)
+            return self.tracer.answer(self.node, len)
         return super().__len__()
 
 
@@ -55,6 +57,8 @@ class DemoTracer(MMFxTracer):
         self._found: List[Tuple[NodeRunner, Values]] = [
             (runner, {}) for runner in runners
         ]
+        self._model = model
+        self._answers: List[Tuple[fx.Node, Question, int]] = []
         self._running = False
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -68,14 +72,15 @@ class DemoTracer(MMFxTracer):
         value = self.value_of(obj.node)
         if value is UNKNOWN or isinstance(value, Tensor):
             return super().to_bool(obj)
-        return bool(value)
+        return bool(self.answer(obj.node, bool))
 
     def iter(self, obj: fx.Proxy) -> Iterator[fx.Proxy]:
         """Parts of a tuple; a feature map has no parts to be followed."""
         value = self.value_of(obj.node)
         if not isinstance(value, (tuple, list)):
             return super().iter(obj)
-        return iter([obj[index] for index in range(len(value))])
+        length = self.answer(obj.node, len)
+        return iter([obj[index] for index in range(length)])
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """The traced value of a node."""
@@ -96,6 +101,33 @@ class DemoTracer(MMFxTracer):
         finally:
             self._running = running
         return UNKNOWN
+
+    def answer(self, node: fx.Node, question: Question) -> int:
+        """What the code is told of a node's value, and remember it.
+
+        Args:
+            node (fx.Node): A node whose value is known.
+            question (Callable): ``bool`` or ``len``.
+        """
+        found = question(self.value_of(node))
+        self._answers.append((node, question, found))
+        return found
+
+    def decides_alike(self, image: Tensor) -> bool:
+        """Whether the trace would be the same for another input.
+
+        It is if every question of the code has the same answer.
+
+        Args:
+            image (Tensor): The other input.
+        """
+        runner, values = ShapeRunner(self._model, image), {}
+        for node in self.graph.nodes:
+            values[node] = runner.value(node, values)
+        return all(
+            values[node] is not UNKNOWN and question(values[node]) == found
+            for node, question, found in self._answers
+        )
 
     # While nodes are run, modules must compute instead of being recorded.
 

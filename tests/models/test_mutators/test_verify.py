@@ -7,7 +7,12 @@ from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.verify import flatten_tensors, max_difference
+from dms_mmrazor.models.mutators.verify import (
+    Comparison,
+    flatten_tensors,
+    max_difference,
+)
+from dms_mmrazor.models.subnet import Structure
 
 
 class Reading(nn.Module):
@@ -128,3 +133,44 @@ def test_outputs_of_all_kinds_are_compared():
         two.bias *= 1.1
     difference = max_difference(two, one, torch.rand(1, 3, 2, 2))
     assert difference == pytest.approx(0.1, rel=1e-3)
+
+
+class Compared(nn.Module):
+    """One of two models; remembers the sizes that it ran on."""
+
+    def __init__(self, error, least):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.error, self.least, self.seen = error, least, []
+
+    def forward(self, image):
+        self.seen.append(tuple(image.shape[2:]))
+        assert image.shape[2] >= self.least
+        return self.conv(image) + self.error
+
+
+@pytest.mark.parametrize(
+    'error, least, sizes, agree',
+    [
+        (0.0, 0, [(8, 8)], True),
+        (0.0, 12, [(8, 8), (16, 16)], True),
+        # In double precision, too, before it is believed.
+        (1.0, 0, [(8, 8)] * 2 + [(16, 16)] * 2, False),
+    ],
+)
+def test_the_demo_input_decides_where_a_small_one_does_not(
+    error, least, sizes, agree
+):
+    supernet = Compared(error, least)
+    plain = copy.deepcopy(supernet)
+    plain.error = 0.0
+    comparison = Comparison(supernet, plain, (1, 3, 16, 16), (1, 3, 8, 8))
+    supernet.seen.clear()
+    with comparison.alive():
+        whole = Structure(
+            (), (), layers=1, channels=0, resources={}, search={}
+        )
+        found = comparison.difference(whole)
+    assert (found < 1e-4) is agree
+    assert supernet.seen == sizes
+    assert all(p.dtype == torch.float32 for p in supernet.parameters())

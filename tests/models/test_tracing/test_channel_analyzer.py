@@ -120,3 +120,36 @@ def test_concatenated_units():
     (reader,) = [c for c in channels if c['name'] == 'c']
     assert (reader['start'], reader['end']) == (4, 10)
     assert groups['a'].reason == groups['b'].reason == ''
+
+
+class Resized(nn.Module):
+    """Its code asks for the size of the image."""
+
+    def __init__(self, limit):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, stride=32)
+        self.second = nn.Conv2d(8, 5, 1)
+        self.limit = limit
+
+    def forward(self, image):
+        x = self.first(image)
+        if image.shape[2] > self.limit:
+            x = x[:, :, 1:]
+        return self.second(x)
+
+
+@pytest.mark.parametrize(
+    'limit, size, proof',
+    [
+        (100, (600, 400), (256, 256)),
+        (100, (600, 128), (256, 128)),
+        (100, (224, 224), (224, 224)),
+        # Another path through the code: not the same model.
+        (300, (600, 400), (600, 400)),
+    ],
+)
+def test_a_small_input_proves_where_the_code_does_the_same(limit, size, proof):
+    analyzer = DMSChannelAnalyzer(demo_input=(1, 3, *size))
+    groups = analyzer.analyze_groups(Resized(limit))
+    assert [group.name for group in groups if not group.reason] == ['first']
+    assert analyzer.proof_size == (1, 3, *proof)
