@@ -32,10 +32,20 @@ def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
     return image if parameter is None else image.to(parameter)
 
 
-def forward_tensors(model: nn.Module, image: Tensor) -> Any:
-    """Outputs of the network before losses or post-processing."""
+def forward_tensors(
+    model: nn.Module, image: Tensor, few_regions: bool = False
+) -> Any:
+    """Outputs of the network before losses or post-processing.
+
+    Args:
+        model (nn.Module): The model.
+        image (Tensor): [B, C, H, W].
+        few_regions (bool): Give the second stage of a two-stage detector
+            fewer regions than in a test, where their number does not
+            matter. Defaults to False.
+    """
     if is_two_stage(model):
-        regions = demo_regions(model, image.shape)
+        regions = demo_regions(model, image.shape, few_regions)
         return two_stage_tensors(model, image, regions)
     if isinstance(model, BaseModel):
         return model(image, None, mode='tensor')
@@ -60,7 +70,7 @@ def small_shape(model: nn.Module, shape: Sequence[int]) -> Tuple[int, ...]:
         return small
     try:
         with evaluating(model):
-            forward_tensors(model, demo_tensor(model, small))
+            forward_tensors(model, demo_tensor(model, small), True)
     except Exception:  # whatever a module's code may raise
         return tuple(shape)
     return small
@@ -113,6 +123,6 @@ def enliven(model: nn.Module, shape: Any) -> None:
         module.train()
         module.momentum = 1.0
     # Two images: a norm in training mode needs two values per channel.
-    forward_tensors(model, demo_tensor(model, (2, *shape[1:])))
+    forward_tensors(model, demo_tensor(model, (2, *shape[1:])), True)
     for module, mode in modes:
         module.training = mode

@@ -142,7 +142,8 @@ def _are_chains(
     remove_blocks(short, [block.name for block in blocks])
     try:
         outputs = [
-            tensors_of(forward_tensors(m, image)) for m in (silent, short)
+            tensors_of(forward_tensors(m, image, True))
+            for m in (silent, short)
         ]
     except Exception:  # whatever a module's code may raise
         return False
@@ -182,7 +183,7 @@ def _block_runs(
             module.inplace = False
     handles = [m.register_forward_pre_hook(remember) for m in set(candidates)]
     handles += [m.register_forward_hook(record) for m in set(candidates)]
-    forward_tensors(model, demo_tensor(model, input_size))
+    forward_tensors(model, demo_tensor(model, input_size), True)
     for handle in handles:
         handle.remove()
     return {m: run for m, run in runs.items() if run is not None}

@@ -18,6 +18,9 @@ from dms_mmrazor.models.ops.known_types import ROI_HEAD, TWO_STAGE, is_kind
 _REGIONS = 1000
 """Proposals per image where the test config does not tell."""
 
+_FEW = 64
+"""Proposals per image where it is enough that there are some."""
+
 _SMALLEST = 8.0
 """Side of the smallest regions, in pixels."""
 
@@ -46,13 +49,14 @@ def two_stage_tensors(
 
 
 def demo_regions(
-    model: nn.Module, input_size: Sequence[int]
+    model: nn.Module, input_size: Sequence[int], few: bool = False
 ) -> List[InstanceData]:
     """Fixed regions for each image, from small ones to the whole image.
 
     Args:
         model (nn.Module): A two-stage detector.
         input_size (Sequence[int]): (B, C, H, W).
+        few (bool): At most 64, not as many as in a test. Defaults to False.
 
     Raises:
         DMSError: If its second stage is of a kind that refines its regions.
@@ -66,6 +70,7 @@ def demo_regions(
     number = _REGIONS
     if model.with_rpn:
         number = (model.rpn_head.test_cfg or {}).get('max_per_img', _REGIONS)
+    number = min(number, _FEW) if few else number
     generator = torch.Generator().manual_seed(0)
     sizes, centers = torch.rand(2, number, 2, generator=generator).unbind()
     whole = torch.tensor([float(width), float(height)])

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.tracing.demo import forward_tensors
 from dms_mmrazor.models.tracing.two_stage import (
     demo_regions,
     is_two_stage,
@@ -38,6 +39,16 @@ def test_regions_lie_in_the_image_and_have_all_sizes(faster_rcnn):
 def test_without_a_first_stage_there_are_as_many_as_usual(faster_rcnn):
     faster_rcnn.rpn_head = None
     assert len(demo_regions(faster_rcnn, (1, 3, 32, 32))[0]) == 1000
+
+
+def test_few_regions_where_their_number_does_not_matter(faster_rcnn):
+    image = torch.rand(2, 3, 64, 64)
+    faster_rcnn.eval()
+    for few, number in ((True, 64), (False, 200)):
+        with torch.no_grad():
+            *_, (classes, _) = forward_tensors(faster_rcnn, image, few)
+        assert len(classes) == 2 * number
+    assert len(demo_regions(faster_rcnn, (1, 3, 64, 64), few=True)[0]) == 64
 
 
 def test_forward_gives_both_stages(faster_rcnn):
