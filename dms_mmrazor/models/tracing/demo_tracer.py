@@ -53,11 +53,11 @@ class DemoTracer(MMFxTracer):
         super().__init__(**kwargs)
         self._opaque = tuple(opaque)
         # Where shapes do not tell, the model is run.
-        runners = (ShapeRunner(model, image), NodeRunner(model, image))
+        self._shapes = ShapeRunner(model, image)
+        runners = (self._shapes, NodeRunner(model, image))
         self._found: List[Tuple[NodeRunner, Values]] = [
             (runner, {}) for runner in runners
         ]
-        self._model = model
         self._answers: List[Tuple[fx.Node, Question, int]] = []
         self._running = False
 
@@ -121,7 +121,7 @@ class DemoTracer(MMFxTracer):
         Args:
             image (Tensor): The other input.
         """
-        runner, values = ShapeRunner(self._model, image), {}
+        runner, values = self._shapes.with_image(image), {}
         for node in self.graph.nodes:
             values[node] = runner.value(node, values)
         return all(

@@ -5,6 +5,7 @@ where the channels are. So nodes are run on tensors without values, which
 takes neither time nor memory. What works on values is run on zeros.
 """
 
+from copy import copy
 from typing import Any, Callable, Dict, Optional, Tuple
 
 import torch
@@ -76,6 +77,12 @@ class ShapeRunner(NodeRunner):
         super().__init__(model, as_shape(image))
         self._shapes = shape_copy(model)
         self._device = image.device
+
+    def with_image(self, image: Tensor) -> 'ShapeRunner':
+        """The same for another image."""
+        other = copy(self)
+        other._image = as_shape(image)
+        return other
 
     def _run(
         self, node: fx.Node, args: Tuple[Any, ...], kwargs: Dict[str, Any]
