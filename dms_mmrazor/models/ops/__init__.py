@@ -17,6 +17,7 @@ from dms_mmrazor.models.ops.dms_conv import DMSConv2d
 from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.dms_silu import DMSSiLU
 from dms_mmrazor.models.ops.fold import fold_depth, fold_input_mask
 from dms_mmrazor.models.ops.known_types import is_layer, is_norm
 from dms_mmrazor.models.ops.narrow import channels_of, narrow_layer
@@ -37,6 +38,7 @@ __all__ = [
     'DMSLayerNorm',
     'DMSLinear',
     'DMSOp',
+    'DMSSiLU',
     'HEADS',
     'Part',
     'QK_DIMS',

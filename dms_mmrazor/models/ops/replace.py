@@ -14,6 +14,7 @@ from dms_mmrazor.models.ops.dms_conv import DMSConv2d
 from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.dms_silu import DMSSiLU
 from dms_mmrazor.models.ops.known_types import (
     GRN,
     LAYER_NORM_2D,
@@ -63,6 +64,7 @@ DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = _DynamicOps(
         MMCVLinear: DMSLinear,
         nn.BatchNorm2d: DMSBatchNorm2d,
         nn.LayerNorm: DMSLayerNorm,
+        nn.SiLU: DMSSiLU,
     },
     {LAYER_NORM_2D: 'DMSLayerNorm2d', GRN: 'DMSGRN'},
 )

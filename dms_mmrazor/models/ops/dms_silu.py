@@ -1,0 +1,57 @@
+"""Activation that ends a residual branch and carries its depth mask."""
+
+from typing import Any, Dict, Set, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.registry import MODELS
+
+
+class _ScaledSiLU(torch.autograd.Function):
+    """depth · SiLU(x), keeping x alone, which the plain activation keeps.
+
+    Autograd would keep SiLU(x) as well, a tensor of the size of the
+    activation for each block, for the gradient of the mask.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, depth: Tensor) -> Tensor:
+        ctx.save_for_backward(x, depth)
+        return F.silu(x).mul_(depth.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tuple[Tensor, Tensor]:
+        """Gradients of x and the mask, this one summed in its precision."""
+        x, depth = ctx.saved_tensors
+        product = F.silu(x).mul_(grad)
+        grad_depth = product.sum(dtype=depth.dtype).view_as(depth)
+        grad_x = torch.ops.aten.silu_backward(grad, x)
+        return grad_x.mul_(depth.to(x.dtype)), grad_depth
+
+
+# YOLO's blocks end in it: x + SiLU(norm(conv(...))).
+@MODELS.register_module()
+class DMSSiLU(nn.SiLU, DMSOp):
+    """``nn.SiLU`` whose output is multiplied by a depth mask."""
+
+    accepted_mutable_attrs: Set[str] = {'num_features'}
+    attr_mappings: Dict[str, str] = {
+        'in_channels': 'num_features',
+        'out_channels': 'num_features',
+    }
+
+    def __init__(self, inplace: bool = False) -> None:
+        super().__init__(inplace)
+        self.init_masks()
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape."""
+        depth = self.masks().depth
+        if depth is None:
+            return super().forward(input)
+        return _ScaledSiLU.apply(input, depth)
