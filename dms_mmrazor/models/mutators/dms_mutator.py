@@ -268,7 +268,10 @@ class DMSMutator(ChannelMutator):
                 and the units to exclude.
         """
         state = deepcopy(self.topk.state_dict())
-        comparison = Comparison(supernet, plain, self.analyzer.input_size)
+        analyzer = self.analyzer
+        comparison = Comparison(
+            supernet, plain, analyzer.input_size, analyzer.proof_size
+        )
         randomize(self.topk.importance, seed=0)
         full = full_choices(self.units, self.depth_units)
         narrow = narrow_choices(self.units, self.depth_units)
