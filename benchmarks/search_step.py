@@ -212,6 +212,9 @@ def measure(name: str, args: Any) -> Row:
     if device != 'cpu':
         for model in models.values():
             model.to(device, memory_format=torch.channels_last)
+    if args.compile:
+        for model in models.values():
+            model.train_step = torch.compile(model.train_step)
     amp = device != 'cpu' and not args.fp32
     steps = {key: Step(model, data, amp) for key, model in models.items()}
     reasons = {}
@@ -270,6 +273,9 @@ def main() -> None:
     )
     arguments.add_argument(
         '--fp32', action='store_true', help='no AMP on a GPU'
+    )
+    arguments.add_argument(
+        '--compile', action='store_true', help='steps through torch.compile'
     )
     args = arguments.parse_args()
     report('search_step', [measure(name, args) for name in args.models], args)
