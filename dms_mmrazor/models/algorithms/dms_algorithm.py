@@ -1,5 +1,6 @@
 """The search as a model that any runner can train."""
 
+from contextlib import nullcontext
 from typing import Any, Dict, List, Mapping, Optional, Union
 
 import torch
@@ -8,6 +9,7 @@ from mmrazor.models.algorithms.base import BaseAlgorithm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dms_mmrazor.compat.recomputation import recomputes, without_reentrance
 from dms_mmrazor.core import resource_loss
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
@@ -70,6 +72,7 @@ class DMSAlgorithm(BaseAlgorithm):
         self._kinds: List[str] = []
         self._weights: List[float] = []
         self._landing_lr: Optional[float] = None
+        self._recomputes: Optional[bool] = None
         self.register_buffer('targets', torch.zeros(0), persistent=False)
         _keep_from_broadcast(self)
 
@@ -135,7 +138,10 @@ class DMSAlgorithm(BaseAlgorithm):
             self.mutator.masks.use_hard_masks()
             return self.architecture(inputs, data_samples, mode=mode)
         self.mutator.masks.use_soft_masks()
-        losses = self.architecture(inputs, data_samples, mode=mode)
+        if self._recomputes is None:
+            self._recomputes = recomputes(self.architecture)
+        with without_reentrance() if self._recomputes else nullcontext():
+            losses = self.architecture(inputs, data_samples, mode=mode)
         losses.update(self.resource_losses())
         return losses
 
