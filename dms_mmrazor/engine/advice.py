@@ -11,7 +11,13 @@ import math
 import statistics
 from typing import List, NamedTuple, Sequence
 
-__all__ = ['ADVICE_AFTER', 'History', 'advise', 'advice_iteration']
+__all__ = [
+    'ADVICE_AFTER',
+    'History',
+    'advise',
+    'advice_iteration',
+    'too_coarse',
+]
 
 ADVICE_AFTER = 300
 """Iterations of the decay after which advice is given, at most."""
@@ -55,7 +61,11 @@ def advice_iteration(warmup: float, decay: float) -> int:
     return math.ceil(warmup) + max(1, min(ADVICE_AFTER, int(decay / 2)))
 
 
-def advise(history: History, others: Sequence[History] = ()) -> List[str]:
+def advise(
+    history: History,
+    others: Sequence[History] = (),
+    told_coarse: bool = False,
+) -> List[str]:
     """What to turn, and why.
 
     Args:
@@ -64,6 +74,8 @@ def advise(history: History, others: Sequence[History] = ()) -> List[str]:
         others (Sequence[History]): Of other targets in the same iterations.
             Below its target is not too low where another one is nearer to
             its own. Defaults to ().
+        told_coarse (bool): The user knows that steps are too large, so that
+            nothing of :func:`too_coarse` is said. Defaults to False.
 
     Returns:
         list[str]: One line for each finding, with the config key to turn;
@@ -73,15 +85,9 @@ def advise(history: History, others: Sequence[History] = ()) -> List[str]:
         return []
     late = len(history.current) * 2 // 3
     distance = _distances(history)
-    nearest = max(
-        statistics.fmean(_distances(each)[late:])
-        for each in (history, *others)
-    )
-    lines = [
-        *_behind(history.kind, distance, late),
-        *_jumps(history),
-        *_beyond(history.kind, distance, late, nearest),
-    ]
+    lines = _behind(history.kind, distance, late)
+    if not told_coarse:
+        lines += too_coarse(history, others)
     task = statistics.fmean(history.task_loss[late:])
     resource = statistics.fmean(history.resource_loss[late:])
     if resource > abs(task):
@@ -92,6 +98,27 @@ def advise(history: History, others: Sequence[History] = ()) -> List[str]:
             f'the structure: lower {WEIGHT}{instead}.'
         )
     return lines
+
+
+def too_coarse(history: History, others: Sequence[History] = ()) -> List[str]:
+    """The part of the advice that lowers the structure's learning rate.
+
+    Args:
+        history (History): See :func:`advise`.
+        others (Sequence[History]): See :func:`advise`. Defaults to ().
+    """
+    if len(history.current) < _SHORTEST:
+        return []
+    distance = _distances(history)
+    late = len(history.current) * 2 // 3
+    nearest = max(
+        statistics.fmean(_distances(each)[late:])
+        for each in (history, *others)
+    )
+    return [
+        *_jumps(history),
+        *_beyond(history.kind, distance, late, nearest),
+    ]
 
 
 def _distances(history: History) -> List[float]:

@@ -11,6 +11,7 @@ from dms_mmrazor.engine.advice import (
     History,
     advice_iteration,
     advise,
+    too_coarse,
 )
 
 STEPS = 120
@@ -115,6 +116,15 @@ def test_every_line_is_one_line_and_names_a_key():
     assert len(lines) == 3
     for line in lines:
         assert '\n' not in line and '`' in line and line.endswith('.')
+
+
+def test_what_is_told_already_is_not_repeated():
+    jumping = history(lambda i, t: 1.1 if i % 2 else 1.0, 9.0)
+    assert ['jump' in line for line in too_coarse(jumping)] == [True]
+    lines = advise(jumping, told_coarse=True)
+    assert len(lines) == 2
+    assert not set(lines) & set(too_coarse(jumping))
+    assert too_coarse(history(noisy)) == []
 
 
 def test_too_short_to_say_anything():

@@ -21,7 +21,7 @@ from dms_mmrazor.engine.latency_constraint import (
     divisor_warning,
     prepare_latency,
 )
-from dms_mmrazor.engine.overshoot import optimizer_lr, overshoot_warnings
+from dms_mmrazor.engine.overshoot import optimizer_lr
 from dms_mmrazor.engine.resource_target import Target, as_targets
 from dms_mmrazor.engine.runner_access import (
     get_algorithm,
@@ -55,6 +55,7 @@ from dms_mmrazor.engine.search_targets import (
     resolve_targets,
     targets_now,
 )
+from dms_mmrazor.engine.step_checks import StepChecks, check_steps
 from dms_mmrazor.engine.structure_group import (
     check_structure_group,
     restore_structure_group,
@@ -259,9 +260,9 @@ class ResourceHook(Hook):
     def _begin_refining(self, runner: Runner, mutator: DMSMutator) -> None:
         hold_depth(runner, mutator, self._lengths)
         if not self.soft_landing:
-            lr = optimizer_lr(runner)
-            for warning in overshoot_warnings(mutator, self.weights, lr):
-                runner.logger.warning(warning)
+            checks = StepChecks(runner, self.weights)
+            kinds = checks.untold()
+            checks.warn(runner.logger, mutator, kinds, self.current)
 
     def after_train_iter(
         self,
@@ -282,7 +283,15 @@ class ResourceHook(Hook):
                 self.current,
                 self.interval,
             )
-        give_advice(runner, list(self.targets), self._lengths)
+        if not self.soft_landing:
+            check_steps(
+                runner,
+                algorithm.mutator,
+                self.weights,
+                self.current,
+                self._lengths,
+            )
+        give_advice(runner, self.weights, self._lengths)
 
     def after_train(self, runner: Runner) -> None:
         """Export the subnet, with the weights that validations use."""
