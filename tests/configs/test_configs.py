@@ -5,6 +5,7 @@ import math
 import os.path as osp
 import random
 import re
+from contextlib import contextmanager
 from functools import lru_cache
 from glob import glob
 
@@ -13,7 +14,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.engine.overshoot import largest_step
+from dms_mmrazor.engine.overshoot import largest_step, unit_steps
+from dms_mmrazor.models.mutators.verify import randomize
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 CONFIGS = sorted(
@@ -77,21 +79,42 @@ def iterations(path, cfg):
     return cfg.train_cfg.max_epochs * images / batch
 
 
+@contextmanager
+def pruned_to(mutator, kind, target):
+    """Equal pruning ratios of all units with which a search is at a target."""
+    ratio = mutator.topk.pruning_ratio.data
+    ratio.zero_()
+    while mutator.resource(kind, hard=False) > target:
+        ratio.add_(0.01)
+        mutator.topk.project_()
+    try:
+        yield
+    finally:
+        ratio.zero_()
+
+
+@contextmanager
+def in_a_search(mutator):
+    """Random importances, with which depth masks are soft."""
+    topk = mutator.topk
+    randomize(topk.importance, seed=0)
+    topk.num_updates.fill_(1)
+    try:
+        yield
+    finally:
+        topk.importance.zero_()
+        topk.num_updates.zero_()
+
+
 @pytest.fixture(scope='module')
 def search():
-    """The search of a config, of widths alone, built once per supernet.
-
-    Finding blocks takes most of the time for the large ones; each family's
-    blocks are searched in tests/integration/test_families.py.
-    """
+    """The search of a config, built once per supernet."""
     built = {}
 
     def build(cfg):
         model = dict(cfg.model, structure_only=False)
         model['architecture'] = dict(model['architecture'], init_cfg=None)
-        model['mutator'] = dict(
-            model['mutator'], depth_unit_cfg=None, verify=False
-        )
+        model['mutator'] = dict(model['mutator'], verify=False)
         model['mutator']['parse_cfg'] = dict(
             type='DMSChannelAnalyzer', demo_input=(1, 3, *traced_size(cfg))
         )
@@ -122,26 +145,43 @@ def test_search(path, search):
     'path', [p for p in SEARCHES if '_in1k' in p or '_coco' in p]
 )
 def test_pace_of_a_search(path, search):
-    """Steps of the resource loss keep up with the target, without jumps."""
+    """Steps of the resource loss keep up with the target, without jumps.
+
+    Before the first importance update, where only widths make any.
+    """
     cfg = load(path)
     algorithm = search(cfg)
     hook = find_resource_hook(cfg)
     targets = hook.resolve(algorithm)
     lr = cfg.optim_wrapper.paramwise_cfg.structure.lr
     mutator = algorithm.mutator
-    ratio = mutator.topk.pruning_ratio
     for kind, target in targets.items():
         decay = hook.decay * iterations(path, cfg)
         needed = math.log(mutator.table.full[kind] / target) / decay
-        ratio.data.zero_()
         start = largest_step(mutator, kind, lr * hook.weights[kind])
-        while mutator.resource(kind, hard=False) > target:
-            ratio.data.add_(0.01)
-            mutator.topk.project_()
-        end = largest_step(mutator, kind, lr * hook.weights[kind])
-        ratio.data.zero_()
+        with pruned_to(mutator, kind, target):
+            end = largest_step(mutator, kind, lr * hook.weights[kind])
         assert 3 * needed < start
         assert end < 0.01
+
+
+@pytest.mark.parametrize('path', SEARCHES)
+def test_pace_of_the_depth(path, search):
+    """A step at uniform pruning ratios does not jump over the target."""
+    cfg = load(path)
+    algorithm = search(cfg)
+    hook = find_resource_hook(cfg)
+    lr = cfg.optim_wrapper.paramwise_cfg.structure.lr
+    mutator = algorithm.mutator
+    searched = 'width' not in name_of(path).split('-')
+    assert bool(mutator.depth_units) == searched
+    with in_a_search(mutator):
+        for kind, target in hook.resolve(algorithm).items():
+            with pruned_to(mutator, kind, target):
+                steps = unit_steps(mutator, kind, lr * hook.weights[kind])
+            depth = steps[len(mutator.units) :]
+            assert depth.any() == searched
+            assert depth.sum() < 0.015
 
 
 @pytest.mark.parametrize('path', [p for p in IMAGENET if p in SEARCHES])
