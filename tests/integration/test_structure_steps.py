@@ -24,10 +24,14 @@ class Steps(Hook):
 
     def before_train(self, runner):
         (self.ratios,) = runner.model.structural_parameters()
-        self.ratios.register_hook(lambda grad: setattr(self, 'grad', grad))
+        self.ratios.register_hook(self.keep_first)
+
+    def keep_first(self, grad):
+        # The check of step sizes asks for gradients after the step.
+        self.grad = grad if self.grad is None else self.grad
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.before = self.ratios.detach().clone()
+        self.before, self.grad = self.ratios.detach().clone(), None
 
     def after_train_iter(self, runner, batch_idx, data_batch, outputs):
         after = self.ratios.detach().clone()
