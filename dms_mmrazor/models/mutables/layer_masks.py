@@ -35,9 +35,6 @@ class LayerMasks:
         self.depth = depth
         self.carried = carried
 
-    def __deepcopy__(self, memo: Dict[int, Any]) -> 'LayerMasks':
-        return LayerMasks(carried=self.carried)
-
     def __getstate__(self) -> Dict[str, Any]:
         return {'carried': self.carried}
 

@@ -1,7 +1,6 @@
 """One operator of the flat top-k, as a mutable sees it."""
 
-from copy import deepcopy
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Optional, Tuple
 
 from torch import Tensor
 
@@ -30,20 +29,17 @@ class MaskTable:
         self.blocks: Optional[Tensor] = None
         self.plan = plan
 
-    def show(self, flat: Optional[Tensor], sizes: Sequence[int]) -> None:
+    def show(self, flat: Optional[Tensor], topk: FlatTopk) -> None:
         """Give the layers masks, or none.
 
         Args:
             flat (Tensor, optional): Masks of all operators [C].
-            sizes (Sequence[int]): Their lengths.
+            topk (FlatTopk): The operators.
         """
         self.flat = flat
-        self.masks = None if flat is None else flat.split(list(sizes))
+        self.masks = None if flat is None else topk.split(flat)
         if self.plan is not None:
             self.plan.deal(flat, self.masks)
-
-    def __deepcopy__(self, memo: Dict[int, Any]) -> 'MaskTable':
-        return MaskTable(deepcopy(self.plan, memo))
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return MaskTable, (self.plan,)
@@ -86,4 +82,4 @@ class TopkOperator:
         """Choose the pruning ratio that keeps exactly ``kept``."""
         self.topk.set_kept_(self.index, kept)
         hard = self.topk.hard_mask().to(self.topk.importance.dtype)
-        self.table.show(hard, self.topk.sizes)
+        self.table.show(hard, self.topk)

@@ -91,27 +91,27 @@ class MaskState(nn.Module):
         self.ratio.copy_(self.topk.pruning_ratio.detach())
         if mask.requires_grad:
             mask.register_hook(self._collect)
-        self.table.show(mask, self.topk.sizes)
+        self.table.show(mask, self.topk)
 
     def use_hard_masks(self) -> None:
         """Give the layers the masks of an export now (evaluation)."""
         mask = self.topk.hard_mask().to(self.mask.dtype)
-        self.table.show(mask, self.topk.sizes)
+        self.table.show(mask, self.topk)
 
     @contextmanager
     def showing(self, mask: Tensor) -> Iterator[None]:
         """Give the layers other masks [C] for a while."""
         before = self.table.flat
-        self.table.show(mask.to(self.mask), self.topk.sizes)
+        self.table.show(mask.to(self.mask), self.topk)
         try:
             yield
         finally:
             with torch.enable_grad():
-                self.table.show(before, self.topk.sizes)
+                self.table.show(before, self.topk)
 
     def use_no_masks(self) -> None:
         """Make the layers plain again."""
-        self.table.show(None, self.topk.sizes)
+        self.table.show(None, self.topk)
 
     def _collect(self, grad: Tensor) -> None:
         self.mask_grad.add_(grad.detach())

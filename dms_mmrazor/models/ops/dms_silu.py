@@ -1,6 +1,6 @@
 """Activation that ends a residual branch and carries its depth mask."""
 
-from typing import Any, Dict, Set, Tuple
+from typing import Any, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -38,12 +38,6 @@ class _ScaledSiLU(torch.autograd.Function):
 @MODELS.register_module()
 class DMSSiLU(nn.SiLU, DMSOp):
     """``nn.SiLU`` whose output is multiplied by a depth mask."""
-
-    accepted_mutable_attrs: Set[str] = {'num_features'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'num_features',
-        'out_channels': 'num_features',
-    }
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__(inplace)

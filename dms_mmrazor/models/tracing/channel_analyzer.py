@@ -29,7 +29,7 @@ from dms_mmrazor.models.tracing.channel_groups import (
     all_channels,
     reason_against,
 )
-from dms_mmrazor.models.tracing.demo import demo_tensor
+from dms_mmrazor.models.tracing.demo import demo_tensor, limit_sides
 from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.norm_readers import find_norm_readers
@@ -151,9 +151,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             leaf_module=leaves,
         )
         trace = self._fx_trace(model)
-        size = self.input_size
-        small = (*size[:2], *(min(side, _ENOUGH) for side in size[2:]))
-        if small != size and self.tracer.decides_alike(
+        small = limit_sides(self.input_size, _ENOUGH)
+        if small != self.input_size and self.tracer.decides_alike(
             demo_tensor(model, small)
         ):
             self.proof_size = small

@@ -52,6 +52,11 @@ def forward_tensors(
     return model(image)
 
 
+def limit_sides(shape: Sequence[int], most: int) -> Tuple[int, ...]:
+    """(B, C, H, W) with at most so many pixels in height and width."""
+    return (*shape[:2], *(min(side, most) for side in shape[2:]))
+
+
 def small_shape(model: nn.Module, shape: Sequence[int]) -> Tuple[int, ...]:
     """Shape of a small demo input, where a model takes another size.
 
@@ -65,7 +70,7 @@ def small_shape(model: nn.Module, shape: Sequence[int]) -> Tuple[int, ...]:
         tuple[int, ...]: (B, C, h, w) with at most 128 x 128 pixels;
         ``shape`` if that is smaller or the model does not run on less.
     """
-    small = (*shape[:2], *(min(side, _SMALL) for side in shape[2:]))
+    small = limit_sides(shape, _SMALL)
     if small == tuple(shape):
         return small
     try:

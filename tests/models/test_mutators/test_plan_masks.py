@@ -152,8 +152,8 @@ def test_a_copy_reads_its_own_masks(searches, duplicate):
     assert table.plan is plan
     layers = [m for m in architecture.modules() if isinstance(m, DMSOp)]
     assert all(layer.masks().inputs is None for layer in layers)
-    sizes = search.mutator.topk.sizes
-    table.show(torch.full((sum(sizes),), 0.5), sizes)
+    topk = search.mutator.topk
+    table.show(torch.full((sum(topk.sizes),), 0.5), topk)
     assert sum(layer.masks().inputs is not None for layer in layers) > 10
     own = [layer.masks().inputs for layer in layers_of(search)]
     assert not any((mask == 0.5).all() for mask in own if mask is not None)
