@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from models import CASES, build, make_search
 
-from dms_mmrazor.apis import build_algorithm, plain_copy
+from dms_mmrazor.apis import build_algorithm
 from dms_mmrazor.apis.latency import (
     Settings,
     SubnetSampler,
@@ -53,8 +53,8 @@ def compare(name: str, settings: Settings) -> List[Row]:
     mutator = algorithm.mutator
     device = find_device(settings.device)
     size = (settings.batch_size, *mutator.analyzer.input_size[1:])
-    sampler = SubnetSampler(algorithm, settings.seed)
-    supernet = plain_copy(algorithm.architecture)
+    sampler = SubnetSampler(algorithm, settings.seed, device)
+    supernet = sampler.supernet
     with use_threads(settings.threads):
         found = fit_layers(sampler, supernet, settings, size, device)
     whole = mutator.table.full

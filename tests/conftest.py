@@ -155,6 +155,28 @@ def zoo() -> Zoo:
 
 
 @pytest.fixture(scope='session')
+def follow_advice() -> Callable[..., Any]:
+    """Do what errors say about `mutator.exclude` until there is none."""
+    import re
+
+    from dms_mmrazor.errors import DMSError
+
+    def follow(prepare: Callable[..., Any]) -> Any:
+        """What was excluded, and what ``prepare(exclude=…)`` returned."""
+        try:
+            return [], prepare()
+        except DMSError as error:
+            advice = re.search(r'`mutator\.exclude=\[(.*?)\]`', str(error))
+            if advice is None:
+                raise
+        # The advice is followed once, to the letter: it has to do.
+        excluded = re.findall(r"'(.*?)'", advice.group(1))
+        return excluded, prepare(exclude=excluded)
+
+    return follow
+
+
+@pytest.fixture(scope='session')
 def randomize_model() -> Callable[..., None]:
     """Give a model weights, statistics and affine parameters of a seed."""
     import torch

@@ -1,8 +1,9 @@
 """From a searched supernet to a plain subnet and its two files."""
 
+import logging
 import os
 from copy import deepcopy
-from typing import Any, Dict, Mapping, NamedTuple, Optional
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -14,16 +15,22 @@ from dms_mmrazor.apis.fitted_structure import (
     fit_structure,
 )
 from dms_mmrazor.apis.plain import plain_copy
+from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.verify import TOLERANCE, max_difference
-from dms_mmrazor.models.subnet import Structure, prune, save_structure
+from dms_mmrazor.models.mutators.verify import TOLERANCE, compare
+from dms_mmrazor.models.subnet import Structure, pruned_copy, save_structure
 from dms_mmrazor.models.tracing import count_macs
 from dms_mmrazor.models.tracing.demo import demo_tensor
+from dms_mmrazor.models.tracing.outputs import IncomparableError
+from dms_mmrazor.models.tracing.running import ForwardError, live_tensors
 
 STRUCTURE_FILE = 'subnet.yaml'
 WEIGHTS_FILE = 'subnet.pth'
+
+_COUNTED_ALIKE = 1e-3
+"""Predicted and counted resources may differ by this, relative."""
 
 
 class ExportedSubnet(NamedTuple):
@@ -33,7 +40,8 @@ class ExportedSubnet(NamedTuple):
         structure (Structure): What it keeps.
         model (nn.Module): The plain static model with its weights.
         difference (float): Largest relative difference between its outputs
-            and those of the masked supernet, on one image.
+            and those of the masked supernet, on one image; nan if there is
+            nothing to compare.
         fit (FittedStructure): What meeting the targets has changed.
     """
 
@@ -59,15 +67,19 @@ def uniform_structure(
     Raises:
         DMSError: If a target cannot be reached by widths alone.
     """
-    baseline = deepcopy(mutator)
-    baseline.topk.importance.zero_()  # ties keep the first channels
-    baseline.topk.pruning_ratio.data.zero_()
-    baseline.topk.release_()
-    baseline.set_choices(fit_choices(baseline, targets, divisor))
-    counted = {kind: baseline.resource(kind) for kind in baseline.table.full}
-    return baseline.structure(
-        resources=_resource_rows(baseline, counted, targets)
-    )
+    topk = mutator.topk
+    before = deepcopy(topk.state_dict())
+    try:
+        topk.importance.zero_()  # ties keep the first channels
+        topk.pruning_ratio.data.zero_()
+        topk.release_()
+        choices = fit_choices(mutator, targets, divisor)
+        kinds = mutator.table.full
+        counted = {kind: mutator.resource_of(kind, choices) for kind in kinds}
+        rows = _resource_rows(mutator, counted, targets)
+        return mutator.structure(choices, resources=rows)
+    finally:
+        topk.load_state_dict(before)
 
 
 def export_subnet(
@@ -89,35 +101,80 @@ def export_subnet(
             structure file. Defaults to None.
 
     Raises:
-        DMSError: If a target cannot be reached.
+        DMSError: If a target cannot be reached, or the subnet has other
+            resources than the search has counted.
     """
     mutator = algorithm.mutator
     targets = dict(targets or {})
     fit = fit_structure(mutator, targets, divisor)
     choices = fit.choices
     structure = mutator.structure(choices)
-    model = prune(plain_copy(algorithm.architecture), structure).cpu()
+    model = _subnet(algorithm.architecture, structure)
     size = mutator.analyzer.input_size
     counted = _counted(mutator, model, choices)
+    _check_counts(mutator, counted, choices)
     resources = _resource_rows(mutator, counted, targets)
     structure = structure._replace(
         resources=resources, search={**(search or {}), 'divisor': divisor}
     )
     with mutator.masks.showing(structure_masks(mutator, choices)):
-        difference = max_difference(
-            algorithm.architecture,
-            model.to(mutator.topk.importance.device),
-            demo_tensor(model, size),
-        )
-    if difference > TOLERANCE:
+        found = _difference(algorithm.architecture, model, size)
+    return ExportedSubnet(structure, model.cpu(), found, fit)
+
+
+def _subnet(architecture: nn.Module, structure: Structure) -> nn.Module:
+    """The plain subnet with weights of its own, on the CPU.
+
+    It is cut from the supernet's own tensors: a copy of all of them would
+    have to fit beside the supernet and the optimizer's state.
+    """
+    model = pruned_copy(plain_copy(architecture, share=True), structure).cpu()
+    shared = {t.data_ptr() for t in live_tensors(architecture).values()}
+    for tensor in [*model.parameters(), *model.buffers()]:
+        if tensor.data_ptr() in shared:
+            tensor.data = tensor.data.clone()
+    return model
+
+
+def _difference(
+    supernet: nn.Module, model: nn.Module, size: Sequence[int]
+) -> float:
+    """How far masked supernet and subnet are apart; nan if it is unknown."""
+    device = next(supernet.parameters()).device
+    try:
+        found = compare(supernet, model.to(device), demo_tensor(model, size))
+    except (ForwardError, IncomparableError) as error:
+        found, text = float('nan'), f'cannot be compared with it: {error}'
+    else:
+        text = f'differs from it by {found:.1e} (relative)'
+    if not found <= TOLERANCE:
         print_log(
-            f'the exported subnet differs from the masked supernet by '
-            f'{difference:.1e} (relative): do not trust it, and please '
-            'report the model.',
+            'the exported subnet has to equal the masked supernet, but '
+            f'{text}. Do not trust it, and please report the model.',
             logger='current',
-            level=40,
+            level=logging.ERROR,
         )
-    return ExportedSubnet(structure, model.cpu(), difference, fit)
+    return found
+
+
+def _check_counts(
+    mutator: DMSMutator,
+    counted: Mapping[str, float],
+    choices: Mapping[str, int],
+) -> None:
+    """Make sure that the search has counted what the subnet has.
+
+    Raises:
+        DMSError: If a resource is another one than predicted.
+    """
+    for kind, value in counted.items():
+        predicted = mutator.resource_of(kind, choices)
+        if abs(value - predicted) > _COUNTED_ALIKE * predicted:
+            raise DMSError(
+                f'`{kind}` of the subnet are {value:.6g}, but the search '
+                f'counted {predicted:.6g}: its target is not met. Something '
+                'in the model is counted wrongly; please report it.'
+            )
 
 
 def structure_masks(

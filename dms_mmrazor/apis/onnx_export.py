@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from dms_mmrazor.compat.window_batch import any_number_of_windows
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
-from dms_mmrazor.models.mutators.verify import flatten_tensors
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     evaluating,
     forward_tensors,
 )
+from dms_mmrazor.models.tracing.outputs import flatten_tensors
 from dms_mmrazor.models.tracing.two_stage import is_two_stage
 
 TOLERANCE = 1e-4

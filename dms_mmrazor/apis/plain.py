@@ -6,10 +6,11 @@ from typing import Dict
 from torch import nn
 
 from dms_mmrazor.models.ops import DMSOp, revert_sync_norms
+from dms_mmrazor.models.tracing.light_copy import sharing
 from dms_mmrazor.models.units import DepthScaling
 
 
-def plain_copy(architecture: nn.Module) -> nn.Module:
+def plain_copy(architecture: nn.Module, share: bool = False) -> nn.Module:
     """A copy of a supernet's architecture without masks, everything kept.
 
     Norms that share statistics over processes become ordinary ones.
@@ -17,11 +18,14 @@ def plain_copy(architecture: nn.Module) -> nn.Module:
     Args:
         architecture (nn.Module): Architecture of a prepared supernet; it is
             not changed.
+        share (bool): Let the copy's parameters and buffers have the values
+            of the original, not copies of them: for one that is cut, which
+            gives it others, or run. Defaults to False.
 
     Returns:
         nn.Module: Only layers of the architecture's own code.
     """
-    plain = deepcopy(architecture)
+    plain = deepcopy(architecture, sharing(architecture) if share else None)
     layers: Dict[nn.Module, nn.Module] = {}
     for parent in list(plain.modules()):
         for name, child in list(parent._modules.items()):

@@ -19,7 +19,6 @@ from dms_mmrazor.apis.latency.table import (
     LayerKind,
     Point,
 )
-from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.core import LatencyFit, fit_latency
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
@@ -92,8 +91,8 @@ def profile_latency(
     size = (settings.batch_size, *mutator.analyzer.input_size[1:])
     with use_threads(settings.threads):
         threads = torch.get_num_threads()
-        sampler = SubnetSampler(algorithm, settings.seed)
-        supernet = plain_copy(algorithm.architecture)
+        sampler = SubnetSampler(algorithm, settings.seed, device)
+        supernet = sampler.supernet
         fitted = fit_layers(sampler, supernet, settings, size, device)
         reference = (supernet, fitted.supernet)
         rounding = _compare_divisors(sampler, settings, size, reference)

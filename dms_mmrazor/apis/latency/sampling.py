@@ -1,16 +1,16 @@
 """Random structures of a supernet, as plain models."""
 
 import random
-from copy import deepcopy
 from typing import Dict, List
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.core.allowed import make_units
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import prune
+from dms_mmrazor.models.subnet import pruned_copy
 
 _SPREAD = 0.35
 """How far the kept ratios of a random structure lie from their mean."""
@@ -22,11 +22,18 @@ class SubnetSampler:
     Args:
         algorithm (DMSAlgorithm): A prepared search; it is not changed.
         seed (int): Seed of the structures.
+        device (torch.device): Where the models are wanted.
+
+    Attributes:
+        supernet (nn.Module): The plain supernet.
     """
 
-    def __init__(self, algorithm: DMSAlgorithm, seed: int) -> None:
+    def __init__(
+        self, algorithm: DMSAlgorithm, seed: int, device: torch.device
+    ) -> None:
         self.mutator: DMSMutator = algorithm.mutator
-        self._plain = plain_copy(algorithm.architecture)
+        self.supernet = plain_copy(algorithm.architecture, share=True)
+        self.supernet.to(device)
         self._random = random.Random(seed)
 
     def choices(self, level: float, divisor: int) -> Dict[str, int]:
@@ -69,7 +76,11 @@ class SubnetSampler:
         return kept
 
     def subnet(self, choices: Dict[str, int], depth: bool = True) -> nn.Module:
-        """Plain model of a structure.
+        """Plain model of a structure, to be timed.
+
+        Its weights lie in those of the supernet, so that many subnets take
+        no more memory than one: they have its numbers, but not in the right
+        places.
 
         Args:
             choices (dict[str, int]): Kept channels and blocks.
@@ -78,7 +89,17 @@ class SubnetSampler:
         structure = self.mutator.structure(choices)
         if not depth:
             structure = structure._replace(stages=())
-        return prune(deepcopy(self._plain), structure)
+        subnet = pruned_copy(self.supernet, structure)
+        whole = dict(self.supernet.named_parameters())
+        largest = max(whole.values(), key=Tensor.numel)
+        for name, parameter in subnet.named_parameters():
+            # Blocks behind a removed one have other names.
+            source = whole.get(name, largest)
+            number = parameter.numel()
+            source = source if source.numel() >= number else largest
+            values = source.data.flatten()[:number]
+            parameter.data = values.view(parameter.shape)
+        return subnet
 
 
 def levels(number: int) -> List[float]:

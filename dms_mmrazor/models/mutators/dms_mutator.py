@@ -2,6 +2,7 @@
 
 import gc
 from copy import deepcopy
+from functools import partial
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -45,13 +46,14 @@ from dms_mmrazor.models.mutators.search_space import (
     build_search_space,
     check_names,
     read_depth_cfg,
+    selected_units,
     split_unit_cfg,
 )
 from dms_mmrazor.models.mutators.static_scores import StaticScores
 from dms_mmrazor.models.mutators.structure_writer import StructureWriter
 from dms_mmrazor.models.mutators.verify import (
     Comparison,
-    randomize,
+    randomize_units,
     verify_structures,
 )
 from dms_mmrazor.models.ops.dms_linear import move_affines
@@ -92,7 +94,11 @@ class DMSMutator(ChannelMutator):
             mmrazor's 'ChannelAnalyzer' is read as 'DMSChannelAnalyzer'.
             Defaults to dict(type='DMSChannelAnalyzer').
         exclude (Sequence[str]): Names or patterns of units, stages or
-            layers that are not searched. Defaults to ().
+            layers that are not searched, ``*`` and ``?`` allowed. The name
+            of a unit is that of the layer that gives its channels first and
+            stands for this unit alone; the name of any other layer for the
+            units that it gives, or, as that of a predictor, for those that
+            it reads; the name of a block for its stage. Defaults to ().
         importance (dict): ``metric`` and ``decay``, see :class:`MaskState`.
             Defaults to dict(metric='taylor', decay=0.99).
         groups (Sequence[dict]): Channels that are one unit where the tracer
@@ -250,6 +256,7 @@ class DMSMutator(ChannelMutator):
         self.units = nn.ModuleList(space.units)
         self.depth_units = nn.ModuleList(space.stages)
         self.stage_reasons = space.stage_reasons
+        self._selects = partial(selected_units, groups=groups, stages=stages)
         self._name2unit = {u.name: u for u in [*space.units, *space.stages]}
         return space
 
@@ -272,7 +279,7 @@ class DMSMutator(ChannelMutator):
         comparison = Comparison(
             supernet, plain, analyzer.input_size, analyzer.proof_size
         )
-        randomize(self.topk.importance, seed=0)
+        randomize_units(self.topk, list(self._name2unit))
         full = full_choices(self.units, self.depth_units)
         narrow = narrow_choices(self.units, self.depth_units)
 
@@ -283,7 +290,9 @@ class DMSMutator(ChannelMutator):
 
         try:
             with comparison.alive():
-                return verify_structures(comparison, list(full), choose)
+                return verify_structures(
+                    comparison, list(full), choose, self._selects
+                )
         finally:
             self.topk.load_state_dict(state)
             self._state.use_no_masks()

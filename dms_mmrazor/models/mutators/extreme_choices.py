@@ -17,12 +17,14 @@ def full_choices(
 def narrow_choices(
     units: Sequence[DMSChannelUnit], stages: Sequence[DMSDepthUnit]
 ) -> Dict[str, int]:
-    """Random numbers that are below the full ones wherever they can be."""
+    """Random numbers that are below the full ones wherever they can be.
+
+    Each depends on the unit's name alone, not on which others there are.
+    """
     limits = {u.name: (u.min_kept, u.max_kept, u.step) for u in units}
     for stage in stages:
         limits[stage.name] = (stage.min_blocks, stage.max_blocks, 1)
-    generator = random.Random(0)
     return {
-        name: generator.randrange(low, max(high, low + 1), step)
+        name: random.Random(name).randrange(low, max(high, low + 1), step)
         for name, (low, high, step) in limits.items()
     }

@@ -20,6 +20,7 @@ from dms_mmrazor.models.tracing import (
 )
 from dms_mmrazor.models.tracing.channel_analyzer import TracingError
 from dms_mmrazor.models.tracing.declared_groups import declare_groups
+from dms_mmrazor.models.tracing.tied_weights import tie_groups
 from dms_mmrazor.models.tracing.uncounted import uncounted_warning
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
@@ -63,7 +64,7 @@ def find_groups(
             raise
         groups = []
         _warn(f'{error} Only `mutator.groups` is searched.')
-    return declare_groups(groups, declared, supernet)
+    return tie_groups(declare_groups(groups, declared, supernet), supernet)
 
 
 def describe_supernet(

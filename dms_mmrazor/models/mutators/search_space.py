@@ -1,9 +1,10 @@
 """Make units of what the tracer found, as the config wants them."""
 
+import re
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 from typing import (
     Any,
+    Collection,
     Dict,
     List,
     Mapping,
@@ -87,9 +88,14 @@ def build_search_space(
     check_names('mutator.exclude', exclude, known)
     check_names('channel_unit_cfg.units', list(width.units), group_names)
     check_names('depth_unit_cfg.units', list(depth.units), stage_names)
-    groups = exclude_groups(groups, exclude, width.unit_class is not None)
+    excluded = {
+        name
+        for pattern in exclude
+        for name in selected_units(pattern, groups, stages)
+    }
+    groups = exclude_groups(groups, excluded, width.unit_class is not None)
     units = make_channel_units(model, groups, *width)
-    found, stage_reasons = make_depth_units(stages, *depth, exclude)
+    found, stage_reasons = make_depth_units(stages, *depth, excluded)
     if not units and not found:
         found_reasons = [group.reason for group in groups]
         reasons = sorted({*found_reasons, *stage_reasons.values()})
@@ -119,35 +125,66 @@ def read_depth_cfg(cfg: Optional[Mapping[str, Any]]) -> UnitConfig:
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether a name is the pattern or matches it with ``*`` and ``?``."""
-    return name == pattern or fnmatchcase(name, pattern)
+    """Whether a name is the pattern or matches it with ``*`` and ``?``.
+
+    Brackets are part of names: 'conv[0:8]' is a part of a layer's channels.
+    """
+    wild = {'*': '.*', '?': '.'}
+    regex = ''.join(wild.get(c) or re.escape(c) for c in pattern)
+    return name == pattern or bool(re.fullmatch(regex, name))
 
 
-def is_excluded(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a unit, stage or layer name matches one of the patterns."""
-    return any(matches(name, pattern) for pattern in patterns)
+def selected_units(
+    pattern: str,
+    groups: Sequence[ChannelGroup],
+    stages: Sequence[ResidualStage],
+) -> List[str]:
+    """Units and stages that a name or pattern of the config stands for.
+
+    The name of a unit stands for it alone, although a layer is called so,
+    too. That of another layer stands for the units that it gives, or, if
+    none of these is searched, for those that it reads.
+
+    Args:
+        pattern (str): A name, ``*`` and ``?`` allowed.
+        groups (Sequence[ChannelGroup]): All groups.
+        stages (Sequence[ResidualStage]): All stages.
+    """
+    searched = [group for group in groups if not group.reason]
+    units = dict.fromkeys(group.name for group in searched)
+    found = [name for name in units if matches(name, pattern)]
+    sides: Dict[bool, Dict[str, List[str]]] = {True: {}, False: {}}
+    for group in searched:
+        for layer, is_output in group.layers:
+            sides[is_output].setdefault(layer, []).append(group.name)
+    for layer in {**sides[True], **sides[False]}:
+        if layer not in units and matches(layer, pattern):
+            found += sides[True].get(layer) or sides[False][layer]
+    for stage in stages:
+        names = (stage.name, *(block.name for block in stage.blocks))
+        if any(matches(name, pattern) for name in names):
+            found.append(stage.name)
+    return found
 
 
 def exclude_groups(
     groups: Sequence[ChannelGroup],
-    patterns: Sequence[str],
+    excluded: Collection[str],
     width: bool,
 ) -> List[ChannelGroup]:
     """Give the groups that the config does not want a reason.
 
     Args:
         groups (Sequence[ChannelGroup]): What the tracer found.
-        patterns (Sequence[str]): Names of units or of their layers, ``*``
-            allowed.
+        excluded (Collection[str]): Names of units.
         width (bool): Whether widths are searched at all.
     """
     result = []
     for group in groups:
-        names = [group.name, *(layer for layer, _ in group.layers)]
         reason = group.reason
         if not reason and not width:
             reason = 'widths are not searched (`channel_unit_cfg=None`)'
-        if not reason and any(is_excluded(n, patterns) for n in names):
+        if not reason and group.name in excluded:
             reason = _EXCLUDED
         result.append(group._replace(reason=reason))
     return result
@@ -228,7 +265,7 @@ def make_depth_units(
     unit_class: Type[DMSDepthUnit],
     default_args: Mapping[str, Any],
     units_cfg: Mapping[str, Mapping[str, Any]],
-    exclude: Sequence[str],
+    excluded: Collection[str],
 ) -> Tuple[List[DMSDepthUnit], Dict[str, str]]:
     """A unit for every stage that can lose a block.
 
@@ -238,8 +275,7 @@ def make_depth_units(
     units, reasons = [], {}
     for stage in stages:
         args = merge_args(stage.name, default_args, units_cfg)
-        names = (stage.name, *(block.name for block in stage.blocks))
-        if any(is_excluded(name, exclude) for name in names):
+        if stage.name in excluded:
             reasons[stage.name] = _EXCLUDED
             continue
         if stage.reason:

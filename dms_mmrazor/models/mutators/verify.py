@@ -1,15 +1,20 @@
 """Prove on a random structure that masking and cutting are the same."""
 
-from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Callable, Dict, Iterator, Optional, Sequence
+from zlib import crc32
 
 import torch
 from torch import Tensor, nn
 
+from dms_mmrazor.core import FlatTopk
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators.blame import as_patterns, find_guilty
-from dms_mmrazor.models.ops import is_attention
-from dms_mmrazor.models.subnet import Structure, prune
+from dms_mmrazor.models.mutators.blame import (
+    Selects,
+    as_patterns,
+    find_guilty,
+)
+from dms_mmrazor.models.subnet import Structure, pruned_copy
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     enliven,
@@ -17,30 +22,30 @@ from dms_mmrazor.models.tracing.demo import (
     forward_tensors,
     small_shape,
 )
-from dms_mmrazor.models.tracing.light_copy import cut_copy
+from dms_mmrazor.models.tracing.outputs import (
+    IncomparableError,
+    difference,
+)
+from dms_mmrazor.models.tracing.randomness import (
+    is_random,
+    same_random_numbers,
+)
 from dms_mmrazor.models.tracing.running import (
     ForwardError,
     first_difference,
+    in_double,
+    is_out_of_memory,
     live_tensors,
     naming_modules,
 )
 
 TOLERANCE = 1e-4
 
-
-def flatten_tensors(outputs: Any) -> List[Tensor]:
-    """All tensors of nested outputs, in order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, dict):
-        outputs = outputs.values()
-    if hasattr(outputs, '__iter__') and not isinstance(outputs, str):
-        return [t for part in outputs for t in flatten_tensors(part)]
-    return []
+Choose = Callable[[Sequence[str]], Structure]
 
 
 def max_difference(
-    masked: nn.Module, plain: nn.Module, image: Tensor
+    masked: nn.Module, plain: nn.Module, image: Tensor, drawing: bool = False
 ) -> float:
     """Largest difference of two models' outputs, relative to their scale.
 
@@ -48,29 +53,66 @@ def max_difference(
         masked (nn.Module): A supernet with hard masks.
         plain (nn.Module): Its exported subnet.
         image (Tensor): Input [B, C, H, W].
+        drawing (bool): Whether the models draw random numbers: both get the
+            same ones. Defaults to False.
 
     Returns:
         float: max |a - b| / max(max |b|, 1e-6) over all outputs; inf if
         their shapes differ.
+
+    Raises:
+        ForwardError: If one does not run.
+        IncomparableError: If their outputs have different parts, or none.
     """
-    with evaluating(masked), evaluating(plain):
-        pairs = list(
-            zip(
-                flatten_tensors(forward_tensors(masked, image)),
-                flatten_tensors(forward_tensors(plain, image)),
-            )
-        )
-    return max((_difference(a, b) for a, b in pairs), default=0.0)
+    outputs = []
+    for model in (masked, plain):
+        with same_random_numbers() if drawing else nullcontext():
+            with evaluating(model), naming_modules(model):
+                outputs.append(forward_tensors(model, image))
+    return difference(*outputs)
 
 
-def _difference(a: Tensor, b: Tensor) -> float:
-    """Of one output; inf if it is not comparable."""
-    if a.shape != b.shape:
-        return float('inf')
-    if not b.numel():
-        return 0.0
-    difference = float((a - b).abs().max()) / max(float(b.abs().max()), 1e-6)
-    return difference if difference == difference else float('inf')
+def compare(
+    masked: nn.Module,
+    plain: nn.Module,
+    image: Tensor,
+    drawing: Optional[bool] = None,
+) -> float:
+    """As :func:`max_difference`, but a difference is looked at again.
+
+    What differs more than rounding explains in single precision is computed
+    again in double precision: deep networks with statistics of other widths
+    magnify rounding, and GPUs may round to ten bits.
+
+    Args:
+        masked (nn.Module): A supernet with hard masks.
+        plain (nn.Module): Its exported subnet.
+        image (Tensor): Input [B, C, H, W].
+        drawing (bool, optional): Whether the models draw random numbers.
+            Defaults to None: found out where they differ.
+
+    Raises:
+        ForwardError: If one does not run.
+        IncomparableError: If their outputs have different parts, or none.
+        DMSError: If two runs of the subnet differ.
+    """
+    found = max_difference(masked, plain, image, bool(drawing))
+    if found <= TOLERANCE:
+        return found
+    if drawing is None and is_random(plain, image):
+        return compare(masked, plain, image, True)
+    for at_once in (False, True):
+        try:
+            with in_double(masked, at_once), in_double(plain, at_once):
+                image = image.double()
+                return max_difference(masked, plain, image, bool(drawing))
+        except ForwardError:  # a model may insist on single precision
+            continue
+    return found
+
+
+class CutError(Exception):
+    """A structure cannot be cut out of a model."""
 
 
 class Comparison:
@@ -96,6 +138,7 @@ class Comparison:
         self._plain = plain
         sizes = dict.fromkeys([proof_size or input_size, input_size])
         self._images = [demo_tensor(plain, size) for size in sizes]
+        self._drawing = self._draws()
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -110,51 +153,58 @@ class Comparison:
         finally:
             self._use(before)
 
-    def difference(self, structure: Structure) -> float:
-        """Largest relative difference of the outputs.
+    def _draws(self) -> bool:
+        """Whether the model draws random numbers.
 
-        What differs more than rounding explains in single precision is
-        computed again in double precision: deep networks with statistics of
-        other widths magnify rounding.
+        Raises:
+            DMSError: If there is nothing that a proof could compare.
+        """
+        for image in self._images:
+            try:
+                return is_random(self._plain, image)
+            except IncomparableError as error:
+                raise DMSError(
+                    f'{type(self._plain).__name__}: {error} A search could '
+                    'not be proven. Let `forward` give tensors, or search '
+                    'unproven by `mutator.verify=False`.'
+                ) from None
+            except DMSError:
+                raise
+            except Exception as error:  # perhaps it is too small an image
+                if image is self._images[-1] or is_out_of_memory(error):
+                    raise
+        return False
+
+    def difference(self, structure: Structure) -> float:
+        """Largest relative difference of the outputs, see :func:`compare`.
 
         Args:
             structure (Structure): That of the supernet's masks.
 
         Raises:
-            ForwardError: If the subnet does not run.
+            CutError: If the subnet cannot be made.
+            ForwardError: If it does not run.
+            IncomparableError: If its outputs have other parts.
         """
         subnet = self._subnet(structure)
         *smaller, image = self._images
         for small in smaller:
             try:
-                found = self._difference(subnet, small)
+                found = self._compare(subnet, small)
             except ForwardError:  # perhaps it does on the demo input
                 continue
             if found <= TOLERANCE:
                 return found
-        return self._difference(subnet, image)
+        return self._compare(subnet, image)
 
-    def _difference(self, subnet: nn.Module, image: Tensor) -> float:
-        """For one input."""
-        with naming_modules(subnet):
-            found = max_difference(self._supernet, subnet, image)
-        if found <= TOLERANCE:
-            return found
-        try:
-            return max_difference(
-                self._supernet.double(), subnet.double(), image.double()
-            )
-        except RuntimeError:  # a model may insist on single precision
-            return found
-        finally:
-            self._supernet.to(image.dtype)
-            subnet.to(image.dtype)
+    def _compare(self, subnet: nn.Module, image: Tensor) -> float:
+        return compare(self._supernet, subnet, image, self._drawing)
 
     def error(self, structure: Structure) -> float:
-        """The difference; inf if the subnet does not run."""
+        """The difference; inf if there is no subnet, or it does not run."""
         try:
             return self.difference(structure)
-        except ForwardError:
+        except (CutError, ForwardError, IncomparableError):
             return float('inf')
 
     def fails(self, structure: Structure) -> bool:
@@ -165,22 +215,31 @@ class Comparison:
         """In which module a failure shows first."""
         try:
             found = self.difference(structure)
+        except CutError as error:
+            return f'cannot be cut out: {error}'
         except ForwardError as error:
             return f'does not run, it fails {error}'
+        except IncomparableError as error:
+            return f'cannot be compared with the masked supernet: {error}'
         text = (
             'computes something else than the masked supernet (relative '
             f'difference {found:.1e}'
         )
         with evaluating(self._supernet):
             subnet = self._subnet(structure).eval()
-            place = first_difference(self._supernet, subnet, self._images[-1])
+            with same_random_numbers() if self._drawing else nullcontext():
+                place = first_difference(
+                    self._supernet, subnet, self._images[-1]
+                )
         return f'{text}, first seen in `{place}`)' if place else f'{text})'
 
     def _subnet(self, structure: Structure) -> nn.Module:
-        modules = self._plain.modules()
-        # Their queries are scaled in place.
-        attentions = [module for module in modules if is_attention(module)]
-        return prune(cut_copy(self._plain, attentions), structure)
+        try:
+            return pruned_copy(self._plain, structure)
+        except Exception as error:  # whatever cutting a strange layer raises
+            if is_out_of_memory(error):
+                raise
+            raise CutError(str(error)) from error
 
     def _use(self, tensors: Dict[str, Tensor]) -> None:
         """Let the supernet's parameters and buffers be these tensors."""
@@ -196,7 +255,8 @@ class Comparison:
 def verify_structures(
     comparison: Comparison,
     names: Sequence[str],
-    choose: Callable[[Sequence[str]], Structure],
+    choose: Choose,
+    selects: Selects,
 ) -> float:
     """Compare a random masked structure with its exported subnet.
 
@@ -205,6 +265,8 @@ def verify_structures(
         names (Sequence[str]): All units and stages.
         choose (Callable): Mask some of them at random, keep the others at
             full size, and return the structure.
+        selects (Callable): Units and stages that a name or pattern of
+            `mutator.exclude` stands for.
 
     Returns:
         float: The largest relative difference.
@@ -217,19 +279,19 @@ def verify_structures(
     found = comparison.error(choose(names))
     if found <= TOLERANCE:
         return found
-    guilty: List[str] = []
-    left = list(names)
-    while left and comparison.fails(choose(left)):
-        guilty += find_guilty(
-            left, lambda some: comparison.fails(choose(some))
+    if comparison.fails(choose([])):
+        raise DMSError(
+            'with all channels and blocks kept, the supernet already '
+            f'{comparison.describe(choose([]))}: this model cannot be '
+            'searched. Please report it.'
         )
-        left = [name for name in names if name not in guilty]
+    guilty = find_guilty(names, lambda some: comparison.fails(choose(some)))
     description = comparison.describe(choose(guilty))
     raise DMSError(
         f'a random subnet {description}: the tracer misunderstands how this '
         'model ties channels. Search the rest by '
-        f'`mutator.exclude={as_patterns(guilty, names)}`, and please report '
-        'the model.'
+        f'`mutator.exclude={as_patterns(guilty, names, selects)}`, and '
+        'please report the model.'
     )
 
 
@@ -238,3 +300,17 @@ def randomize(importance: Tensor, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     values = torch.rand(importance.shape, generator=generator)
     importance.copy_(values)
+
+
+def randomize_units(topk: FlatTopk, names: Sequence[str]) -> None:
+    """Random importances of each unit that depend on its name alone.
+
+    What is proven of some units holds when others are excluded.
+
+    Args:
+        topk (FlatTopk): Operators of the units.
+        names (Sequence[str]): Their names.
+    """
+    counts = [operator.num_elements for operator in topk.operators]
+    for name, part in zip(names, topk.importance.split(counts)):
+        randomize(part, crc32(name.encode()))

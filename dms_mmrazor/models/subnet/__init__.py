@@ -9,7 +9,7 @@ from dms_mmrazor.models.subnet.structure import (
     save_structure,
 )
 from dms_mmrazor.models.subnet.sub_model import DMSSubModel
-from dms_mmrazor.models.subnet.surgery import prune
+from dms_mmrazor.models.subnet.surgery import prune, pruned_copy
 
 __all__ = [
     'DMSSubModel',
@@ -19,5 +19,6 @@ __all__ = [
     'UnitStructure',
     'load_structure',
     'prune',
+    'pruned_copy',
     'save_structure',
 ]

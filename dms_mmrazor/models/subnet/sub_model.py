@@ -66,5 +66,13 @@ def _drop_supernet_weights(model: nn.Module) -> None:
     """Forget checkpoints of the supernet: their shapes do not fit."""
     for module in model.modules():
         init_cfg = getattr(module, 'init_cfg', None)
-        if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained':
-            module.init_cfg = None
+        several = isinstance(init_cfg, (list, tuple))
+        cfgs = list(init_cfg) if several else [init_cfg]
+        left = [cfg for cfg in cfgs if not _is_pretrained(cfg)]
+        if len(left) < len(cfgs):
+            module.init_cfg = left or None
+
+
+def _is_pretrained(init_cfg: Any) -> bool:
+    """Whether it is a checkpoint that initializes a module."""
+    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'

@@ -15,12 +15,15 @@ from dms_mmrazor.models.ops import (
     Part,
     can_narrow,
     channels_of,
+    is_attention,
     named_parts,
     narrow_layer,
 )
 from dms_mmrazor.models.ops.block_lists import remove_blocks
 from dms_mmrazor.models.subnet.attributes import refresh_attributes
 from dms_mmrazor.models.subnet.structure import LayerSlice, Structure
+from dms_mmrazor.models.tracing.light_copy import cut_copy
+from dms_mmrazor.models.tracing.tied_weights import tied_parameters
 
 
 def prune(model: nn.Module, structure: Structure) -> nn.Module:
@@ -46,12 +49,54 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
             _drop(outputs, modules, layer_slice, kept, unit.size, False)
         for layer_slice in unit.inputs:
             _drop(inputs, modules, layer_slice, kept, unit.size, True)
+    tied = tied_parameters(model)
     for name in {**outputs, **inputs}:
-        out_mask, in_mask = outputs.get(name), inputs.get(name)
-        narrow_layer(modules[name], _indices(out_mask), _indices(in_mask))
+        kept = _indices(outputs.get(name)), _indices(inputs.get(name))
+        try:
+            narrow_layer(modules[name], *kept)
+        except (RuntimeError, ValueError) as error:
+            raise DMSError(f'layer {name!r}: {error}') from error
+    _tie(tied)
     remove_blocks(model, structure.removed_blocks)
     refresh_attributes(model)
     return model
+
+
+def pruned_copy(model: nn.Module, structure: Structure) -> nn.Module:
+    """A copy that is cut down to a structure.
+
+    What is not cut shares its values with the original: the copy takes no
+    more memory than the subnet's cut weights.
+
+    Args:
+        model (nn.Module): The plain supernet; it is not changed.
+        structure (Structure): What to keep.
+
+    Raises:
+        DMSError: If the structure belongs to another architecture.
+    """
+    # Their queries are scaled in place.
+    attentions = [part for part in model.modules() if is_attention(part)]
+    return prune(cut_copy(model, attentions), structure)
+
+
+def _tie(owners: Sequence[Sequence[Tuple[nn.Module, str]]]) -> None:
+    """Let layers that shared a parameter share what is left of it.
+
+    Raises:
+        DMSError: If they were cut differently.
+    """
+    for (first, first_key), *others in owners:
+        parameter = first._parameters[first_key]
+        for module, key in others:
+            if module._parameters[key].shape != parameter.shape:
+                raise DMSError(
+                    f'a {type(first).__name__} and a {type(module).__name__} '
+                    f'share their {key} of {tuple(parameter.shape)}, but '
+                    'are cut differently: tie their channels by '
+                    '`mutator.groups`.'
+                )
+            module._parameters[key] = parameter
 
 
 def count_weighted_layers(modules: Dict[str, Part]) -> int:

@@ -45,6 +45,20 @@ def cut_copy(model: nn.Module, keep: Collection[nn.Module]) -> nn.Module:
     return deepcopy(model, memo)
 
 
+def sharing(model: nn.Module) -> Dict[int, Tensor]:
+    """For ``deepcopy``: tensors of their own with the original's values.
+
+    Args:
+        model (nn.Module): Any model.
+    """
+    memo: Dict[int, Tensor] = {
+        id(p): nn.Parameter(p.detach(), requires_grad=p.requires_grad)
+        for p in model.parameters()
+    }
+    memo.update({id(b): b.detach() for b in model.buffers()})
+    return memo
+
+
 def shape_copy(model: nn.Module) -> nn.Module:
     """A copy whose parameters and buffers have shapes, but no values.
 

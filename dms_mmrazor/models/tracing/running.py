@@ -3,7 +3,9 @@
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Tuple
 
+import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing.demo import (
@@ -52,12 +54,69 @@ def naming_modules(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever a module's code may raise
+        if is_out_of_memory(error):
+            raise
         name = running[-1] if running else ''
         kind = type(model.get_submodule(name)).__name__
         raise ForwardError(name or 'the model', kind, error) from error
     finally:
         for handle in handles:
             handle.remove()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a failure says nothing of the model, but of the machine."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ('out of memory', "can't allocate")
+    )
+
+
+@contextmanager
+def in_double(model: nn.Module, at_once: bool = False) -> Iterator[None]:
+    """Let a model compute in double precision for a while.
+
+    Each module's own tensors are converted while it runs, which takes next
+    to no memory; afterwards it has those that it had.
+
+    Args:
+        model (nn.Module): Any model.
+        at_once (bool): Convert all of them before, where a module looks at
+            tensors of another one. Defaults to False.
+    """
+    before: List[Tuple[nn.Module, Dict[str, Tensor]]] = []
+
+    def convert(module: nn.Module, args: Any = None) -> None:
+        own = {**module._parameters, **module._buffers}
+        tensors = {
+            key: tensor.data
+            for key, tensor in own.items()
+            if tensor is not None and tensor.is_floating_point()
+        }
+        before.append((module, tensors))
+        for key, tensor in tensors.items():
+            own[key].data = tensor.double()
+
+    def restore(module: nn.Module, args: Any = None, out: Any = None) -> None:
+        for key, tensor in before.pop()[1].items():
+            getattr(module, key).data = tensor
+
+    modules = list(model.modules())
+    handles: List[RemovableHandle] = []
+    try:
+        if at_once:
+            for module in modules:
+                convert(module)
+        else:
+            handles += [m.register_forward_pre_hook(convert) for m in modules]
+            handles += [m.register_forward_hook(restore) for m in modules]
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        while before:
+            restore(before[-1][0])
 
 
 def check_demo_input(model: nn.Module, input_size: Tuple[int, ...]) -> None:

@@ -4,16 +4,18 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.search_space import (
     check_names,
     exclude_groups,
+    matches,
     merge_args,
+    selected_units,
     split_unit_cfg,
 )
 from dms_mmrazor.models.tracing import ChannelGroup
 
 
-def group(name, *readers, reason=''):
+def group(name, *readers, reason='', givers=None):
     config = dict(
         channels=dict(
-            output_related=[dict(name=name)],
+            output_related=[dict(name=giver) for giver in givers or [name]],
             input_related=[dict(name=reader) for reader in readers],
         )
     )
@@ -32,11 +34,41 @@ def test_unknown_names_show_close_ones():
         check_names('key', ['*layer?', 'neck.*'], known)
 
 
-def test_excluding_by_unit_or_layer():
+@pytest.mark.parametrize(
+    'pattern, units',
+    [
+        ('b', ['b']),  # the unit, not those that a layer of its name reads
+        ('b.add', ['b']),
+        ('head', ['b', 'x']),  # gives no unit: those that it reads
+        ('x', ['x']),
+        ('x[0:4]', ['x[0:4]']),
+        ('x[*:*]', ['x[0:4]']),
+        ('x*', ['x', 'x[0:4]']),
+        ('?', ['a', 'b', 'x']),
+        ('y', []),
+    ],
+)
+def test_what_a_name_stands_for(pattern, units):
+    groups = [
+        group('a', 'b', 'x'),
+        group('b', 'head', givers=['b', 'b.add']),
+        group('x', 'head'),
+        group('x[0:4]', 'b', givers=['x']),
+        group('head', reason='output'),
+    ]
+    assert sorted(set(selected_units(pattern, groups, []))) == units
+
+
+def test_brackets_are_part_of_names():
+    assert matches('a.0.conv[0:8]', 'a.*.conv[*:*]')
+    assert not matches('a.0.conv0', 'a.*.conv[0-9]')
+
+
+def test_excluded_groups_have_a_reason():
     groups = [group('a', 'b'), group('b', 'c'), group('d', reason='why')]
     found = exclude_groups(groups, ['b', 'd'], width=True)
     excluded = 'excluded by `mutator.exclude`'
-    assert [g.reason for g in found] == [excluded, excluded, 'why']
+    assert [g.reason for g in found] == ['', excluded, 'why']
     found = exclude_groups(groups, [], width=False)
     assert 'channel_unit_cfg=None' in found[0].reason
     assert found[2].reason == 'why'
