@@ -6,7 +6,7 @@ from torch import nn
 
 from dms_mmrazor.core import Dim, ResourceModel, Term
 from dms_mmrazor.models.mutators.searched_sides import Product, SearchedSides
-from dms_mmrazor.models.ops import is_attention, is_layer, is_norm
+from dms_mmrazor.models.ops import channels_of, is_attention, is_layer, is_norm
 from dms_mmrazor.models.tracing import LayerProfile
 from dms_mmrazor.models.tracing.layer_profile import kernel_macs
 
@@ -92,8 +92,9 @@ def _param_products(
         dim: Dim = sides.dim(full_name, False)
         channels = sides.parts[full_name].channels
         return [(getattr(module, key).numel() / channels, (dim,))]
-    if is_norm(module):
-        return [(1.0, (sides.dim(name, False),))]
+    if is_norm(module):  # of several dimensions, maybe
+        each = getattr(module, key).numel() / channels_of(module, False)
+        return [(each, (sides.dim(name, False),))]
     if not is_layer(module) or key not in ('weight', 'bias'):
         return [(float(getattr(module, key).numel()), ())]
     if key == 'bias':

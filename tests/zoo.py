@@ -1,0 +1,585 @@
+"""Toys: models of ten lines, each with one awkward thing.
+
+Each goes through a whole search in ``tests/test_zoo.py``. To add one, write
+a function that returns a module for images [B, 3, 16, 16] and register it::
+
+    @toy('what is awkward')
+    def name():
+        return Net(lambda net, x: ..., layer=...)
+"""
+
+from collections import namedtuple
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, NamedTuple, Tuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+
+from dms_mmrazor.models.tracing.outputs import flatten_tensors
+
+
+class Toy(NamedTuple):
+    """One awkward model.
+
+    Attributes:
+        awkward (str): What is awkward about it.
+        make (Callable): Builds it.
+        size (tuple[int]): Shape of its input.
+        outcome (str): What happens today: 'searched'; 'advised', an error
+            whose `mutator.exclude` works; 'refused', an error that tells
+            why nothing can be searched; or 'broken', another error.
+        held (int): Conv and linear layers of which neither side is searched
+            today.
+        wanted (str): What should happen instead, if that is something else.
+    """
+
+    awkward: str
+    make: Callable[[], nn.Module]
+    size: Tuple[int, ...]
+    outcome: str
+    held: int
+    wanted: str
+
+
+TOYS: Dict[str, Toy] = {}
+
+
+def toy(
+    awkward: str,
+    outcome: str = 'searched',
+    held: int = 0,
+    wanted: str = '',
+    size: Tuple[int, ...] = (1, 3, 16, 16),
+) -> Callable[[Callable[[], nn.Module]], Callable[[], nn.Module]]:
+    """Register a toy under the name of its function."""
+
+    def register(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+        TOYS[make.__name__] = Toy(awkward, make, size, outcome, held, wanted)
+        return make
+
+    return register
+
+
+class Net(BaseModel):
+    """Named layers and a function of the network and an image.
+
+    Its loss is the mean square of all that it gives.
+    """
+
+    def __init__(self, forward: Callable[..., Any], **layers: Any) -> None:
+        super().__init__()
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+        self.run = forward
+
+    def forward(
+        self, inputs: Tensor, data_samples: Any = None, mode: str = 'tensor'
+    ) -> Any:
+        outputs = self.run(self, inputs)
+        if mode == 'tensor':
+            return outputs
+        tensors = [t for t in flatten_tensors(outputs) if t.requires_grad]
+        return dict(loss=sum(t.float().square().mean() for t in tensors))
+
+
+def conv(inputs: int, outputs: int, kernel: int = 3, **kwargs: Any) -> Any:
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, **kwargs)
+
+
+def cbr(inputs: int, outputs: int) -> nn.Sequential:
+    norm = nn.BatchNorm2d(outputs)
+    return nn.Sequential(conv(inputs, outputs), norm, nn.ReLU())
+
+
+class Residual(nn.Module):
+    def __init__(self, channels: int = 16, norm: Any = None) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = cbr(channels, 8), conv(8, channels)
+        self.norm = norm or nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor, scale: float = 1.0) -> Tensor:
+        return x + scale * self.norm(self.conv2(self.conv1(x)))
+
+
+def chain(*layers: nn.Module, last: int = 16, **others: Any) -> Net:
+    """A stem of 16 channels, some layers, and a head."""
+    return Net(
+        lambda net, x: net.head(net.body(net.stem(x))),
+        stem=cbr(3, 16),
+        body=nn.Sequential(*layers),
+        head=conv(last, 4, 1),
+        **others,
+    )
+
+
+@toy('nothing, to see that the zoo is open')
+def plain():
+    return chain(cbr(16, 16), cbr(16, 16))
+
+
+@toy('a head that only runs in training', outcome='broken', wanted='searched')
+def training_only_head():
+    def forward(net, x):
+        x = net.body(net.stem(x))
+        y = net.head(x)
+        return (y, net.auxiliary(x)) if net.training else y
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        body=cbr(16, 16),
+        head=conv(16, 4),
+        auxiliary=nn.Sequential(cbr(16, 8), conv(8, 4)),
+    )
+
+
+class Result:
+    def __init__(self, features: Any) -> None:
+        self.features = features
+
+
+@toy('a plain object as output')
+def object_output():
+    net = chain(cbr(16, 16))
+    run = net.run
+    net.run = lambda net, x: Result([Result(run(net, x))])
+    return net
+
+
+@toy("mmengine's data elements as output")
+def data_elements():
+    net = chain(cbr(16, 16))
+    run = net.run
+    net.run = lambda net, x: [BaseDataElement(maps=run(net, x))]
+    return net
+
+
+@dataclass
+class Logits:
+    logits: Tensor
+    hidden: Any = None
+
+
+@toy('a data class with a nested list as output')
+def nested_output():
+    def forward(net, x):
+        x = net.stem(x)
+        y = net.body(x)
+        return Logits(net.head(y), [{'a': (net.other(x), None)}])
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        body=cbr(16, 16),
+        head=conv(16, 4),
+        other=conv(16, 2),
+    )
+
+
+@toy('a named tuple as output')
+def named_tuple():
+    pair = namedtuple('Pair', 'left right')
+
+    def forward(net, x):
+        x = net.stem(x)
+        return pair(net.left(x), net.right(x))
+
+    return Net(forward, stem=cbr(3, 16), left=conv(16, 4), right=conv(16, 2))
+
+
+@toy('no tensor as output', outcome='refused')
+def no_tensor_output():
+    net = chain(cbr(16, 16))
+    run = net.run
+    net.run = lambda net, x: str(run(net, x).shape)
+    return net
+
+
+@toy('all channels as outputs: fewer layers to search', held=1)
+def features_out():
+    def forward(net, x):
+        x = net.stem(x)
+        y = net.body(x)
+        return x, net.head(y)
+
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
+
+
+@toy('blocks that are called by keywords alone')
+def keyword_blocks():
+    def forward(net, x):
+        x = net.stem(x)
+        for block in net.blocks:
+            x = block(x=x, scale=0.5)
+        return net.head(x)
+
+    blocks = nn.ModuleList(Residual() for _ in range(3))
+    return Net(forward, stem=cbr(3, 16), blocks=blocks, head=conv(16, 4))
+
+
+@toy('weights in bfloat16', outcome='refused', wanted='searched')
+def bfloat16():
+    return chain(cbr(16, 16), Residual()).bfloat16()
+
+
+@toy('two convolutions share a weight')
+def tied_convs():
+    net = chain(conv(16, 16), nn.ReLU(), conv(16, 16), nn.ReLU())
+    net.body[2].weight = net.body[0].weight
+    return net
+
+
+@toy('a weight is shared with one that gives the output')
+def tied_to_output():
+    net = chain(cbr(16, 8), conv(8, 4), conv(4, 8), last=8)
+    net.head = conv(8, 4)
+    net.head.weight = net.body[1].weight
+    return net
+
+
+@toy('blocks that are no chain')
+def no_chain():
+    def forward(net, x):
+        x = net.stem(x)
+        kept = []
+        for block in net.blocks:
+            x = block(x)
+            kept.append(x)
+        return net.head(kept[0] + kept[-1])
+
+    blocks = nn.ModuleList(Residual() for _ in range(3))
+    return Net(forward, stem=cbr(3, 16), blocks=blocks, head=conv(16, 4))
+
+
+@toy('a depthwise convolution between norms')
+def depthwise():
+    body = (conv(16, 16, groups=16), nn.BatchNorm2d(16), nn.ReLU())
+    return chain(*body, cbr(16, 16))
+
+
+@toy(
+    'a depthwise convolution that gives two channels for each',
+    held=2,
+    wanted='searched',
+)
+def depthwise_multiplier():
+    body = (conv(16, 32, groups=16), nn.BatchNorm2d(32), nn.ReLU())
+    return chain(*body, cbr(32, 16))
+
+
+@toy('a grouped convolution')
+def grouped():
+    return chain(cbr(16, 16), conv(16, 16, groups=4), nn.ReLU())
+
+
+@toy(
+    'a norm without parameters ends the branches',
+    outcome='refused',
+    wanted='searched',
+)
+def plain_norm_ends_branch():
+    blocks = [Residual(norm=nn.BatchNorm2d(16, affine=False)) for _ in '123']
+    return chain(*blocks)
+
+
+@toy('group norms')
+def group_norm():
+    return chain(conv(16, 16), nn.GroupNorm(4, 16), nn.ReLU(), cbr(16, 16))
+
+
+@toy('a group norm without parameters', outcome='advised', wanted='searched')
+def plain_group_norm():
+    norm = nn.GroupNorm(4, 16, affine=False)
+    return chain(conv(16, 16), norm, nn.ReLU(), cbr(16, 16))
+
+
+@toy('a parameter without dimensions', outcome='broken', wanted='searched')
+def scalar_parameter():
+    net = chain(cbr(16, 16))
+    net.scale = nn.Parameter(torch.tensor(2.0))
+    net.run = lambda net, x: net.head(net.scale * net.body(net.stem(x)))
+    return net
+
+
+@toy('a layer norm over channels and positions', held=0)
+def wide_layer_norm():
+    return chain(conv(16, 16), nn.LayerNorm([16, 16, 16]), cbr(16, 16))
+
+
+@toy(
+    'a deconvolution before a concatenation',
+    outcome='refused',
+    wanted='searched',
+)
+def deconv_cat():
+    def forward(net, x):
+        x = net.stem(x)
+        y = net.up(net.down(x))
+        return net.head(torch.cat([x, y], 1))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        down=nn.Conv2d(16, 16, 2, 2),
+        up=nn.ConvTranspose2d(16, 8, 2, 2),
+        head=conv(24, 4),
+    )
+
+
+@toy('its forward decides by values', outcome='refused', wanted='searched')
+def value_dependent():
+    def forward(net, x):
+        x = net.stem(x)
+        if x.mean() > -1e9:
+            x = net.body(x)
+        return net.head(x)
+
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
+
+
+@toy('writes into slices', outcome='refused', wanted='advised')
+def slice_writes():
+    def forward(net, x):
+        x = net.stem(x)
+        y = x.new_zeros(x.shape)
+        y[:, :, ::2] = net.body(x)[:, :, ::2]
+        return net.head(y)
+
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
+
+
+@toy('the same layers in a loop')
+def loops():
+    def forward(net, x):
+        x = net.stem(x)
+        for _ in range(3):
+            x = net.body(x)
+        return net.head(x)
+
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
+
+
+@toy('random numbers in evaluation')
+def nondeterministic():
+    def forward(net, x):
+        x = net.stem(x)
+        return net.head(net.body(x + 0.1 * torch.rand_like(x)))
+
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
+
+
+@toy('a slope for each channel', held=2, wanted='searched')
+def prelu():
+    return chain(conv(16, 16), nn.PReLU(16), conv(16, 16), nn.PReLU(16))
+
+
+@toy('frozen batch norms', outcome='advised', wanted='searched')
+def frozen_norm():
+    from torchvision.ops import FrozenBatchNorm2d
+
+    norm = FrozenBatchNorm2d(16)
+    return chain(conv(16, 16), norm, nn.ReLU(), cbr(16, 16))
+
+
+@toy('convolutions along one axis', outcome='refused', wanted='searched')
+def conv1d():
+    def forward(net, x):
+        x = net.stem(x).flatten(2)
+        return net.head(net.two(net.one(x).relu()).relu())
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        one=nn.Conv1d(16, 16, 3, padding=1),
+        two=nn.Conv1d(16, 16, 3, padding=1),
+        head=nn.Linear(256, 4),
+    )
+
+
+@toy('convolutions of volumes', outcome='refused', wanted='searched')
+def conv3d():
+    def forward(net, x):
+        x = net.stem(x).unsqueeze(2)
+        x = net.two(net.one(x).relu()).relu()
+        return net.head(x.squeeze(2))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        one=nn.Conv3d(16, 16, 3, padding=1),
+        two=nn.Conv3d(16, 16, 3, padding=1),
+        head=conv(16, 4),
+    )
+
+
+@toy('channels that are shuffled', outcome='advised', wanted='searched')
+def channel_shuffle():
+    shuffle = nn.ChannelShuffle(4)
+    return chain(cbr(16, 16), shuffle, cbr(16, 16))
+
+
+@toy('channels that become positions')
+def pixel_shuffle():
+    return chain(cbr(16, 16), nn.PixelShuffle(2), cbr(4, 16))
+
+
+@toy('a weight norm', outcome='advised', held=2, wanted='searched')
+def weight_norm():
+    from torch.nn.utils import weight_norm as normalize
+
+    return chain(normalize(conv(16, 16)), nn.ReLU(), cbr(16, 16))
+
+
+@toy("torch's own transformer", outcome='refused', wanted='searched')
+def transformer_encoder():
+    def forward(net, x):
+        tokens = net.stem(x).flatten(2).transpose(1, 2)
+        return net.head(net.encoder(tokens).mean(1))
+
+    layer = nn.TransformerEncoderLayer(16, 4, 32, 0.0, batch_first=True)
+    return Net(
+        forward,
+        stem=nn.Conv2d(3, 16, 4, 4),
+        encoder=nn.TransformerEncoder(layer, 2, enable_nested_tensor=False),
+        head=nn.Linear(16, 4),
+    )
+
+
+@toy(
+    'one layer of a numbered sequence is normalized over channels',
+    outcome='advised',
+)
+def numbered_sequence():
+    def forward(net, x):
+        for index, layer in enumerate(net.layers):
+            x = layer(x)
+            if index == 3:
+                normal = F.normalize(x, dim=1)
+        return net.head(torch.cat([normal, x], 1))
+
+    layers = [conv(3 if i == 0 else 16, 16) for i in range(8)]
+    return Net(forward, layers=nn.Sequential(*layers), head=conv(32, 4))
+
+
+@toy(
+    'halves that are concatenated again', outcome='advised', wanted='searched'
+)
+def chunk_cat():
+    def forward(net, x):
+        x = net.stem(x)
+        for wide, middle, back in zip(net.wide, net.middle, net.back):
+            one, two = wide(x).chunk(2, 1)
+            x = back(torch.cat([one, two, middle(two)], 1))
+        return net.head(x)
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        wide=nn.ModuleList(cbr(16, 32) for _ in '12'),
+        middle=nn.ModuleList(cbr(16, 16) for _ in '12'),
+        back=nn.ModuleList(cbr(48, 16) for _ in '12'),
+        head=conv(16, 4),
+    )
+
+
+@toy('maps that are flattened into a linear layer')
+def flatten_linear():
+    def forward(net, x):
+        x = net.stem(x)[:, :, ::4, ::4]
+        return net.head(net.hidden(x.flatten(1)).relu())
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        hidden=nn.Linear(16 * 16, 32),
+        head=nn.Linear(32, 4),
+    )
+
+
+@toy('two inputs made of one')
+def two_inputs():
+    def forward(net, x):
+        both = net.left(x), net.right(x.flip(-1))
+        return net.head(net.body(torch.maximum(*both)))
+
+    return Net(
+        forward,
+        left=cbr(3, 16),
+        right=cbr(3, 16),
+        body=cbr(16, 16),
+        head=conv(16, 4),
+    )
+
+
+@toy('a scale for each channel')
+def layer_scale():
+    net = chain(cbr(16, 16))
+    net.gamma = nn.Parameter(torch.rand(16, 1, 1))
+    net.run = lambda net, x: net.head(net.gamma * net.body(net.stem(x)))
+    return net
+
+
+@toy('a module under two names')
+def shared_module():
+    def forward(net, x):
+        return net.head(net.two(net.one(net.stem(x))))
+
+    net = Net(forward, stem=cbr(3, 16), one=cbr(16, 16), head=conv(16, 4))
+    net.two = net.one
+    return net
+
+
+@toy('operations in place')
+def in_place():
+    def forward(net, x):
+        x = net.stem(x)
+        y = net.body(x)
+        y += x
+        return net.head(y.mul_(0.5).relu_())
+
+    return Net(forward, stem=cbr(3, 16), body=conv(16, 16), head=conv(16, 4))
+
+
+@toy(
+    'a buffer with a number for each channel',
+    outcome='advised',
+    held=1,
+    wanted='searched',
+)
+def channel_buffer():
+    net = chain(cbr(16, 16))
+    net.register_buffer('mean', torch.rand(1, 16, 1, 1))
+    net.run = lambda net, x: net.head(net.body(net.stem(x) - net.mean))
+    return net
+
+
+@toy('an embedding')
+def embedding():
+    def forward(net, x):
+        words = (x.mean(1) * 100).long().abs().clamp(max=9).flatten(1)
+        return net.head(net.hidden(net.words(words)).relu().mean(1))
+
+    return Net(
+        forward,
+        words=nn.Embedding(10, 16),
+        hidden=nn.Linear(16, 32),
+        head=nn.Linear(32, 4),
+    )
+
+
+@toy('an LSTM', held=1)
+def lstm():
+    def forward(net, x):
+        tokens = net.stem(x).flatten(2).transpose(1, 2)
+        return net.head(net.hidden(net.lstm(tokens)[0]).relu().mean(1))
+
+    return Net(
+        forward,
+        stem=nn.Conv2d(3, 16, 4, 4),
+        lstm=nn.LSTM(16, 16, batch_first=True),
+        hidden=nn.Linear(16, 32),
+        head=nn.Linear(32, 4),
+    )
