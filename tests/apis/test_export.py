@@ -8,11 +8,13 @@ from dms_mmrazor.apis import (
     fit_choices,
     plain_copy,
     save_subnet,
+    uniform_structure,
 )
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.verify import max_difference
 from dms_mmrazor.models.ops import DMSOp
 from dms_mmrazor.models.subnet import load_structure
+from dms_mmrazor.models.tracing.running import live_tensors
 
 NETWORKS = [
     ('resnet18', 64, range(3)),
@@ -197,3 +199,46 @@ def test_a_wrong_subnet_would_be_noticed(build, randomize_structure):
         subnet.model.backbone.conv1.weight *= 1.01
     image = torch.rand(1, 3, 32, 32)
     assert max_difference(search.architecture, subnet.model, image) > 1e-4
+
+
+def test_a_count_that_was_not_predicted_is_an_error(build):
+    search = build('cifar_resnet')
+    extra = torch.nn.Parameter(torch.zeros(10**4))
+    search.architecture.head.fc.register_parameter('extra', extra)
+    params = sum(p.numel() for p in search.architecture.parameters())
+    with pytest.raises(DMSError, match='`params`') as error:
+        export_subnet(search)
+    assert f'{params:.6g}' in str(error.value)
+    assert f'{params - 10**4:.6g}' in str(error.value)
+
+
+def test_nothing_is_copied_that_is_not_kept(build, randomize_structure):
+    """The supernet's tensors stay where they are, and the subnet's are new."""
+    search = build('cifar_resnet')
+    randomize_structure(search.mutator)
+    before = live_tensors(search.architecture)
+    places = {name: t.data_ptr() for name, t in before.items()}
+    subnet = export_subnet(search)
+    after = live_tensors(search.architecture)
+    assert {name: t.data_ptr() for name, t in after.items()} == places
+    own = {t.data_ptr() for t in live_tensors(subnet.model).values()}
+    assert not own & set(places.values())
+    shared = plain_copy(search.architecture, share=True)
+    values = live_tensors(shared).values()
+    assert {t.data_ptr() for t in values} == set(places.values())
+
+
+def test_a_uniform_structure_leaves_the_search_alone(
+    build, randomize_structure
+):
+    search = build('cifar_resnet')
+    randomize_structure(search.mutator)
+    before = {k: v.clone() for k, v in search.state_dict().items()}
+    target = 0.4 * search.mutator.table.full['macs']
+    structure = uniform_structure(search.mutator, dict(macs=target))
+    assert structure.resources['macs']['subnet'] <= target
+    for unit in structure.units:  # the first channels, all blocks
+        assert unit.kept == tuple(range(len(unit.kept)))
+    assert not structure.removed_blocks
+    for name, value in search.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -261,7 +261,7 @@ class DMSMutator(ChannelMutator):
         return space
 
     def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
-        """Compare a random masked structure with its exported subnet.
+        """Compare random masked structures with their exported subnets.
 
         Args:
             supernet (nn.Module): The prepared supernet.
@@ -279,11 +279,11 @@ class DMSMutator(ChannelMutator):
         comparison = Comparison(
             supernet, plain, analyzer.input_size, analyzer.proof_size
         )
-        randomize_units(self.topk, list(self._name2unit))
         full = full_choices(self.units, self.depth_units)
-        narrow = narrow_choices(self.units, self.depth_units)
 
-        def choose(names: Sequence[str]) -> Structure:
+        def choose(names: Sequence[str], trial: int) -> Structure:
+            randomize_units(self.topk, list(self._name2unit), trial)
+            narrow = narrow_choices(self.units, self.depth_units, trial)
             chosen = {name: narrow[name] for name in names}
             self.set_choices({**full, **chosen})
             return self.structure()

@@ -197,7 +197,7 @@ def test_a_subnet_that_cannot_be_cut_is_blamed_on_its_units(monkeypatch):
     narrow = surgery.narrow_layer
 
     def refuse(layer, outputs, inputs):
-        if layer.out_channels == 5:
+        if layer.out_channels == 5 and len(inputs) < 8:
             raise RuntimeError('cannot be cut')
         return narrow(layer, outputs, inputs)
 

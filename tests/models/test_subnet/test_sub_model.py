@@ -86,6 +86,18 @@ def test_weights_from_init_cfg(zoo, subnet, paths, form):
         assert torch.equal(model.state_dict()[name], value)
 
 
+def test_checkpoints_of_the_supernet_are_dropped_from_lists(zoo, subnet):
+    plain = zoo.plain(zoo.cifar_resnet())
+    init = dict(type='Kaiming', layer='Conv2d')
+    checkpoint = dict(type='Pretrained', checkpoint='missing.pth')
+    plain.backbone.init_cfg = [init, checkpoint]
+    plain.head.init_cfg = (checkpoint,)
+    model = sub_model(plain, subnet.structure)
+    assert model.backbone.init_cfg == [init]
+    assert model.head.init_cfg is None
+    model.init_weights()
+
+
 def test_a_built_architecture(zoo, subnet):
     plain = zoo.plain(zoo.cifar_resnet())
     model = sub_model(plain, subnet.structure)
