@@ -173,8 +173,8 @@ def yolov8(deepen=0.33, widen=0.25):
 
 
 def outputs_of(model, image):
-    from dms_mmrazor.models.tracing.outputs import flatten_tensors
     from dms_mmrazor.models.tracing.demo import forward_tensors
+    from dms_mmrazor.models.tracing.outputs import flatten_tensors
 
     with torch.no_grad():
         return flatten_tensors(forward_tensors(model, image))
