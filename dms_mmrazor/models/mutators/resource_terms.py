@@ -2,11 +2,14 @@
 
 from typing import Dict, List, Sequence
 
-from torch import nn
-
 from dms_mmrazor.core import Dim, ResourceModel, Term
 from dms_mmrazor.models.mutators.searched_sides import Product, SearchedSides
-from dms_mmrazor.models.ops import is_attention, is_layer, is_norm
+from dms_mmrazor.models.ops import (
+    is_attention,
+    is_layer,
+    is_norm,
+    is_weighted,
+)
 from dms_mmrazor.models.tracing import LayerProfile
 from dms_mmrazor.models.tracing.layer_profile import kernel_macs
 
@@ -54,7 +57,7 @@ def _terms(
 def _weight_products(sides: SearchedSides, name: str) -> List[Product]:
     """Entries of a layer's weight: coefficients times its widths."""
     module = sides.modules[name]
-    if not isinstance(module, (nn.Conv2d, nn.Linear)):
+    if not is_weighted(module):
         return [(kernel_macs(module), ())]
     groups = getattr(module, 'groups', 1)
     kernel = module.weight[0, 0].numel() / groups

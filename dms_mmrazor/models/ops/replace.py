@@ -4,13 +4,12 @@ import importlib
 from typing import Dict, Iterator, Mapping, Type
 
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
-from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
 
 from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
-from dms_mmrazor.models.ops.dms_conv import DMSConv2d
+from dms_mmrazor.models.ops.dms_conv import DYNAMIC_CONVS
 from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
 from dms_mmrazor.models.ops.dms_op import DMSOp
@@ -57,8 +56,7 @@ class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
 # wrappers differ from torch's layers for empty inputs on torch < 1.5 only.
 DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = _DynamicOps(
     {
-        nn.Conv2d: DMSConv2d,
-        MMCVConv2d: DMSConv2d,
+        **DYNAMIC_CONVS,
         Conv2dAdaptivePadding: DMSConv2dAdaptivePadding,
         nn.Linear: DMSLinear,
         MMCVLinear: DMSLinear,

@@ -16,6 +16,7 @@ from dms_mmrazor.models.ops import (
     HEADS,
     AttentionDim,
     is_attention,
+    is_weighted,
     named_parts,
 )
 from dms_mmrazor.models.tracing.channel_graph import (
@@ -208,9 +209,7 @@ def _weighted_layers(
     return [
         channel['name']
         for channel in all_channels(config)
-        if isinstance(
-            modules.get(str(channel['name'])), (nn.Conv2d, nn.Linear)
-        )
+        if is_weighted(modules.get(str(channel['name'])))
     ]
 
 

@@ -16,12 +16,15 @@ from mmrazor.structures.graph.channel_nodes import (
 from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
 from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
 from torch import fx, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
 from dms_mmrazor.models.ops import is_norm
 from dms_mmrazor.models.ops.attention import core_name
-from dms_mmrazor.models.ops.known_types import ROI_EXTRACTOR, is_kind
+from dms_mmrazor.models.ops.known_types import (
+    ROI_EXTRACTOR,
+    is_conv,
+    is_kind,
+)
 from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
 from dms_mmrazor.models.tracing.channel_nodes import (
     ParameterNode,
@@ -46,8 +49,8 @@ def leaf_types(model: nn.Module) -> Tuple[type, ...]:
         if is_norm(module)
         or core_name(module) is not None
         or is_kind(module, ROI_EXTRACTOR)
-        # mmcv's own wrapper is not torch's, which is never looked into.
-        or isinstance(module, _ConvTransposeNd)
+        # mmcv's own wrappers are not torch's, which are never looked into.
+        or is_conv(module)
     }
     return tuple(sorted(types, key=lambda kind: kind.__qualname__))
 

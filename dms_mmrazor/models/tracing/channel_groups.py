@@ -5,7 +5,8 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dms_mmrazor.models.ops import DYNAMIC_OPS
+from dms_mmrazor.models.ops import DYNAMIC_OPS, is_weighted
+from dms_mmrazor.models.ops.known_types import is_conv
 
 SINGLE = 'it has a single channel'
 
@@ -88,9 +89,8 @@ def _mixing(
     names = []
     for channel in channels:
         module = modules.get(str(channel['name']))
-        is_conv = isinstance(module, nn.Conv2d)
-        if is_conv and module.groups == module.in_channels > 1:
+        if is_conv(module) and module.groups == module.in_channels > 1:
             continue
-        if is_conv or isinstance(module, nn.Linear):
+        if is_weighted(module):
             names.append(channel['name'])
     return names

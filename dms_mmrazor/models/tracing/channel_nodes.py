@@ -11,6 +11,7 @@ from mmrazor.structures.graph.channel_nodes import (
     BindChannelNode,
     CatChannelNode,
     ChannelNode,
+    ConvNode,
     InputChannelNode,
     MixChannelNode,
     PassUnionChannelNode,
@@ -21,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.models.ops import channels_of, is_attention, is_norm
 from dms_mmrazor.models.ops.channel_holder import channel_dim
+from dms_mmrazor.models.ops.known_types import is_conv
 from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
 from dms_mmrazor.models.tracing.fx_values import SHAPE
 from dms_mmrazor.models.tracing.moved_channels import (
@@ -68,6 +70,24 @@ class NormChannelNode(PassUnionChannelNode):
     @property
     def _out_channels(self) -> int:
         return channels_of(self.val, False)
+
+
+class ConvChannelNode(ConvNode):
+    """Convolutions that mmrazor does not know.
+
+    They have one or three dimensions, or are transposed.
+
+    Args:
+        name (str): Name of the node.
+        val (nn.Module): The convolution.
+        module_name (str): Its name. Defaults to ''.
+    """
+
+    def __init__(
+        self, name: str, val: nn.Module, module_name: str = ''
+    ) -> None:
+        # mmrazor's node insists on `nn.Conv2d`.
+        MixChannelNode.__init__(self, name, val, module_name)
 
 
 class AttentionChannelNode(MixChannelNode):
@@ -230,6 +250,8 @@ def convert_node(
     if isinstance(node.val, nn.Module):
         if is_attention(node.val):
             return AttentionChannelNode.copy_from(node)
+        if is_conv(node.val):
+            return ConvChannelNode.copy_from(node)
         if is_norm(node.val) and not isinstance(node.val, _BatchNorm):
             return NormChannelNode.copy_from(node)
     if node.val is torch.cat and traced is not None:

@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from dms_mmrazor.models.ops import attention_macs, is_attention
+from dms_mmrazor.models.ops import (
+    attention_macs,
+    channels_of,
+    is_attention,
+    is_weighted,
+)
+from dms_mmrazor.models.ops.known_types import is_transposed
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     evaluating,
@@ -79,20 +84,19 @@ def counting_positions(
     names = {module: name for name, module in model.named_modules()}
 
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        source = inputs[0] if isinstance(module, _ConvTransposeNd) else output
         if is_attention(module):
             applied = inputs[0].shape[0] * inputs[0].shape[1] ** 2
-        elif isinstance(module, nn.Linear):
-            applied = output.numel() // module.out_features
+        elif is_transposed(module):
+            applied = inputs[0].numel() // module.in_channels
         else:
-            applied = source.numel() // source.shape[1]
+            applied = output.numel() // channels_of(module, False)
         name = names[module]
         positions[name] = positions.get(name, 0) + applied // batch
 
     handles = [
         module.register_forward_hook(count)
         for module in names
-        if isinstance(module, (_ConvNd, nn.Linear)) or is_attention(module)
+        if is_weighted(module) or is_attention(module)
     ]
     try:
         yield positions

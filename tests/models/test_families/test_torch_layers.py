@@ -1,0 +1,194 @@
+"""Layers of torch that no model of OpenMMLab made us think of.
+
+Each network is searched, masked and exported subnets agree, the counts are
+those of the exported network, and that one trains.
+"""
+
+import pytest
+import torch
+from mmengine.model import BaseModel
+from torch import nn
+from torch.nn import functional as F
+
+SIZE = 16
+
+
+class Net(BaseModel):
+    """A network of layers and a function that runs them on images."""
+
+    def __init__(self, run, **layers):
+        super().__init__()
+        self.run = run
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        y = self.run(self, inputs)
+        return dict(loss=y.square().mean()) if mode == 'loss' else y
+
+
+def conv1d():
+    def run(net, x):
+        x = F.relu(net.norm(net.a(x.flatten(2))))
+        return net.d(F.relu(net.b(x)).mean(2))
+
+    return Net(
+        run,
+        a=nn.Conv1d(3, 8, 3, padding=1),
+        norm=nn.BatchNorm1d(8),
+        b=nn.Conv1d(8, 12, 3, padding=1, groups=2),
+        d=nn.Linear(12, 4),
+    )
+
+
+def conv3d():
+    def run(net, x):
+        x = F.relu(net.norm(net.a(x[:, :, None].repeat(1, 1, 3, 1, 1))))
+        return net.d(net.depthwise(net.b(x)).mean((2, 3, 4)))
+
+    return Net(
+        run,
+        a=nn.Conv3d(3, 8, 3, stride=(1, 2, 2), padding=1),
+        norm=nn.BatchNorm3d(8),
+        b=nn.Conv3d(8, 12, (1, 3, 3), bias=False),
+        depthwise=nn.Conv3d(12, 12, 3, padding=1, groups=12),
+        d=nn.Linear(12, 4),
+    )
+
+
+def flatten1d():
+    def run(net, x):
+        x = F.relu(net.a(x.flatten(2)[:, :, :6]))
+        return net.d(x.flatten(1))
+
+    return Net(run, a=nn.Conv1d(3, 6, 1), d=nn.Linear(36, 4))
+
+
+def unet(**up):
+    """Transposed convolutions, one of them in a concatenation."""
+
+    def run(net, x):
+        a = F.relu(net.norm(net.a(x)))
+        b = F.relu(net.b(a))
+        return net.d(torch.cat([a, net.up(b, output_size=a.shape[2:])], 1))
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 8, 3, padding=1),
+        norm=nn.BatchNorm2d(8),
+        b=nn.Conv2d(8, 12, 3, stride=2, padding=1),
+        up=nn.ConvTranspose2d(12, 6, 3, stride=2, padding=1, **up),
+        d=nn.Conv2d(14, 4, 1),
+    )
+
+
+def transposed(dims):
+    conv = {1: nn.Conv1d, 3: nn.Conv3d}[dims]
+    up = {1: nn.ConvTranspose1d, 3: nn.ConvTranspose3d}[dims]
+
+    def run(net, x):
+        x = x.flatten(2) if dims == 1 else x[:, :, None]
+        x = net.depthwise(net.up(F.relu(net.a(x))))
+        return net.b(x).flatten(2).mean(2)
+
+    return Net(
+        run,
+        a=conv(3, 8, 1),
+        up=up(8, 6, 2, stride=2),
+        depthwise=up(6, 6, 1, groups=6),
+        b=conv(6, 4, 1),
+    )
+
+
+def vgg():
+    """A classifier that reads every position of the feature map."""
+
+    def run(net, x):
+        x = F.max_pool2d(F.relu(net.b(F.relu(net.a(x)))), 4)
+        return net.classify(torch.flatten(x, 1))
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 8, 3, padding=1),
+        b=nn.Conv2d(8, 6, 3, padding=1),
+        classify=nn.Sequential(
+            nn.Linear(6 * 16, 12), nn.ReLU(), nn.Dropout(), nn.Linear(12, 4)
+        ),
+    )
+
+
+def vgg_modules():
+    def run(net, x):
+        return net.classify(net.features(x))
+
+    return Net(
+        run,
+        features=nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 6, 3, padding=1),
+            nn.AdaptiveAvgPool2d((2, 3)),
+        ),
+        classify=nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(36, 12),
+            nn.BatchNorm1d(12),
+            nn.Linear(12, 4),
+        ),
+    )
+
+
+SEARCHED = {
+    'conv1d': conv1d,
+    'conv3d': conv3d,
+    'flatten1d': flatten1d,
+    'unet': unet,
+    'unet_groups': lambda: unet(groups=2),
+    'unet_bare': lambda: unet(bias=False),
+    'transposed1d': lambda: transposed(1),
+    'transposed3d': lambda: transposed(3),
+    'vgg': vgg,
+    'vgg_modules': vgg_modules,
+}
+
+
+def search_of(net, **kwargs):
+    """A search whose network has live statistics and scales."""
+    import dms_mmrazor.plugin  # noqa: F401
+    from dms_mmrazor.apis import plain_copy
+    from dms_mmrazor.models.algorithms import DMSAlgorithm
+    from dms_mmrazor.models.tracing.demo import enliven
+
+    parse_cfg = dict(demo_input=(1, 3, SIZE, SIZE))
+    mutator = dict(type='DMSMutator', parse_cfg=parse_cfg, **kwargs)
+    search = DMSAlgorithm(net, mutator=mutator)
+    plain = plain_copy(search.architecture)
+    enliven(plain, (1, 3, SIZE, SIZE))
+    search.architecture.load_state_dict(plain.state_dict())
+    return search.eval()
+
+
+def train_once(model):
+    """One optimizer step; returns the parameters' gradients."""
+    model.train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    loss = model(torch.rand(2, 3, SIZE, SIZE), mode='loss')['loss']
+    loss.backward()
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    assert all(g is None or g.isfinite().all() for g in grads.values())
+    optimizer.step()
+    return grads
+
+
+@pytest.mark.parametrize('name', SEARCHED)
+def test_masked_and_exported_networks_agree(name, family):
+    search = search_of(SEARCHED[name]())
+    report = search.mutator.report()
+    assert not report.unsearched
+    low, high = report.ranges['macs']
+    assert low < 0.3 * high
+    family.structures(search, SIZE, number=3)
+    grads = train_once(family.exported(search))
+    assert all(grad is not None for grad in grads.values())
+    train_once(search)
+    assert (search.mutator.masks.mask_grad != 0).any()
