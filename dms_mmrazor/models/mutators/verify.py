@@ -51,9 +51,12 @@ def max_difference(
 
     Returns:
         float: max |a - b| / max(max |b|, 1e-6) over all outputs; inf if
-        their shapes differ.
+        their shapes differ. Of models in half precision, whose rounding
+        would hide differences, in single precision.
     """
-    with evaluating(masked), evaluating(plain):
+    if image.element_size() < 4:
+        image = image.float()
+    with evaluating(masked), evaluating(plain), _single(masked, plain):
         pairs = list(
             zip(
                 flatten_tensors(forward_tensors(masked, image)),
@@ -61,6 +64,24 @@ def max_difference(
             )
         )
     return max((_difference(a, b) for a, b in pairs), default=0.0)
+
+
+@contextmanager
+def _single(*models: nn.Module) -> Iterator[None]:
+    """Values in half precision become single ones; they come back."""
+    halves = {
+        tensor: tensor.data
+        for model in models
+        for tensor in [*model.parameters(), *model.buffers()]
+        if tensor.is_floating_point() and tensor.element_size() < 4
+    }
+    for tensor, values in halves.items():
+        tensor.data = values.float()
+    try:
+        yield
+    finally:
+        for tensor, values in halves.items():
+            tensor.data = values
 
 
 def _difference(a: Tensor, b: Tensor) -> float:
