@@ -22,15 +22,29 @@ def plain_copy(architecture: nn.Module) -> nn.Module:
         nn.Module: Only layers of the architecture's own code.
     """
     plain = deepcopy(architecture)
-    layers: Dict[nn.Module, nn.Module] = {}
-    for parent in list(plain.modules()):
-        for name, child in list(parent._modules.items()):
-            if isinstance(child, DMSOp):
-                if child not in layers:  # several modules may share it
-                    layers[child] = child.to_plain_op()
-                setattr(parent, name, layers[child])
-        for key, hook in list(parent._forward_hooks.items()):
-            if isinstance(hook, DepthScaling):
-                del parent._forward_hooks[key]
+    _make_plain(plain, {})
     revert_sync_norms(plain)
+    return plain
+
+
+def _make_plain(
+    module: nn.Module, known: Dict[nn.Module, nn.Module]
+) -> nn.Module:
+    """A module without masks, and its children first, in place.
+
+    Args:
+        module (nn.Module): A module.
+        known (dict[nn.Module, nn.Module]): What others have become: several
+            modules may share one.
+    """
+    if module in known:
+        return known[module]
+    for name, child in list(module._modules.items()):
+        if child is not None:
+            setattr(module, name, _make_plain(child, known))
+    for key, hook in list(module._forward_hooks.items()):
+        if isinstance(hook, DepthScaling):
+            del module._forward_hooks[key]
+    plain = module.to_plain_op() if isinstance(module, DMSOp) else module
+    known[module] = plain
     return plain

@@ -10,6 +10,11 @@ from dms_mmrazor.models.ops import (
     is_norm,
     is_weighted,
 )
+from dms_mmrazor.models.ops.multihead import (
+    KEYS_VALUES,
+    QUERIES,
+    is_multihead,
+)
 from dms_mmrazor.models.tracing import LayerProfile
 from dms_mmrazor.models.tracing.layer_profile import kernel_macs
 
@@ -37,7 +42,10 @@ def build_resource_models(
 
 
 def _macs_terms(sides: SearchedSides, profile: LayerProfile) -> List[Term]:
-    if is_attention(sides.modules[profile.name]):
+    owner, _, part = profile.name.rpartition('.')
+    if part in (QUERIES, KEYS_VALUES):
+        products = _projection_products(sides, owner, part)
+    elif is_attention(sides.modules[profile.name]):
         products = sides.attention_products(profile.name)
     else:
         products = _weight_products(sides, profile.name)
@@ -71,6 +79,19 @@ def _weight_products(sides: SearchedSides, name: str) -> List[Product]:
     ]
 
 
+def _projection_products(
+    sides: SearchedSides, name: str, part: str = ''
+) -> List[Product]:
+    """Entries of the input projection of torch's attention, or of a part."""
+    queries, values = sides.attention_products(name)
+    rows = {QUERIES: [queries], KEYS_VALUES: [queries, values]}
+    columns = sides.dim(f'{name}.in_proj_weight', False)
+    return [
+        (a, (*dims, columns))
+        for a, dims in rows.get(part, sides.projected(name))
+    ]
+
+
 def _param_terms(sides: SearchedSides) -> List[Term]:
     """Terms of all parameters; each parameter counts once."""
     terms: List[Term] = []
@@ -91,6 +112,10 @@ def _param_products(
 ) -> List[Product]:
     module = sides.modules[name]
     full_name = f'{name}.{key}' if name else key
+    if is_multihead(module) and key == 'in_proj_weight':
+        return _projection_products(sides, name)
+    if is_multihead(module) and key == 'in_proj_bias':
+        return sides.projected(name)
     if full_name in sides.parts:
         dim: Dim = sides.dim(full_name, False)
         channels = sides.parts[full_name].channels

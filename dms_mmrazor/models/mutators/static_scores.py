@@ -7,7 +7,12 @@ from torch import Tensor, nn
 
 from dms_mmrazor.core import KeepsPrecision, index_importance
 from dms_mmrazor.models.ops import HEADS, AttentionDim, is_weighted
-from dms_mmrazor.models.ops.attention import QK_DIMS, V_DIMS, split_qkv
+from dms_mmrazor.models.ops.attention import (
+    QK_DIMS,
+    V_DIMS,
+    input_layer,
+    split_qkv,
+)
 from dms_mmrazor.models.ops.narrow import channels_of, weight_by_outputs
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
@@ -108,7 +113,8 @@ def _norms(weight: Tensor) -> Tensor:
 def _producers(unit: DMSChannelUnit) -> Dict[nn.Module, Pairs]:
     """Layers that give a unit's channels, with their outputs."""
     if unit.attention_dim is not None:
-        return {unit.attention_dim.module.qkv: _in_qkv(unit.attention_dim)}
+        layer = input_layer(unit.attention_dim.module)
+        return {layer: _in_qkv(unit.attention_dim)}
     found: Dict[nn.Module, List[Pairs]] = {}
     for channel in unit.output_related:
         if is_weighted(channel.module):
@@ -127,7 +133,7 @@ def _producers(unit: DMSChannelUnit) -> Dict[nn.Module, Pairs]:
 
 def _in_qkv(dim: AttentionDim) -> Pairs:
     """Outputs of ``qkv`` of each head or dim."""
-    numbers = torch.arange(dim.module.qkv.out_features)
+    numbers = torch.arange(channels_of(input_layer(dim.module), False))
     query, key, value = split_qkv(dim.module, numbers)
     parts = {
         HEADS: (query, key, value),

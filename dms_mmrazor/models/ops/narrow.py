@@ -33,6 +33,8 @@ def channels_of(
         return module.num_features
     if isinstance(module, nn.Linear):
         return module.in_features if is_input else module.out_features
+    if isinstance(module, nn.MultiheadAttention):  # its input projection
+        return module.in_proj_weight.shape[int(is_input)]
     return module.in_channels if is_input else module.out_channels
 
 
@@ -65,6 +67,10 @@ def narrow_layer(
         _narrow_grn(layer, one_side)
     elif isinstance(layer, nn.Linear):
         _narrow_linear(layer, out_kept, in_kept)
+    elif isinstance(layer, nn.MultiheadAttention):
+        weight = _select(layer.in_proj_weight, 0, out_kept)
+        layer.in_proj_weight = _select(weight, 1, in_kept)
+        layer.in_proj_bias = _select(layer.in_proj_bias, 0, out_kept)
     elif is_conv(layer):
         _narrow_conv(layer, out_kept, in_kept)
     else:
@@ -142,7 +148,12 @@ def _narrow_conv(layer: _ConvNd, out_kept: Indices, in_kept: Indices) -> None:
 
 
 def weight_by_outputs(layer: nn.Module) -> Tensor:
-    """The weight of a conv or linear layer as [out, in / groups, ...]."""
+    """The weight of a conv or linear layer as [out, in / groups, ...].
+
+    That of an ``nn.MultiheadAttention`` is its input projection's.
+    """
+    if isinstance(layer, nn.MultiheadAttention):
+        return layer.in_proj_weight
     if is_transposed(layer):
         return swap_sides(layer.weight, layer.groups)
     return layer.weight

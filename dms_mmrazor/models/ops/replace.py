@@ -6,6 +6,7 @@ from typing import Dict, Iterator, Mapping, Type
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
@@ -18,6 +19,11 @@ from dms_mmrazor.models.ops.known_types import (
     GRN,
     LAYER_NORM_2D,
     qualified_name,
+)
+from dms_mmrazor.models.ops.multihead import (
+    DMSMultiheadAttention,
+    DMSOutProjection,
+    DMSTransformerEncoderLayer,
 )
 
 
@@ -63,6 +69,8 @@ DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = _DynamicOps(
         nn.BatchNorm2d: DMSBatchNorm2d,
         nn.LayerNorm: DMSLayerNorm,
         nn.SiLU: DMSSiLU,
+        nn.MultiheadAttention: DMSMultiheadAttention,
+        NonDynamicallyQuantizableLinear: DMSOutProjection,
     },
     {LAYER_NORM_2D: 'DMSLayerNorm2d', GRN: 'DMSGRN'},
 )
@@ -72,7 +80,7 @@ def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
     """Make layer ``name`` of ``model`` dynamic, unless it already is.
 
     A layer that several modules share (the heads of all levels, say) stays
-    shared.
+    shared. What would compute it without calling it is made to call it.
 
     Returns:
         DMSOp: The dynamic layer, now part of the model.
@@ -83,8 +91,32 @@ def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
     if isinstance(module, DMSOp):
         return module
     dynamic = DYNAMIC_OPS[type(module)].convert_from(module)
+    _put(model, module, dynamic)
+    call_modules_of(model, parent_name)
+    return dynamic
+
+
+def call_modules_of(model: nn.Module, name: str) -> None:
+    """Let a module and those around it call all modules inside.
+
+    Encoder layers of torch do not in evaluation, where masks and hooks would
+    be lost.
+
+    Args:
+        model (nn.Module): The supernet.
+        name (str): Full name of a module of it.
+    """
+    while name:
+        module = model.get_submodule(name)
+        if type(module) is nn.TransformerEncoderLayer:
+            kind = DMSTransformerEncoderLayer
+            _put(model, module, kind.convert_from(module))
+        name = name.rpartition('.')[0]
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Let all modules that have the old one have the new one."""
     for owner in model.modules():
         for key, child in owner._modules.items():
-            if child is module:
-                setattr(owner, key, dynamic)
-    return dynamic
+            if child is old:
+                setattr(owner, key, new)

@@ -15,7 +15,7 @@ from mmrazor.structures.graph.channel_nodes import (
 )
 from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
 from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
 from dms_mmrazor.models.ops import is_norm
@@ -25,8 +25,10 @@ from dms_mmrazor.models.ops.known_types import (
     is_conv,
     is_kind,
 )
+from dms_mmrazor.models.ops.multihead import is_multihead
 from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
 from dms_mmrazor.models.tracing.channel_nodes import (
+    InputProjection,
     ParameterNode,
     TracedNode,
     convert_node,
@@ -35,6 +37,7 @@ from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.fx_values import (
     BEHIND_PADDING,
     HAS_CHANNELS,
+    IN_PROJECTION,
     SHAPE,
     annotate,
 )
@@ -146,6 +149,7 @@ def build_channel_graph(
 
 def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
     """Replace each attention by ``qkv``, its core and ``proj``, in place."""
+    open_multiheads(trace, model)
     modules = dict(model.named_modules())
     parameters = dict(model.named_parameters())
     for node in list(trace.nodes):
@@ -169,6 +173,42 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
         qkv.meta[BEHIND_PADDING] = bool(core)
         node.replace_all_uses_with(x)
         trace.erase_node(node)
+
+
+def open_multiheads(trace: fx.Graph, model: nn.Module) -> None:
+    """Replace torch's attentions by what they are made of, in place."""
+    modules = dict(model.named_modules())
+    for node in list(trace.nodes):
+        if node.op != 'call_module' or not is_multihead(modules[node.target]):
+            continue
+        module, name = modules[node.target], node.target
+        named = [node.kwargs.get(key) for key in ('query', 'key', 'value')]
+        read = [x for x in (*node.args[:3], *named) if x is not None]
+        shape = read[0].meta[SHAPE]
+        before = set(trace.nodes)
+        with trace.inserting_before(node):
+            rows = trace.call_function(_project, tuple(dict.fromkeys(read)))
+            x = trace.call_module(name, (rows,))
+            x = trace.call_module(f'{name}.out_proj', (x,))
+        for new in set(trace.nodes) - before:
+            new.meta.update({HAS_CHANNELS: True, SHAPE: shape})
+        rows.meta[IN_PROJECTION] = f'{name}.in_proj_weight'
+        rows.meta[SHAPE] = (module.embed_dim,)
+        for user in list(node.users):
+            if user.target is operator.getitem and user.args[1] == 0:
+                user.replace_all_uses_with(x)
+                trace.erase_node(user)
+            else:  # the attention itself has no channels
+                user.meta[HAS_CHANNELS] = False
+        if node.users:
+            node.meta[HAS_CHANNELS] = False
+        else:
+            trace.erase_node(node)
+
+
+def _project(*read: Tensor) -> Tensor:
+    """Stands in a trace for the input projection of an attention."""
+    return read[0]
 
 
 def open_scales(trace: fx.Graph, model: nn.Module) -> None:
@@ -211,6 +251,8 @@ class _Converter(FxTracerToGraphConverter):
         traced = node.val
         if node.is_get_attr():
             return ParameterNode(traced, traced.target)
+        if IN_PROJECTION in traced.meta:
+            return InputProjection(traced, traced.meta[IN_PROJECTION])
         module = _untraced_module(traced, traced.graph.owning_module)
         if module is not None:
             return TracedNode(traced, module)

@@ -7,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.models.ops import DYNAMIC_OPS, is_weighted
 from dms_mmrazor.models.ops.known_types import is_conv
+from dms_mmrazor.models.ops.multihead import is_multihead
 
 SINGLE = 'it has a single channel'
 
@@ -70,6 +71,8 @@ def reason_against(
             module, _BatchNorm
         ):
             return f'{name} is a {type(module).__name__}, not supported'
+        if isinstance(module, nn.MultiheadAttention):
+            return f'{name} reads keys of its own width, not supported'
         if isinstance(module, nn.LayerNorm) and _is_wide(module):
             return f'{name} normalizes several dimensions, not supported'
     channels = config['channels']
@@ -82,6 +85,15 @@ def reason_against(
     return ''
 
 
+def _is_in_projection(
+    channel: Dict[str, Any], modules: Dict[str, nn.Module]
+) -> bool:
+    """Whether channels are what torch's attention reads."""
+    owner, _, key = str(channel['name']).rpartition('.')
+    reads = key == 'in_proj_weight' and not channel['is_output_channel']
+    return reads and is_multihead(modules.get(owner))
+
+
 def _mixing(
     channels: List[Dict[str, Any]], modules: Dict[str, nn.Module]
 ) -> List[str]:
@@ -91,6 +103,6 @@ def _mixing(
         module = modules.get(str(channel['name']))
         if is_conv(module) and module.groups == module.in_channels > 1:
             continue
-        if is_weighted(module):
+        if is_weighted(module) or _is_in_projection(channel, modules):
             names.append(channel['name'])
     return names

@@ -21,6 +21,7 @@ from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.models.ops import channels_of, is_attention, is_norm
+from dms_mmrazor.models.ops.attention import input_layer, output_layer
 from dms_mmrazor.models.ops.channel_holder import channel_dim
 from dms_mmrazor.models.ops.known_types import is_conv
 from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
@@ -50,6 +51,10 @@ class ParameterNode(TracedNode):
     def is_input(self) -> bool:
         """Nothing precedes it."""
         return True
+
+
+class InputProjection(TracedNode):
+    """What an attention reads; ``val`` is the full name of its weight."""
 
 
 class ParameterChannelNode(InputChannelNode):
@@ -95,11 +100,35 @@ class AttentionChannelNode(MixChannelNode):
 
     @property
     def _in_channels(self) -> int:
-        return self.val.qkv.out_features
+        return channels_of(input_layer(self.val), False)
 
     @property
     def _out_channels(self) -> int:
-        return self.val.proj.in_features
+        return channels_of(output_layer(self.val), True)
+
+
+class InProjectionNode(ParameterChannelNode):
+    """The channels that torch's attention reads as query, key and value.
+
+    They are the columns of one weight, so all of them are tied.
+    """
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """Tie what is read; the rows of the weight are new channels."""
+        read = ChannelTensor(self.in_channels)
+        for tensor in tensors:
+            read.union(tensor)
+        self.in_channel_tensor = self.out_channel_tensor = read
+        return ChannelTensor(self.out_channels)
+
+    def is_input(self) -> bool:
+        """Something precedes it."""
+        return False
+
+    @property
+    def _out_channels(self) -> int:
+        (core,) = self.next_nodes
+        return core.in_channels
 
 
 class CatNode(CatChannelNode):
@@ -239,6 +268,9 @@ def convert_node(
         ChannelNode: Node of the channel graph.
     """
     traced = getattr(node, 'traced', None)
+    if isinstance(node, InputProjection):
+        size = node.traced.meta[SHAPE][-1]
+        return InProjectionNode(node.name, node.val, input_channels=size)
     if isinstance(node, ParameterNode):
         shape = traced.meta[SHAPE]
         size = shape[channel_dim(torch.empty(shape, device='meta'))]

@@ -22,6 +22,10 @@ BEHIND_PADDING = 'dms_behind_padding'
 """True for a layer that reads what its module pads with zeros first."""
 
 
+IN_PROJECTION = 'dms_in_projection'
+"""Full name of the weight that a node stands for."""
+
+
 def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
     """Write into each node's ``meta`` its shape and if it has channels.
 

@@ -20,7 +20,7 @@ class Net(BaseModel):
         super().__init__()
         self.run = run
         for name, layer in layers.items():
-            self.add_module(name, layer)
+            setattr(self, name, layer)
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         y = self.run(self, inputs)
@@ -138,6 +138,71 @@ def vgg_modules():
     )
 
 
+def encoder(**kwargs):
+    """A transformer on patches, by torch's own layers."""
+
+    def run(net, x):
+        x = net.patches(x).flatten(2).transpose(1, 2)
+        return net.head(net.layers(x + net.position).mean(1))
+
+    layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True, **kwargs)
+    return Net(
+        run,
+        patches=nn.Conv2d(3, 16, 4, 4),
+        layers=nn.TransformerEncoder(layer, 3, enable_nested_tensor=False),
+        head=nn.Linear(16, 4),
+        position=nn.Parameter(torch.randn(1, 16, 16)),
+    )
+
+
+def decoder():
+    """Queries that read an image; the attention of q, k and v unlike."""
+
+    def run(net, x):
+        memory = net.patches(x).flatten(2).permute(2, 0, 1)
+        queries = net.queries[:, None].expand(-1, x.shape[0], -1)
+        mask = torch.ones(5, 5, device=x.device).triu(1).bool()
+        out = net.layers(queries, memory, tgt_mask=mask)
+        return net.head(out.mean(0))
+
+    layer = nn.TransformerDecoderLayer(16, 2, 24)
+    return Net(
+        run,
+        patches=nn.Conv2d(3, 16, 4, 4),
+        layers=nn.TransformerDecoder(layer, 2),
+        head=nn.Linear(16, 4),
+        queries=nn.Parameter(torch.randn(5, 16)),
+    )
+
+
+class Attention(nn.Module):
+    """A residual block of one attention."""
+
+    def __init__(self, channels, heads):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+        self.attn = nn.MultiheadAttention(
+            channels, heads, bias=False, batch_first=True
+        )
+
+    def forward(self, x):
+        y = self.norm(x)
+        return x + self.attn(query=y, key=y, value=y)[0]
+
+
+def attention():
+    def run(net, x):
+        x = net.patches(x).flatten(2).transpose(1, 2)
+        return net.head(net.blocks(x).mean(1))
+
+    return Net(
+        run,
+        patches=nn.Conv2d(3, 16, 4, 4),
+        blocks=nn.Sequential(Attention(16, 2), Attention(16, 4)),
+        head=nn.Linear(16, 4),
+    )
+
+
 SEARCHED = {
     'conv1d': conv1d,
     'conv3d': conv3d,
@@ -149,6 +214,10 @@ SEARCHED = {
     'transposed3d': lambda: transposed(3),
     'vgg': vgg,
     'vgg_modules': vgg_modules,
+    'encoder': encoder,
+    'encoder_norm_first': lambda: encoder(norm_first=True, activation='gelu'),
+    'decoder': decoder,
+    'attention': attention,
 }
 
 
@@ -188,7 +257,11 @@ def test_masked_and_exported_networks_agree(name, family):
     low, high = report.ranges['macs']
     assert low < 0.3 * high
     family.structures(search, SIZE, number=3)
-    grads = train_once(family.exported(search))
+    exported, image = family.exported(search), torch.rand(2, 3, SIZE, SIZE)
+    with torch.no_grad():  # as a user evaluates them
+        masked = search(image, mode='tensor')
+        torch.testing.assert_close(exported(image), masked)
+    grads = train_once(exported)
     assert all(grad is not None for grad in grads.values())
     train_once(search)
     assert (search.mutator.masks.mask_grad != 0).any()
