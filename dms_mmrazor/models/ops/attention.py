@@ -119,8 +119,8 @@ class AttentionDim(ChannelHolder):
     def narrow(self, kept: Tensor) -> None:
         """Keep some heads or dims, in place."""
         module, old = self.module, self.channels
-        if len(kept) == old:
-            return
+        if len(kept) == old and is_multihead(module):
+            return  # it may stay the stock module
         outputs, inputs = self._indices(kept)
         if self.kind == QK_DIMS and _scales_by_head_dim(module):
             _scale_queries(module, (len(kept) / old) ** 0.5)
