@@ -40,7 +40,9 @@ from dms_mmrazor.models.tracing.fx_values import (
     IN_PROJECTION,
     SHAPE,
     annotate,
+    place_of,
 )
+from dms_mmrazor.models.tracing.moved_channels import is_mover
 from dms_mmrazor.models.tracing.node_values import attribute
 
 
@@ -102,16 +104,6 @@ class DMSChannelGraph(ChannelGraph):
         self.connect(self.add_or_find_node(start), node)
 
 
-def _place(node: fx.Node) -> str:
-    """A node in the user's words."""
-    if node.op == 'call_module':
-        return str(node.target)
-    function = getattr(node.target, '__name__', str(node.target))
-    stack = node.meta.get('nn_module_stack') or {}  # since torch 2.0
-    owner = list(stack)[-1] if stack else ''
-    return f'`{function}` in {owner}' if owner else f'`{function}`'
-
-
 def build_channel_graph(
     trace: fx.Graph,
     model: nn.Module,
@@ -141,7 +133,7 @@ def build_channel_graph(
     convert = partial(convert_node, passes=passes, fixed=fixed)
     with remembered_channel_numbers():
         graph = DMSChannelGraph.copy_from(module_graph, convert)
-        graph.places = {node.name: _place(node) for node in trace.nodes}
+        graph.places = {node.name: place_of(node) for node in trace.nodes}
         graph.check(fix=True)
         graph.forward(input_size[1])
     return graph
@@ -260,12 +252,15 @@ class _Converter(FxTracerToGraphConverter):
 
 
 def _base_graph(trace: fx.Graph) -> BaseGraph:
-    """The nodes of a trace that carry channels."""
+    """The nodes of a trace that carry channels.
+
+    A part of a split that nobody reads does not reach the output.
+    """
     graph = BaseGraph()
     nodes = {
         node: graph.add_or_find_node(FxBaseNode(node.name, node))
         for node in trace.nodes
-        if node.meta[HAS_CHANNELS]
+        if node.meta[HAS_CHANNELS] and (node.users or not is_mover(node))
     }
     for node in nodes:
         for source in node.all_input_nodes:

@@ -25,8 +25,9 @@ from dms_mmrazor.models.ops.attention import input_layer, output_layer
 from dms_mmrazor.models.ops.channel_holder import channel_dim
 from dms_mmrazor.models.ops.known_types import is_conv
 from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
-from dms_mmrazor.models.tracing.fx_values import SHAPE
+from dms_mmrazor.models.tracing.fx_values import SHAPE, place_of
 from dms_mmrazor.models.tracing.moved_channels import (
+    Moved,
     is_mover,
     moved_channels,
 )
@@ -167,7 +168,7 @@ class CatNode(CatChannelNode):
 
 
 class MovedChannelNode(PassUnionChannelNode):
-    """A part of the channels, or each of them several times (flattened).
+    """Parts of the channels, or all of them repeated or in another order.
 
     Args:
         node (fx.Node): The traced node.
@@ -179,32 +180,40 @@ class MovedChannelNode(PassUnionChannelNode):
         super().__init__(name, val)
         self.traced = node
         self._known_for = 0
-        self._numbers: Optional[List[int]] = None
+        self._known: Optional[Moved] = None
 
-    def _moved(self) -> Optional[List[int]]:
-        """Input channel of each output channel; ``None``: all, in order."""
+    def _moved(self) -> Optional[Moved]:
+        """Input channels of each output channel; ``None``: all, in order."""
         channels = self.in_channels
         if self._known_for != channels:
-            self._numbers = moved_channels(self.traced, channels)
+            self._known = moved_channels(self.traced, channels)
             self._known_for = channels
-        return self._numbers
+        return self._known
 
     def _get_out_channel_by_in_channels(self, in_channels: int) -> int:
-        numbers = self._moved()
-        return in_channels if numbers is None else len(numbers)
+        moved = self._moved()
+        return in_channels if moved is None else len(moved.sources)
 
     def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
         """Tie the output's channels to those that they come from."""
-        numbers = self._moved()
-        if numbers is None:
+        (read,), moved = tensors, self._moved()
+        if moved is None:
             return super().channel_forward(tensors)
+        for first, *others in moved.together:
+            for other in others:
+                read[first].union(read[other])
         # New elements: the halves of a split must not look like one group.
-        moved = ChannelTensor(len(numbers))
-        for element, number in zip(moved, numbers):
-            tensors[0][number].union(element)
-        self.in_channel_tensor = tensors[0]
-        self.out_channel_tensor = moved
-        return moved
+        given = ChannelTensor(len(moved.sources))
+        if moved.lost:
+            place = place_of(self.traced)
+            self.val = f'{UNFOLLOWED}{place} changes their order'
+        else:
+            for element, sources in zip(given, moved.sources):
+                for source in sources:
+                    read[source].union(element)
+        self.in_channel_tensor = read
+        self.out_channel_tensor = given
+        return given
 
 
 class FixedChannelNode(MixChannelNode):
@@ -289,7 +298,9 @@ def convert_node(
     if node.val is torch.cat and traced is not None:
         return _cat_node(node, traced)
     if traced is not None and is_mover(traced) and len(node.prev_nodes) == 1:
-        return MovedChannelNode(traced, node.name, node.val)
+        moved = MovedChannelNode(traced, node.name, node.val)
+        moved.module_name = node.module_name
+        return moved
     return default_channel_node_converter(node)
 
 

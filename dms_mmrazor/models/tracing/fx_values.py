@@ -99,3 +99,13 @@ def holds_tensor(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(holds_tensor(part) for part in value)
     return _is_tensor(value)
+
+
+def place_of(node: fx.Node) -> str:
+    """A node in the user's words."""
+    if node.op == 'call_module':
+        return str(node.target)
+    function = getattr(node.target, '__name__', str(node.target))
+    stack = node.meta.get('nn_module_stack') or {}  # since torch 2.0
+    owner = list(stack)[-1] if stack else ''
+    return f'`{function}` in {owner}' if owner else f'`{function}`'

@@ -203,6 +203,96 @@ def attention():
     )
 
 
+class Shuffle(nn.Module):
+    """Deals the channels of the groups out, one of each in turn."""
+
+    def __init__(self, groups):
+        super().__init__()
+        self.groups = groups
+
+    def forward(self, x):
+        batch, channels, height, width = x.shape
+        each = channels // self.groups
+        x = x.view(batch, self.groups, each, height, width)
+        return x.transpose(1, 2).contiguous().view(batch, -1, height, width)
+
+
+def shuffle(layer):
+    def run(net, x):
+        x = net.shuffle(F.relu(net.norm(net.b(F.relu(net.a(x))))))
+        return net.d(net.depthwise(x)).mean((2, 3))
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 12, 3, padding=1),
+        b=nn.Conv2d(12, 24, 1, groups=3),
+        norm=nn.BatchNorm2d(24),
+        shuffle=layer,
+        depthwise=nn.Conv2d(24, 24, 3, padding=1, groups=24),
+        d=nn.Conv2d(24, 4, 1),
+    )
+
+
+class Halves(nn.Module):
+    """ShuffleNetV2's block: one half of the channels goes through."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.a = nn.Conv2d(channels // 2, 10, 1)
+        self.b = nn.Conv2d(10, channels // 2, 3, padding=1)
+        self.shuffle = Shuffle(2)
+
+    def forward(self, x):
+        x1, x2 = x.chunk(2, dim=1)
+        x2 = self.b(F.relu(self.a(x2)))
+        return self.shuffle(torch.cat([x1, x2], 1))
+
+
+def halves():
+    def run(net, x):
+        return net.d(net.blocks(net.a(x))).mean((2, 3))
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 16, 3, padding=1),
+        blocks=nn.Sequential(Halves(16), Halves(16)),
+        d=nn.Conv2d(16, 4, 1),
+    )
+
+
+def pixels():
+    """Pixels of channels, and channels of pixels."""
+
+    def run(net, x):
+        x = F.relu(net.b(net.down(F.relu(net.a(x)))))
+        return net.d(torch.cat([x, net.up(net.c(x))[..., ::2, ::2]], 1))
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 6, 3, padding=1),
+        down=nn.PixelUnshuffle(2),
+        b=nn.Conv2d(24, 10, 1),
+        c=nn.Sequential(nn.Conv2d(10, 32, 1), nn.BatchNorm2d(32), nn.ReLU()),
+        up=nn.PixelShuffle(2),
+        d=nn.Conv2d(18, 4, 1),
+    )
+
+
+def pixels_first():
+    """A flattened feature map with the channels last."""
+
+    def run(net, x):
+        x = F.max_pool2d(F.relu(net.a(x)), 4).permute(0, 2, 3, 1)
+        return net.d(F.relu(net.b(x.reshape(len(x), -1))))
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 6, 3, padding=1),
+        b=nn.Linear(96, 8),
+        d=nn.Linear(8, 4),
+    )
+
+
 SEARCHED = {
     'conv1d': conv1d,
     'conv3d': conv3d,
@@ -218,6 +308,11 @@ SEARCHED = {
     'encoder_norm_first': lambda: encoder(norm_first=True, activation='gelu'),
     'decoder': decoder,
     'attention': attention,
+    'shuffle': lambda: shuffle(Shuffle(3)),
+    'shuffle_module': lambda: shuffle(nn.ChannelShuffle(3)),
+    'halves': halves,
+    'pixels': pixels,
+    'pixels_first': pixels_first,
 }
 
 
