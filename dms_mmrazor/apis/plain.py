@@ -3,7 +3,7 @@
 from copy import deepcopy
 from typing import Dict
 
-from torch import nn
+from torch import Tensor, nn
 
 from dms_mmrazor.models.ops import DMSOp, revert_sync_norms
 from dms_mmrazor.models.units import DepthScaling
@@ -21,7 +21,15 @@ def plain_copy(architecture: nn.Module) -> nn.Module:
     Returns:
         nn.Module: Only layers of the architecture's own code.
     """
-    plain = deepcopy(architecture)
+    # What hooks compute for each pass (weight_norm) cannot be copied as it
+    # is: it belongs to the graph of the last one.
+    computed = {
+        id(value): value.detach()
+        for module in architecture.modules()
+        for value in module.__dict__.values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    plain = deepcopy(architecture, computed)
     _make_plain(plain, {})
     revert_sync_norms(plain)
     return plain

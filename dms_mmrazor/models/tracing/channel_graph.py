@@ -40,6 +40,7 @@ from dms_mmrazor.models.tracing.fx_values import (
     IN_PROJECTION,
     SHAPE,
     annotate,
+    is_embedding,
     place_of,
 )
 from dms_mmrazor.models.tracing.moved_channels import is_mover
@@ -243,6 +244,8 @@ class _Converter(FxTracerToGraphConverter):
         traced = node.val
         if node.is_get_attr():
             return ParameterNode(traced, traced.target)
+        if is_embedding(traced):
+            return ParameterNode(traced, f'{traced.target}.weight')
         if IN_PROJECTION in traced.meta:
             return InputProjection(traced, traced.meta[IN_PROJECTION])
         module = _untraced_module(traced, traced.graph.owning_module)
@@ -264,7 +267,7 @@ def _base_graph(trace: fx.Graph) -> BaseGraph:
     }
     for node in nodes:
         for source in node.all_input_nodes:
-            if source in nodes:
+            if source in nodes and not is_embedding(node):
                 graph.connect(nodes[source], nodes[node])
     return graph
 

@@ -67,6 +67,11 @@ def reason_against(
         module = modules.get(name)
         if module is None or not any(True for _ in module.parameters()):
             continue
+        if is_weighted(module) and 'weight' not in module._parameters:
+            return (
+                f'{name} computes its weight from other parameters '
+                '(weight_norm, spectral_norm or the like), not supported'
+            )
         if type(module) not in DYNAMIC_OPS and not isinstance(
             module, _BatchNorm
         ):

@@ -1,5 +1,6 @@
 """Nodes of mmrazor's channel graph for what mmrazor does not know."""
 
+import operator
 from typing import Any, List, Optional, Sequence
 
 import torch
@@ -20,7 +21,13 @@ from mmrazor.structures.graph.module_graph import ModuleNode
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dms_mmrazor.models.ops import channels_of, is_attention, is_norm
+from dms_mmrazor.models.ops import (
+    DYNAMIC_OPS,
+    channels_of,
+    is_attention,
+    is_layer,
+    is_norm,
+)
 from dms_mmrazor.models.ops.attention import input_layer, output_layer
 from dms_mmrazor.models.ops.channel_holder import channel_dim
 from dms_mmrazor.models.ops.known_types import is_conv
@@ -246,6 +253,27 @@ class FixedChannelNode(MixChannelNode):
         return self.size
 
 
+def _opaque_node(node: ModuleNode) -> Optional[FixedChannelNode]:
+    """A module with weights that gives other channels than it reads.
+
+    ``None`` for those that give as many: they show in the group.
+    """
+    traced, module = node.traced, node.val
+    given = traced.meta[SHAPE]
+    for user in traced.users:  # the first of several tensors
+        if given is None and user.target is operator.getitem:
+            given = user.meta[SHAPE]
+    read = traced.args[0].meta[SHAPE] if traced.args else None
+    if not given or not read or given[1:] == read[1:]:
+        return None
+    size = given[1] if len(given) > 3 else given[-1]
+    reason = (
+        f'{UNFOLLOWED}{node.module_name} is a {type(module).__name__}, not '
+        'supported'
+    )
+    return FixedChannelNode(node.name, reason, size)
+
+
 def _fixed_node(node: ModuleNode) -> FixedChannelNode:
     """A module whose channels the config fixes."""
     shape = node.traced.meta[SHAPE]
@@ -257,6 +285,12 @@ def _fixed_node(node: ModuleNode) -> FixedChannelNode:
     size = shape[1] if len(shape) == 4 else shape[-1]
     reason = f'{UNFOLLOWED}`parse_cfg.fixed` keeps {node.module_name} as it is'
     return FixedChannelNode(node.name, reason, size)
+
+
+def _is_opaque(module: nn.Module) -> bool:
+    """Whether a module has weights that no search knows."""
+    known = type(module) in DYNAMIC_OPS or is_layer(module)
+    return not known and any(True for _ in module.parameters())
 
 
 def convert_node(
@@ -293,6 +327,10 @@ def convert_node(
             return AttentionChannelNode.copy_from(node)
         if is_conv(node.val):
             return ConvChannelNode.copy_from(node)
+        if traced is not None and _is_opaque(node.val):
+            opaque = _opaque_node(node)
+            if opaque is not None:
+                return opaque
         if is_norm(node.val) and not isinstance(node.val, _BatchNorm):
             return NormChannelNode.copy_from(node)
     if node.val is torch.cat and traced is not None:

@@ -89,9 +89,22 @@ def _has_channels(node: fx.Node, value: Any) -> bool:
         return _is_tensor(value)
     if node.op == 'get_attr':
         return isinstance(value, nn.Parameter) and value.numel() > 1
+    if is_embedding(node):
+        return True
     if not any(n.meta[HAS_CHANNELS] for n in node.all_input_nodes):
         return False
     return holds_tensor(value)
+
+
+def is_embedding(node: fx.Node) -> bool:
+    """Whether a node looks vectors up, such as those of positions.
+
+    Their channels are those of the table, whatever is looked up.
+    """
+    if node.op != 'call_module':
+        return False
+    module = node.graph.owning_module.get_submodule(node.target)
+    return type(module) is nn.Embedding and module.max_norm is None
 
 
 def holds_tensor(value: Any) -> bool:

@@ -293,6 +293,38 @@ def pixels_first():
     )
 
 
+def positions():
+    """Vectors of rows and columns that a table holds."""
+
+    def run(net, x):
+        x = net.a(x)
+        rows, columns = (torch.arange(n, device=x.device) for n in x.shape[2:])
+        x = x + net.rows(rows).t()[:, :, None]
+        x = F.relu(x + net.columns(columns).permute(1, 0)[:, None])
+        return net.b(x).mean((2, 3))
+
+    return Net(
+        run,
+        a=nn.Conv2d(3, 8, 4, 4),
+        rows=nn.Embedding(4, 8),
+        columns=nn.Embedding(6, 8),
+        b=nn.Conv2d(8, 4, 1),
+    )
+
+
+def transformer():
+    def run(net, x):
+        x = net.patches(x).flatten(2).transpose(1, 2)
+        return net.head(net.layers(x, x[:, :5] * 2).mean(1))
+
+    return Net(
+        run,
+        patches=nn.Conv2d(3, 16, 4, 4),
+        layers=nn.Transformer(16, 2, 1, 1, 24, batch_first=True),
+        head=nn.Linear(16, 4),
+    )
+
+
 SEARCHED = {
     'conv1d': conv1d,
     'conv3d': conv3d,
@@ -313,6 +345,8 @@ SEARCHED = {
     'halves': halves,
     'pixels': pixels,
     'pixels_first': pixels_first,
+    'positions': positions,
+    'transformer': transformer,
 }
 
 
@@ -360,3 +394,65 @@ def test_masked_and_exported_networks_agree(name, family):
     assert all(grad is not None for grad in grads.values())
     train_once(search)
     assert (search.mutator.masks.mask_grad != 0).any()
+
+
+class Recurrent(nn.Module):
+    """A layer that reads a sequence step by step."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x.transpose(1, 2))[0].transpose(1, 2)
+
+
+def around(layer, width=8):
+    """A layer between two pairs of convolutions; images are sequences."""
+
+    def run(net, x):
+        x = net.layer(F.relu(net.b(F.relu(net.a(x.flatten(2))))))
+        return net.d(F.relu(net.c(x))).mean(2)
+
+    return Net(
+        run,
+        a=nn.Conv1d(3, 6, 1),
+        b=nn.Conv1d(6, 8, 1),
+        layer=layer,
+        c=nn.Conv1d(width, 6, 1),
+        d=nn.Conv1d(6, 4, 1),
+    )
+
+
+UNSEARCHED = {
+    'weight_norm': lambda: around(
+        torch.nn.utils.weight_norm(nn.Conv1d(8, 8, 3, padding=1))
+    ),
+    'spectral_norm': lambda: around(
+        torch.nn.utils.spectral_norm(nn.Conv1d(8, 8, 3, padding=1))
+    ),
+    'parametrized': lambda: around(
+        torch.nn.utils.parametrizations.spectral_norm(
+            nn.Conv1d(8, 8, 3, padding=1)
+        )
+    ),
+    'lstm': lambda: around(Recurrent(nn.LSTM(8, 10, batch_first=True)), 10),
+    'gru': lambda: around(
+        Recurrent(nn.GRU(8, 5, batch_first=True, bidirectional=True)), 10
+    ),
+}
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm')
+@pytest.mark.parametrize('name', UNSEARCHED)
+def test_what_is_not_searched_is_named(name, family):
+    search = search_of(UNSEARCHED[name]())
+    reports = {r.name: r for r in search.mutator.report().layers}
+    assert reports['b'].outputs.startswith('layer')
+    assert reports['c'].inputs.startswith('layer')
+    assert reports['a'].searched and reports['d'].searched
+    assert reports['a'].outputs == 'unit a'
+    train_once(search)
+    search.eval()
+    family.structures(search, SIZE, number=2)
+    train_once(family.exported(search))
