@@ -27,10 +27,14 @@ class DepthScaling:
     def __init__(self, handle: DepthHandle) -> None:
         self.handle = handle
 
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """Scale the output, as torch calls a forward hook."""
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Scale the output, or the first, as torch calls a forward hook."""
         mask = self.handle.mask
-        return output if mask is None else output * mask.to(output.dtype)
+        if mask is None:
+            return output
+        if isinstance(output, tuple):
+            return (self(module, args, output[0]), *output[1:])
+        return output * mask.to(output.dtype)
 
 
 class DepthBypassing(DepthScaling):

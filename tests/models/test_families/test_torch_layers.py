@@ -178,11 +178,11 @@ def decoder():
 class Attention(nn.Module):
     """A residual block of one attention."""
 
-    def __init__(self, channels, heads):
+    def __init__(self, channels, heads, bias):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.attn = nn.MultiheadAttention(
-            channels, heads, bias=False, batch_first=True
+            channels, heads, bias=bias, batch_first=True
         )
 
     def forward(self, x):
@@ -198,7 +198,7 @@ def attention():
     return Net(
         run,
         patches=nn.Conv2d(3, 16, 4, 4),
-        blocks=nn.Sequential(Attention(16, 2), Attention(16, 4)),
+        blocks=nn.Sequential(Attention(16, 2, False), Attention(16, 4, True)),
         head=nn.Linear(16, 4),
     )
 
@@ -376,6 +376,14 @@ def train_once(model):
     assert all(g is None or g.isfinite().all() for g in grads.values())
     optimizer.step()
     return grads
+
+
+@pytest.mark.parametrize(
+    'name, blocks', [('attention', 2), ('encoder_norm_first', 3)]
+)
+def test_residual_attentions_can_be_removed(name, blocks):
+    report = search_of(SEARCHED[name]()).mutator.report()
+    assert [number for _, number in report.stages] == [blocks]
 
 
 @pytest.mark.parametrize('name', SEARCHED)
