@@ -118,7 +118,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         _check_modules('fixed', self.fixed, model)
         self.norm_readers = {}
         self.proof_size = self.input_size
-        model = revert_sync_batchnorm(light_copy(model)).eval()
+        model = revert_sync_batchnorm(light_copy(model))
+        model.eval()  # some of mmpretrain's do not return themselves
         with _quiet_mmengine():
             try:
                 graph = self._channel_graph(model)

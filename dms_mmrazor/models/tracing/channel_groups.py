@@ -15,6 +15,10 @@ UNFOLLOWED = 'not followed: '
 """Before the reason, in the name of a node that stands for one."""
 
 
+TORN = 'torn'
+"""Key of a config whose channels are not one set for each element."""
+
+
 class ChannelGroup(NamedTuple):
     """Channels of several layers that can only be kept or removed together.
 
@@ -87,6 +91,9 @@ def reason_against(
         return 'no conv or linear layer reads its channels'
     if config['init_args']['num_channels'] < 2:
         return SINGLE
+    if config.get(TORN):
+        first = _mixing(channels['output_related'], modules)[0]
+        return f'channels of {first} are tied to one another by shuffling'
     return ''
 
 

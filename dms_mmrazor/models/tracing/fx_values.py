@@ -101,9 +101,10 @@ def is_embedding(node: fx.Node) -> bool:
 
     Their channels are those of the table, whatever is looked up.
     """
-    if node.op != 'call_module':
+    model = node.graph.owning_module
+    if node.op != 'call_module' or model is None:
         return False
-    module = node.graph.owning_module.get_submodule(node.target)
+    module = model.get_submodule(node.target)
     return type(module) is nn.Embedding and module.max_norm is None
 
 

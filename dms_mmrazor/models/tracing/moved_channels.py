@@ -4,7 +4,9 @@ Splitting, indexing, flattening and shuffling are not read, they are tried:
 on a tensor whose entries are the numbers of their channels.
 """
 
+import math
 import operator
+from types import FunctionType
 from typing import Any, List, NamedTuple, Optional, Tuple
 
 import torch
@@ -17,6 +19,9 @@ from dms_mmrazor.models.tracing.fx_values import ARGUMENTS, SHAPE
 
 _MOST_RUNS = 256
 """How often the channels may follow one another in a flattened tensor."""
+
+MOVES = 'dms_moves'
+"""Whether a function of a model's own code moves numbers, once known."""
 
 _FUNCTIONS = (
     operator.getitem,
@@ -80,10 +85,42 @@ def is_mover(node: fx.Node) -> bool:
     if node.meta.get(ARGUMENTS) is None or not node.all_input_nodes:
         return False
     if node.op == 'call_function':
-        return node.target in _FUNCTIONS
+        return node.target in _FUNCTIONS or _moves_numbers(node)
     if node.op == 'call_module':
         return isinstance(_module(node), _MODULES)
     return node.op == 'call_method' and node.target in _METHODS
+
+
+def _moves_numbers(node: fx.Node) -> bool:
+    """Whether a function of the model's own code only moves numbers.
+
+    A trace need not look into it; what it moves comes out the same whatever
+    the numbers are.
+    """
+    if MOVES not in node.meta:
+        node.meta[MOVES] = _is_mover_of_any(node)
+    return node.meta[MOVES]
+
+
+def _is_mover_of_any(node: fx.Node) -> bool:
+    shape = node.args[0].meta[SHAPE] if node.args else None
+    own = isinstance(node.target, FunctionType)
+    if not own or not shape or node.target.__module__.startswith('torch'):
+        return False
+    args, kwargs = node.meta[ARGUMENTS]
+    size = torch.Size(shape).numel()
+    numbers = torch.arange(size).view(shape)
+    others = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    try:
+        moved = node.target(numbers, *args, **kwargs)
+        again = node.target(others.view(shape), *args, **kwargs)
+    except Exception:  # whatever a model's code may raise
+        return False
+    both = isinstance(moved, Tensor) and isinstance(again, Tensor)
+    if not both or moved.dtype != numbers.dtype or not moved.numel():
+        return False
+    known = 0 <= int(moved.min()) and int(moved.max()) < len(others)
+    return known and torch.equal(others[moved], again)
 
 
 def moved_channels(node: fx.Node, channels: int) -> Optional[Moved]:
@@ -108,7 +145,28 @@ def moved_channels(node: fx.Node, channels: int) -> Optional[Moved]:
     line = _line(output) if isinstance(output, Tensor) else None
     if line is None or line[1] == list(range(channels)):
         return None
-    return _ordered(line[1], channels)
+    moved = _ordered(line[1], channels)
+    if not moved.lost and _has_computed_bounds(node):
+        return _cut_evenly(moved, line[1], channels)
+    return moved
+
+
+def _has_computed_bounds(node: fx.Node) -> bool:
+    """Whether a node takes a part whose size follows from the tensor's."""
+    source = node.args[0]
+    if source.meta[SHAPE] is None:  # a part of a tuple
+        node = source
+    taking = (operator.getitem, torch.split, torch.narrow, 'split', 'narrow')
+    return node.target in taking and len(node.all_input_nodes) > 1
+
+
+def _cut_evenly(moved: Moved, numbers: List[int], channels: int) -> Moved:
+    """Parts of a computed size: equal ones keep the same channels."""
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return moved
+    size = math.gcd(math.gcd(numbers[0], len(numbers)), channels)
+    even = _in_groups(numbers, size, channels // size)
+    return moved._replace(together=even.together)
 
 
 def _ordered(numbers: List[int], channels: int) -> Moved:

@@ -236,14 +236,16 @@ def shuffle(layer):
 class Halves(nn.Module):
     """ShuffleNetV2's block: one half of the channels goes through."""
 
-    def __init__(self, channels):
+    def __init__(self, channels, chunk):
         super().__init__()
         self.a = nn.Conv2d(channels // 2, 10, 1)
         self.b = nn.Conv2d(10, channels // 2, 3, padding=1)
         self.shuffle = Shuffle(2)
+        self.chunk = chunk
 
     def forward(self, x):
-        x1, x2 = x.chunk(2, dim=1)
+        half = x.shape[1] // 2
+        x1, x2 = x.chunk(2, 1) if self.chunk else (x[:, :half], x[:, half:])
         x2 = self.b(F.relu(self.a(x2)))
         return self.shuffle(torch.cat([x1, x2], 1))
 
@@ -255,7 +257,7 @@ def halves():
     return Net(
         run,
         a=nn.Conv2d(3, 16, 3, padding=1),
-        blocks=nn.Sequential(Halves(16), Halves(16)),
+        blocks=nn.Sequential(Halves(16, True), Halves(16, False)),
         d=nn.Conv2d(16, 4, 1),
     )
 
