@@ -93,7 +93,7 @@ def reason_against(
         return SINGLE
     if config.get(TORN):
         first = _mixing(channels['output_related'], modules)[0]
-        return f'channels of {first} are tied to one another by shuffling'
+        return f'channels of {first} are tied to one another'
     return ''
 
 
