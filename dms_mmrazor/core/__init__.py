@@ -16,6 +16,7 @@ from .importance import (
     taylor,
 )
 from .latency import LatencyFit, fit_latency, rank_correlation
+from .precision import KeepsPrecision
 from .resource import Dim, ResourceModel, Term, resource_loss
 from .schedule import Phase, phase_at, scheduled_target
 from .topk import differentiable_topk, hard_topk, normalize_importance
@@ -26,6 +27,7 @@ __all__ = [
     'Dim',
     'FitResult',
     'FlatTopk',
+    'KeepsPrecision',
     'LatencyFit',
     'Phase',
     'ResourceModel',

@@ -8,20 +8,21 @@ from torch import Tensor, nn
 from .importance import METRICS, check_metric
 from .layout import FlatLayout
 from .operators import check_index, describe_operators, elements_for
+from .precision import KeepsPrecision
 from .ranking import SegmentRanks
 
 __all__ = ['FlatTopk']
 
 
-class FlatTopk(nn.Module):
+class FlatTopk(KeepsPrecision):
     """Many differentiable top-k operators, evaluated together.
 
     Gives for every operator what
     :func:`~dms_mmrazor.core.differentiable_topk` gives, in a number of
     tensor operations that does not depend on the number of operators, and
     without synchronization with the host (unless said otherwise): call
-    :meth:`soft_mask` once per step and :meth:`split` it. Keep the module
-    in float32 or float64; ranks do not fit into half precision.
+    :meth:`soft_mask` once per step and :meth:`split` it. Ranks do not fit
+    into half precision: converting a model to it leaves this module alone.
 
     Shapes: U operators, C channels, E elements (steps of channels that
     share one importance and mask, appendix A.1.1; with steps of 1, E = C).

@@ -12,7 +12,9 @@ import math
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from .precision import KeepsPrecision
 
 __all__ = ['Dim', 'ResourceModel', 'Term', 'resource_loss']
 
@@ -53,7 +55,7 @@ class Term(NamedTuple):
     block: Optional[int] = None
 
 
-class ResourceModel(nn.Module):
+class ResourceModel(KeepsPrecision):
     """Evaluates all terms in one vectorized expression in float64.
 
     Neither direction synchronizes with the host.

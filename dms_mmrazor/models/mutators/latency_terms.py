@@ -7,6 +7,7 @@ from torch import nn
 from dms_mmrazor.core import LatencyFit, Term
 from dms_mmrazor.models.mutators.searched_sides import Product, SearchedSides
 from dms_mmrazor.models.ops import channels_of, is_attention
+from dms_mmrazor.models.ops.multihead import is_multihead
 from dms_mmrazor.models.tracing import LayerProfile
 
 
@@ -50,8 +51,16 @@ def layer_widths(
             sides.block(p.name),
         )
         for p in profiles
-        if not is_attention(sides.modules[p.name])
+        if _is_called(sides, p.name)
     )
+
+
+def _is_called(sides: SearchedSides, name: str) -> bool:
+    """Whether it is a layer that runs by itself, and can be timed."""
+    owner = sides.modules.get(name.rpartition('.')[0])
+    module = sides.modules.get(name)
+    inside = is_multihead(owner) or module is None
+    return not (inside or is_attention(module))
 
 
 def _inputs(sides: SearchedSides, name: str) -> Tuple[Product, ...]:

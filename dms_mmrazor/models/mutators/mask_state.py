@@ -7,7 +7,12 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
-from dms_mmrazor.core import METRICS, STATIC_METRICS, FlatTopk
+from dms_mmrazor.core import (
+    METRICS,
+    STATIC_METRICS,
+    FlatTopk,
+    KeepsPrecision,
+)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutables import MaskPlan, MaskTable, TopkOperator
 from dms_mmrazor.models.mutators.plan_masks import plan_masks
@@ -16,7 +21,7 @@ from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 DEPTH_TEMPERATURE = 4.0
 
 
-class MaskState(nn.Module):
+class MaskState(KeepsPrecision):
     """One flat top-k for all units, and the gradient of its masks.
 
     Args:

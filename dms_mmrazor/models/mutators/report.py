@@ -2,9 +2,8 @@
 
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
-from torch import nn
-
 from dms_mmrazor.models.mutators.searched_sides import SearchedSides
+from dms_mmrazor.models.ops import is_weighted
 from dms_mmrazor.models.tracing import ChannelGroup
 from dms_mmrazor.models.units import DMSChannelUnit
 
@@ -101,7 +100,7 @@ def report_layers(
     }
     reports = []
     for name, module in sides.modules.items():
-        if not isinstance(module, (nn.Conv2d, nn.Linear)):
+        if not is_weighted(module):
             continue
         texts, found = {}, []
         for is_input in (True, False):

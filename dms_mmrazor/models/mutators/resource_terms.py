@@ -2,11 +2,20 @@
 
 from typing import Dict, List, Sequence
 
-from torch import nn
-
 from dms_mmrazor.core import Dim, ResourceModel, Term
 from dms_mmrazor.models.mutators.searched_sides import Product, SearchedSides
-from dms_mmrazor.models.ops import channels_of, is_attention, is_layer, is_norm
+from dms_mmrazor.models.ops import (
+    channels_of,
+    is_attention,
+    is_layer,
+    is_norm,
+    is_weighted,
+)
+from dms_mmrazor.models.ops.multihead import (
+    KEYS_VALUES,
+    QUERIES,
+    is_multihead,
+)
 from dms_mmrazor.models.tracing import LayerProfile
 from dms_mmrazor.models.tracing.layer_profile import kernel_macs
 
@@ -34,7 +43,10 @@ def build_resource_models(
 
 
 def _macs_terms(sides: SearchedSides, profile: LayerProfile) -> List[Term]:
-    if is_attention(sides.modules[profile.name]):
+    owner, _, part = profile.name.rpartition('.')
+    if part in (QUERIES, KEYS_VALUES):
+        products = _projection_products(sides, owner, part)
+    elif is_attention(sides.modules[profile.name]):
         products = sides.attention_products(profile.name)
     else:
         products = _weight_products(sides, profile.name)
@@ -54,7 +66,7 @@ def _terms(
 def _weight_products(sides: SearchedSides, name: str) -> List[Product]:
     """Entries of a layer's weight: coefficients times its widths."""
     module = sides.modules[name]
-    if not isinstance(module, (nn.Conv2d, nn.Linear)):
+    if not is_weighted(module):
         return [(kernel_macs(module), ())]
     groups = getattr(module, 'groups', 1)
     kernel = module.weight[0, 0].numel() / groups
@@ -65,6 +77,19 @@ def _weight_products(sides: SearchedSides, name: str) -> List[Product]:
         (kernel * a * b, (*out_dims, *in_dims))
         for a, out_dims in sides.products(name, False)
         for b, in_dims in inputs
+    ]
+
+
+def _projection_products(
+    sides: SearchedSides, name: str, part: str = ''
+) -> List[Product]:
+    """Entries of the input projection of torch's attention, or of a part."""
+    queries, values = sides.attention_products(name)
+    rows = {QUERIES: [queries], KEYS_VALUES: [queries, values]}
+    columns = sides.dim(f'{name}.in_proj_weight', False)
+    return [
+        (a, (*dims, columns))
+        for a, dims in rows.get(part, sides.projected(name))
     ]
 
 
@@ -88,6 +113,10 @@ def _param_products(
 ) -> List[Product]:
     module = sides.modules[name]
     full_name = f'{name}.{key}' if name else key
+    if is_multihead(module) and key == 'in_proj_weight':
+        return _projection_products(sides, name)
+    if is_multihead(module) and key == 'in_proj_bias':
+        return sides.projected(name)
     if full_name in sides.parts:
         dim: Dim = sides.dim(full_name, False)
         channels = sides.parts[full_name].channels

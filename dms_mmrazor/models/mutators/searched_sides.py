@@ -110,12 +110,12 @@ class SearchedSides:
         heads times dims.
         """
         owner, _, child = layer.rpartition('.')
-        if (child, is_input) in (('qkv', False), ('proj', True)):
+        inner = (('qkv', False), ('proj', True), ('out_proj', True))
+        if (child, is_input) in inner:
             if owner and is_attention(self.modules[owner]):
-                queries, values = self.attention_products(owner)
                 if is_input:
-                    return [values]
-                return [(2.0, queries[1]), values]
+                    return [self.attention_products(owner)[1]]
+                return self.projected(owner)
         if is_input and layer in self._repeats:
             return self._concatenated(layer)
         return [(1.0, (self.dim(layer, is_input),))]
@@ -127,6 +127,11 @@ class SearchedSides:
             for kind in (HEADS, QK_DIMS, V_DIMS)
         )
         return (1.0, (heads, qk)), (1.0, (heads, v))
+
+    def projected(self, name: str) -> List[Product]:
+        """Rows of the input projection of an attention: q, k and v."""
+        queries, values = self.attention_products(name)
+        return [(2.0, queries[1]), values]
 
     def units_of(self, layer: str, is_input: bool) -> List[int]:
         """Indices of the units on one side of a layer."""

@@ -5,16 +5,22 @@ from typing import Dict, List, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from dms_mmrazor.core import index_importance
-from dms_mmrazor.models.ops import HEADS, AttentionDim
-from dms_mmrazor.models.ops.attention import QK_DIMS, V_DIMS, split_qkv
+from dms_mmrazor.core import KeepsPrecision, index_importance
+from dms_mmrazor.models.ops import HEADS, AttentionDim, is_weighted
+from dms_mmrazor.models.ops.attention import (
+    QK_DIMS,
+    V_DIMS,
+    input_layer,
+    split_qkv,
+)
+from dms_mmrazor.models.ops.narrow import channels_of, weight_by_outputs
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 Pairs = Tuple[Tensor, Tensor]
 """Outputs of a layer, and the unit's channel that each belongs to."""
 
 
-class StaticScores(nn.Module):
+class StaticScores(KeepsPrecision):
     """Scores of all channels and blocks, for each step anew.
 
     Which outputs of which layer belong to a channel is found once. A step
@@ -67,7 +73,7 @@ class StaticScores(nn.Module):
         starts, total = {}, 0
         for layer in self._layers:
             starts[layer] = total
-            total += layer.weight.shape[0]
+            total += channels_of(layer, False)
         outputs, channels, first = [torch.zeros(0).long()], [], 0
         for unit, layers in zip(units, producers):
             for layer, (rows, owners) in layers.items():
@@ -86,8 +92,8 @@ class StaticScores(nn.Module):
             return self.fixed
         norms = [self.fixed[:0]]
         norms += [
-            torch.linalg.vector_norm(w, 1, dim=tuple(range(1, w.dim())))
-            for w in (layer.weight.detach() for layer in self._layers)
+            _norms(weight_by_outputs(layer).to(self.fixed))
+            for layer in self._layers
         ]
         rows = torch.cat(norms).index_select(0, self.outputs)
         # Without atomic additions: equal on all ranks.
@@ -97,13 +103,21 @@ class StaticScores(nn.Module):
         return torch.cat([scores, self.fixed])
 
 
+def _norms(weight: Tensor) -> Tensor:
+    """L1 norm of what makes each output: [out]."""
+    return torch.linalg.vector_norm(
+        weight, 1, dim=tuple(range(1, weight.dim()))
+    )
+
+
 def _producers(unit: DMSChannelUnit) -> Dict[nn.Module, Pairs]:
     """Layers that give a unit's channels, with their outputs."""
     if unit.attention_dim is not None:
-        return {unit.attention_dim.module.qkv: _in_qkv(unit.attention_dim)}
+        layer = input_layer(unit.attention_dim.module)
+        return {layer: _in_qkv(unit.attention_dim)}
     found: Dict[nn.Module, List[Pairs]] = {}
     for channel in unit.output_related:
-        if isinstance(channel.module, (nn.Conv2d, nn.Linear)):
+        if is_weighted(channel.module):
             rows = torch.arange(channel.start, channel.end)
             each = len(rows) // unit.num_channels
             owners = torch.arange(unit.num_channels).repeat_interleave(each)
@@ -119,7 +133,7 @@ def _producers(unit: DMSChannelUnit) -> Dict[nn.Module, Pairs]:
 
 def _in_qkv(dim: AttentionDim) -> Pairs:
     """Outputs of ``qkv`` of each head or dim."""
-    numbers = torch.arange(dim.module.qkv.out_features)
+    numbers = torch.arange(channels_of(input_layer(dim.module), False))
     query, key, value = split_qkv(dim.module, numbers)
     parts = {
         HEADS: (query, key, value),

@@ -62,17 +62,20 @@ def max_difference(
 
     Returns:
         float: max |a - b| / max(max |b|, 1e-6) over all outputs; inf if
-        their shapes differ.
+        their shapes differ. Of models in half precision, whose rounding
+        would hide differences, in single precision.
 
     Raises:
         ForwardError: If one does not run.
         IncomparableError: If their outputs have different parts, or none.
     """
     outputs = []
+    if image.element_size() < 4:
+        image = image.float()
     for model in (masked, plain):
-        with same_random_numbers() if drawing else nullcontext():
-            with evaluating(model), naming_modules(model):
-                outputs.append(forward_tensors(model, image))
+        drawn = same_random_numbers() if drawing else nullcontext()
+        with _single(model), drawn, evaluating(model), naming_modules(model):
+            outputs.append(forward_tensors(model, image))
     return difference(*outputs)
 
 
@@ -117,6 +120,24 @@ def compare(
 
 class CutError(Exception):
     """A structure cannot be cut out of a model."""
+
+
+@contextmanager
+def _single(*models: nn.Module) -> Iterator[None]:
+    """Values in half precision become single ones; they come back."""
+    halves = {
+        tensor: tensor.data
+        for model in models
+        for tensor in [*model.parameters(), *model.buffers()]
+        if tensor.is_floating_point() and tensor.element_size() < 4
+    }
+    for tensor, values in halves.items():
+        tensor.data = values.float()
+    try:
+        yield
+    finally:
+        for tensor, values in halves.items():
+            tensor.data = values
 
 
 class Comparison:

@@ -19,7 +19,7 @@ from dms_mmrazor.models.ops.dms_linear import DMSLinear
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.dms_silu import DMSSiLU
 from dms_mmrazor.models.ops.fold import fold_depth, fold_input_mask
-from dms_mmrazor.models.ops.known_types import is_layer, is_norm
+from dms_mmrazor.models.ops.known_types import is_layer, is_norm, is_weighted
 from dms_mmrazor.models.ops.narrow import channels_of, narrow_layer
 from dms_mmrazor.models.ops.parts import Part, can_narrow, named_parts
 from dms_mmrazor.models.ops.replace import DYNAMIC_OPS, replace_with_dynamic
@@ -54,6 +54,7 @@ __all__ = [
     'is_attention',
     'is_layer',
     'is_norm',
+    'is_weighted',
     'named_parts',
     'narrow_layer',
     'replace_with_dynamic',

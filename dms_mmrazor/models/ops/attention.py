@@ -28,7 +28,12 @@ from dms_mmrazor.models.ops.known_types import (
     WINDOW_ATTENTION,
     qualified_name,
 )
-from dms_mmrazor.models.ops.narrow import narrow_layer
+from dms_mmrazor.models.ops.multihead import (
+    SlimMultiheadAttention,
+    is_multihead,
+    multihead_sizes,
+)
+from dms_mmrazor.models.ops.narrow import channels_of, narrow_layer
 
 HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
 
@@ -41,6 +46,8 @@ _SLIM = {
 
 def is_attention(module: nn.Module) -> bool:
     """Whether heads and head dims of a module can be searched."""
+    if is_multihead(module):
+        return True
     known = (*_SLIM, *_SLIM.values())
     if qualified_name(type(module)) not in known:
         return False
@@ -52,8 +59,11 @@ def core_name(module: nn.Module) -> Optional[str]:
 
     Returns:
         str, optional: '' for an attention itself, 'w_msa' for one that works
-        in shifted windows.
+        in shifted windows. ``None`` for torch's own, whose output
+        projection is no call.
     """
+    if is_multihead(module):
+        return None
     if is_attention(module):
         return ''
     if qualified_name(type(module)) == SHIFTED_WINDOWS:
@@ -61,8 +71,20 @@ def core_name(module: nn.Module) -> Optional[str]:
     return None
 
 
+def input_layer(module: nn.Module) -> nn.Module:
+    """Who gives q, k and v; for torch's attention that is itself."""
+    return module if is_multihead(module) else module.qkv
+
+
+def output_layer(module: nn.Module) -> nn.Module:
+    """Who reads the heads."""
+    return module.out_proj if is_multihead(module) else module.proj
+
+
 def attention_sizes(module: nn.Module) -> Dict[str, int]:
     """Number of heads, q/k dims and v dims of an attention."""
+    if is_multihead(module):
+        return dict(zip((HEADS, QK_DIMS, V_DIMS), multihead_sizes(module)))
     full = module.embed_dims // module.num_heads
     return {
         HEADS: module.num_heads,
@@ -97,11 +119,13 @@ class AttentionDim(ChannelHolder):
     def narrow(self, kept: Tensor) -> None:
         """Keep some heads or dims, in place."""
         module, old = self.module, self.channels
+        if len(kept) == old and is_multihead(module):
+            return  # it may stay the stock module
         outputs, inputs = self._indices(kept)
         if self.kind == QK_DIMS and _scales_by_head_dim(module):
             _scale_queries(module, (len(kept) / old) ** 0.5)
-        narrow_layer(module.qkv, outputs, None)
-        narrow_layer(module.proj, None, inputs)
+        narrow_layer(input_layer(module), outputs, None)
+        narrow_layer(output_layer(module), None, inputs)
         sizes = {**attention_sizes(module), self.kind: len(kept)}
         _make_slim(module)
         module.num_heads = sizes[HEADS]
@@ -116,9 +140,8 @@ class AttentionDim(ChannelHolder):
             QK_DIMS: (True, True, False),
             V_DIMS: (False, False, True),
         }[self.kind]
-        parts = split_qkv(
-            self.module, torch.arange(self.module.qkv.out_features)
-        )
+        rows = channels_of(input_layer(self.module), False)
+        parts = split_qkv(self.module, torch.arange(rows))
         first = int(parts[2][0, 0])
         chosen = [
             part.index_select(dim, kept.cpu()) if want else part
@@ -140,7 +163,9 @@ class AttentionDim(ChannelHolder):
 def _make_slim(module: nn.Module) -> None:
     """Give an attention the class that allows any head dims, in place."""
     name = _SLIM.get(qualified_name(type(module)))
-    if name is not None:
+    if is_multihead(module):
+        module.__class__ = SlimMultiheadAttention
+    elif name is not None:
         ops = importlib.import_module(_OPS)
         module.__class__ = getattr(ops, name.rpartition('.')[2])
 
@@ -155,6 +180,8 @@ def split_qkv(module: nn.Module, rows: Tensor) -> List[Tensor]:
 
 def _scales_by_head_dim(module: nn.Module) -> bool:
     """Whether the kernel divides by the root of the head dim it sees."""
+    if is_multihead(module):
+        return True
     if not hasattr(module, 'scaled_dot_product_attention'):
         return False  # window attention has a `scale` of its own
     kernel = module.scaled_dot_product_attention
@@ -166,9 +193,13 @@ def _scale_queries(module: nn.Module, factor: float) -> None:
     """Multiply q by a number."""
     sizes = attention_sizes(module)
     number = sizes[HEADS] * sizes[QK_DIMS]
-    module.qkv.weight[:number] *= factor
-    if module.qkv.bias is not None:
-        module.qkv.bias[:number] *= factor
+    if is_multihead(module):
+        tensors = (module.in_proj_weight, module.in_proj_bias)
+    else:
+        tensors = (module.qkv.weight, module.qkv.bias)
+    for tensor in tensors:
+        if tensor is not None:
+            tensor[:number] *= factor
 
 
 def find_attention_dim(model: nn.Module, name: str) -> Optional[AttentionDim]:

@@ -13,6 +13,8 @@ from dms_mmrazor.models.ops.attention import (
     attention_sizes,
 )
 from dms_mmrazor.models.ops.dms_op import RowMask
+from dms_mmrazor.models.ops.multihead import is_multihead
+from dms_mmrazor.models.ops.narrow import channels_of
 from dms_mmrazor.models.ops.replace import replace_with_dynamic
 
 
@@ -93,11 +95,16 @@ def attach_attention(
     owner, _, kind = name.rpartition('.')
     module = model.get_submodule(owner)
     sizes = attention_sizes(module)
+    names = f'{owner}.qkv', f'{owner}.proj'
+    if is_multihead(module):
+        module = replace_with_dynamic(model, owner)
+        names = owner, f'{owner}.out_proj'
     if kind == QK_DIMS:
-        qkv = replace_with_dynamic(model, f'{owner}.qkv')
-        qkv.rows = QueryMask(mutable, sizes[HEADS], qkv.out_features)
+        qkv = replace_with_dynamic(model, names[0])
+        rows = channels_of(qkv, False)
+        qkv.rows = QueryMask(mutable, sizes[HEADS], rows)
         return module
-    proj = replace_with_dynamic(model, f'{owner}.proj')
+    proj = replace_with_dynamic(model, names[1])
     container = proj.get_mutable_attr('in_channels')
     if container is None:
         container = HeadContainer(sizes[HEADS], sizes[V_DIMS])

@@ -59,6 +59,17 @@ def masked_normalize(x: Tensor, mask: Tensor, eps: float) -> Tensor:
     return _WeightedNorm.apply(x, mask, eps)
 
 
+def _as_plain(out: Tensor, x: Tensor, weight: Optional[Tensor]) -> Tensor:
+    """What the masked norm gives in the type of what the plain one gives.
+
+    That is the type of the weights; autocast computes in single precision.
+    """
+    if torch.is_autocast_enabled():
+        return out
+    kind = x.dtype if weight is None else weight.dtype
+    return out.to(torch.promote_types(x.dtype, kind))
+
+
 class _WeightedNorm(torch.autograd.Function):
     """Normalize with statistics weighted by a mask.
 
@@ -148,7 +159,8 @@ class DMSLayerNorm(nn.LayerNorm, DMSOp):
         masks = self.masks()
         mask, depth = masks.inputs, masks.depth
         if mask is not None and self.affine_in_reader:
-            return masked_normalize(x, mask, self.eps)
+            out = masked_normalize(x, mask, self.eps)
+            return _as_plain(out, x, self.weight)
         weight, bias = self.weight, self.bias
         if depth is not None and weight is not None:
             weight, bias = fold_depth(weight, bias, depth)
@@ -157,4 +169,7 @@ class DMSLayerNorm(nn.LayerNorm, DMSOp):
             out = F.layer_norm(x, shape, weight, bias, self.eps)
         else:
             out = masked_layer_norm(x, mask, weight, bias, self.eps)
-        return out * depth if weight is None and depth is not None else out
+            out = _as_plain(out, x, weight)
+        if weight is None and depth is not None:
+            out = out * depth.to(out.dtype)
+        return out

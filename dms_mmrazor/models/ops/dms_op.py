@@ -56,11 +56,14 @@ class DMSOp(DynamicChannelMixin):
     Attributes:
         carries_depth (bool): Whether a mask of its inputs or outputs can
             carry the depth mask, too.
+        transposed_weight (bool): Whether its weight is [in, out / groups,
+            ...].
         given (LayerMasks, optional): Its masks of the current step, once
             they are planned. Defaults to None: it composes them.
     """
 
     carries_depth: ClassVar[bool] = False
+    transposed_weight: ClassVar[bool] = False
 
     accepted_mutable_attrs: Set[str] = {'in_channels', 'out_channels'}
     attr_mappings: Dict[str, str] = {
@@ -125,7 +128,9 @@ class DMSOp(DynamicChannelMixin):
         self, weight: Tensor, bias: Optional[Tensor], groups: int = 1
     ) -> Tuple[Tensor, Optional[Tensor]]:
         """Weight and bias with the masks of this step multiplied in."""
-        return fold_masks(weight, bias, self.masks(), groups)
+        return fold_masks(
+            weight, bias, self.masks(), groups, self.transposed_weight
+        )
 
     @property
     def static_op_factory(self) -> Type[nn.Module]:

@@ -5,7 +5,9 @@ A convolution or linear layer is linear in its input, so
     conv(x ⊙ m, W) = conv(x, W ⊙ m[None, :, None, None]),
 
 with the same output and the same gradient for m. The right-hand side costs
-O(weights), and no second activation is kept for the backward pass.
+O(weights), and no second activation is kept for the backward pass. Folded
+weights have the type of the weight: with weights in half precision, too,
+masks and their gradients stay in single precision.
 """
 
 from typing import Any, Optional, Tuple
@@ -28,6 +30,7 @@ def fold_masks(
     bias: Optional[Tensor],
     masks: LayerMasks,
     groups: int = 1,
+    transposed: bool = False,
 ) -> Folded:
     """Multiply all masks of a conv or linear layer into its parameters.
 
@@ -36,6 +39,8 @@ def fold_masks(
         bias (Tensor, optional): [out].
         masks (LayerMasks): Of its inputs, its outputs and its block.
         groups (int): Groups of the convolution. Defaults to 1.
+        transposed (bool): Whether the weight is [in, out / groups, ...], as
+            that of a transposed convolution. Defaults to False.
 
     Returns:
         tuple[Tensor, Tensor | None]: Weight and bias of the layer that maps
@@ -55,20 +60,22 @@ def fold_masks(
         else:
             outputs = outputs * depth
     if bias is not None and outputs is not None:
-        bias = bias * outputs
+        bias = bias * outputs.to(bias.dtype)
     if bias is not None and depth is not None and inputs is not None:
-        bias = bias * depth
-    if outputs is None and _is_small(weight, groups):
-        weight = weight * inputs.view(-1, *[1] * (weight.dim() - 2))
+        bias = bias * depth.to(bias.dtype)
+    columns, rows = (outputs, inputs) if transposed else (inputs, outputs)
+    if rows is None and _is_small(weight, columns, groups):
+        weight = weight * columns.view(-1, *[1] * (weight.dim() - 2))
     else:
-        weight = _Fold.apply(weight, inputs, outputs, groups)
+        weight = _Fold.apply(weight, columns, rows, groups)
     return weight, bias
 
 
-def _is_small(weight: Tensor, groups: int) -> bool:
-    """Whether autograd's own product with a mask of the inputs is faster."""
-    positions = weight.shape[2:].numel()
-    return groups == 1 and weight.numel() * positions <= _SMALL
+def _is_small(weight: Tensor, columns: Tensor, groups: int) -> bool:
+    """Whether autograd's own product with a mask of columns is faster."""
+    if groups != 1 or weight.dtype != columns.dtype:
+        return False
+    return weight.numel() * weight.shape[2:].numel() <= _SMALL
 
 
 def fold_input_mask(weight: Tensor, mask: Tensor, groups: int = 1) -> Tensor:
@@ -96,11 +103,12 @@ def fold_depth(weight: Tensor, bias: Optional[Tensor], mask: Tensor) -> Folded:
     Returns:
         tuple: Weight and bias of m · f.
     """
-    return weight * mask, None if bias is None else bias * mask
+    weight = weight * mask.to(weight.dtype)
+    return weight, None if bias is None else bias * mask.to(bias.dtype)
 
 
 class _Fold(torch.autograd.Function):
-    """weight ⊙ masks of its inputs and outputs.
+    """weight ⊙ masks of its columns and rows, inputs and outputs mostly.
 
     Written out for large weights and several masks, because autograd would
     keep a product of the weight's size for each further mask, and because
@@ -112,35 +120,37 @@ class _Fold(torch.autograd.Function):
     def forward(
         ctx: Any,
         weight: Tensor,
-        inputs: Optional[Tensor],
-        outputs: Optional[Tensor],
+        columns: Optional[Tensor],
+        rows: Optional[Tensor],
         groups: int,
     ) -> Tensor:
-        ctx.save_for_backward(weight, inputs, outputs)
+        ctx.save_for_backward(weight, columns, rows)
         ctx.order = order = _Order(weight, groups)
         folded, buffer = order.matrix(weight), None
-        if inputs is not None:
-            folded = buffer = folded * order.along_columns(inputs)
-        if outputs is not None:
-            folded = torch.mul(folded, order.along_rows(outputs), out=buffer)
+        if columns is not None:
+            folded = buffer = folded * order.along_columns(columns)
+        if rows is not None:
+            folded = torch.mul(folded, order.along_rows(rows), out=buffer)
         return order.weight(folded)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
         """Gradients of the weight and of both masks."""
-        weight, inputs, outputs = ctx.saved_tensors
+        weight, column_mask, row_mask = ctx.saved_tensors
         order: _Order = ctx.order
         grad = order.matrix(grad)
         product = grad * order.matrix(weight)
-        columns = None if inputs is None else order.along_columns(inputs)
-        rows = None if outputs is None else order.along_rows(outputs)
-        grad_inputs = grad_outputs = grad_weight = None
+        columns = rows = grad_columns = grad_rows = grad_weight = None
+        if column_mask is not None:
+            columns = order.along_columns(column_mask)
+        if row_mask is not None:
+            rows = order.along_rows(row_mask)
         if ctx.needs_input_grad[1]:
             seen = product if rows is None else product * rows
-            grad_inputs = order.sum_rows(seen)
+            grad_columns = order.sum_rows(seen, column_mask.dtype)
         if ctx.needs_input_grad[2]:
             seen = product if columns is None else product * columns
-            grad_outputs = order.sum_columns(seen)
+            grad_rows = order.sum_columns(seen, row_mask.dtype)
         if ctx.needs_input_grad[0]:
             # Memory of this size is expensive to get: reuse the product's,
             # unless this backward pass is to be differentiated itself.
@@ -149,7 +159,7 @@ class _Fold(torch.autograd.Function):
                 if factor is not None:
                     grad = torch.mul(grad, factor, out=buffer)
             grad_weight = order.weight(grad)
-        return grad_weight, grad_inputs, grad_outputs, None
+        return grad_weight, grad_columns, grad_rows, None
 
 
 class _Order:
@@ -160,14 +170,16 @@ class _Order:
     groups it is one matrix [rows, columns].
 
     Args:
-        weight (Tensor): [out, in / groups, ...].
+        weight (Tensor): [out, in / groups, ...]; or, with inputs as rows and
+            outputs as columns, [in, out / groups, ...].
         groups (int): Groups of the convolution.
     """
 
-    __slots__ = ('shape', 'leading', 'columns', 'last', 'times')
+    __slots__ = ('shape', 'dtype', 'leading', 'columns', 'last', 'times')
 
     def __init__(self, weight: Tensor, groups: int) -> None:
         self.shape = weight.shape
+        self.dtype = weight.dtype
         self.leading = () if groups == 1 else (groups,)
         self.last = (
             weight.dim() == 4
@@ -198,20 +210,23 @@ class _Order:
 
     def along_columns(self, mask: Tensor) -> Tensor:
         """Mask of the inputs [in] as [groups, 1, columns]."""
-        mask = _repeat(mask, self.times[1])
+        mask = _repeat(mask.to(self.dtype), self.times[1])
         return mask.view(*self.leading, 1, -1) if self.leading else mask
 
     def along_rows(self, mask: Tensor) -> Tensor:
         """Mask of the outputs [out] as [groups, rows, 1]."""
-        return _repeat(mask, self.times[0]).view(*self.leading, -1, 1)
+        mask = _repeat(mask.to(self.dtype), self.times[0])
+        return mask.view(*self.leading, -1, 1)
 
-    def sum_rows(self, matrix: Tensor) -> Tensor:
+    def sum_rows(self, matrix: Tensor, dtype: torch.dtype) -> Tensor:
         """Sum over all that an input channel is multiplied with: [in]."""
-        return _sum_repeated(matrix.sum(-2), self.times[1])
+        dtype = torch.promote_types(self.dtype, dtype)
+        return _sum_repeated(matrix.sum(-2, dtype=dtype), self.times[1])
 
-    def sum_columns(self, matrix: Tensor) -> Tensor:
+    def sum_columns(self, matrix: Tensor, dtype: torch.dtype) -> Tensor:
         """Sum over all that an output channel is made of: [out]."""
-        return _sum_repeated(matrix.sum(-1), self.times[0])
+        dtype = torch.promote_types(self.dtype, dtype)
+        return _sum_repeated(matrix.sum(-1, dtype=dtype), self.times[0])
 
 
 def _repeat(mask: Tensor, times: int) -> Tensor:

@@ -39,8 +39,14 @@ def fold_norm(
 
     Returns:
         tuple[Tensor, Tensor | None]: W' [out, in] and b' [out], which is
-        None without a bias and a shift.
+        None without a bias and a shift. Of the weight's type.
     """
+    low = weight.dtype
+    full = torch.promote_types(low, inputs.dtype)
+    if low != full:  # weights in half precision: masks stay in single
+        tensors = (weight, bias, inputs, scale, shift, outputs)
+        folded = fold_norm(*(t if t is None else t.to(full) for t in tensors))
+        return tuple(t if t is None else t.to(low) for t in folded)
     if shift is None:
         weight = _FoldNorm.apply(weight, None, inputs, scale, None, outputs)[0]
         if bias is not None and outputs is not None:

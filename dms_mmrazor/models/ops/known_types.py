@@ -6,6 +6,7 @@ model uses them.
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 LAYER_NORM_2D = 'mmpretrain.models.utils.norm.LayerNorm2d'
 GRN = 'mmpretrain.models.utils.norm.GRN'
@@ -40,6 +41,21 @@ def is_norm(module: object) -> bool:
     )
 
 
+def is_conv(module: object) -> bool:
+    """Whether a layer is a convolution of any dimension, or transposed."""
+    return isinstance(module, _ConvNd)
+
+
+def is_transposed(module: object) -> bool:
+    """Whether a layer's weight is [in, out / groups, ...]."""
+    return isinstance(module, _ConvTransposeNd)
+
+
+def is_weighted(module: object) -> bool:
+    """Whether a layer is a convolution or a linear layer."""
+    return is_conv(module) or isinstance(module, nn.Linear)
+
+
 def is_layer(module: object) -> bool:
     """Whether a layer can be narrowed: conv, linear or norm."""
-    return isinstance(module, (nn.Conv2d, nn.Linear)) or is_norm(module)
+    return is_weighted(module) or is_norm(module)

@@ -57,6 +57,7 @@ class DMSGRN(GRN, DMSOp):
     def _masked(self, x: Tensor, mask: Tensor) -> Tensor:
         """Normalize [B, H, W, C] by the masked mean of the norms."""
         norms = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
+        mask = mask.to(norms.dtype)
         mean = (norms * mask).sum(-1, keepdim=True) / mask.sum()
         scaled = x * (norms / (mean + self.eps))
         return self.gamma * scaled + self.beta + x

@@ -5,10 +5,16 @@ from typing import Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops.channel_holder import ChannelHolder
-from dms_mmrazor.models.ops.known_types import GRN, is_kind
+from dms_mmrazor.models.ops.known_types import (
+    GRN,
+    is_conv,
+    is_kind,
+    is_transposed,
+)
 
 Indices = Optional[Tensor]
 
@@ -27,6 +33,8 @@ def channels_of(
         return module.num_features
     if isinstance(module, nn.Linear):
         return module.in_features if is_input else module.out_features
+    if isinstance(module, nn.MultiheadAttention):  # its input projection
+        return module.in_proj_weight.shape[int(is_input)]
     return module.in_channels if is_input else module.out_channels
 
 
@@ -59,7 +67,11 @@ def narrow_layer(
         _narrow_grn(layer, one_side)
     elif isinstance(layer, nn.Linear):
         _narrow_linear(layer, out_kept, in_kept)
-    elif isinstance(layer, nn.Conv2d):
+    elif isinstance(layer, nn.MultiheadAttention):
+        weight = _select(layer.in_proj_weight, 0, out_kept)
+        layer.in_proj_weight = _select(weight, 1, in_kept)
+        layer.in_proj_bias = _select(layer.in_proj_bias, 0, out_kept)
+    elif is_conv(layer):
         _narrow_conv(layer, out_kept, in_kept)
     else:
         raise DMSError(f'cannot narrow a {type(layer).__name__}.')
@@ -114,25 +126,52 @@ def _narrow_linear(
     layer.out_features, layer.in_features = layer.weight.shape
 
 
-def _narrow_conv(
-    layer: nn.Conv2d, out_kept: Indices, in_kept: Indices
-) -> None:
+def _narrow_conv(layer: _ConvNd, out_kept: Indices, in_kept: Indices) -> None:
     if layer.groups == 1:
-        weight = _select(_select(layer.weight, 0, out_kept), 1, in_kept)
-        layer.in_channels = weight.shape[1]
+        sides = (out_kept, in_kept)
+        dims = (1, 0) if is_transposed(layer) else (0, 1)
+        for dim, kept in zip(dims, sides):
+            layer.weight = _select(layer.weight, dim, kept)
+        layer.out_channels, layer.in_channels = (
+            layer.weight.shape[dim] for dim in dims
+        )
     else:
         weight, groups = _grouped_weight(layer, out_kept, in_kept)
         layer.groups = groups
+        layer.out_channels = weight.shape[0]
         layer.in_channels = weight.shape[1] * groups
-    layer.weight = weight
+        if is_transposed(layer):
+            weight = swap_sides(weight, groups)
+        trains = layer.weight.requires_grad
+        layer.weight = nn.Parameter(weight, requires_grad=trains)
     layer.bias = _select(layer.bias, 0, out_kept)
-    layer.out_channels = weight.shape[0]
+
+
+def weight_by_outputs(layer: nn.Module) -> Tensor:
+    """The weight of a conv or linear layer as [out, in / groups, ...].
+
+    That of an ``nn.MultiheadAttention`` is its input projection's.
+    """
+    if isinstance(layer, nn.MultiheadAttention):
+        return layer.in_proj_weight
+    if is_transposed(layer):
+        return swap_sides(layer.weight, layer.groups)
+    return layer.weight
+
+
+def swap_sides(weight: Tensor, groups: int) -> Tensor:
+    """[in, out / groups, ...] as [out, in / groups, ...], or back."""
+    first, second, *kernel = weight.shape
+    parts = weight.reshape(groups, first // groups, second, *kernel)
+    return parts.transpose(1, 2).reshape(
+        groups * second, first // groups, *kernel
+    )
 
 
 def _grouped_weight(
-    layer: nn.Conv2d, out_kept: Indices, in_kept: Indices
+    layer: _ConvNd, out_kept: Indices, in_kept: Indices
 ) -> Tuple[Tensor, int]:
-    """Kept weight of a grouped convolution, and its number of groups."""
+    """Kept [out, in / groups, ...] of a grouped one, and its groups."""
     outs = _by_group(layer.out_channels, layer.groups, out_kept)
     ins = _by_group(layer.in_channels, layer.groups, in_kept)
     sizes = torch.stack([outs.sum(dim=1), ins.sum(dim=1)], dim=1)
@@ -151,15 +190,14 @@ def _grouped_weight(
             f'inputs): {kinds}.'
         )
     ((per_out, per_in),) = kinds
-    weight = layer.weight.detach()
+    weight = weight_by_outputs(layer).detach()
     rows = (outs & left[:, None]).flatten().nonzero().flatten()
     columns = ins[left].nonzero()[:, 1].view(-1, 1, per_in)
     columns = columns.expand(-1, per_out, -1).reshape(-1, per_in)
     index = columns.view(*columns.shape, *[1] * (weight.dim() - 2))
     index = index.expand(-1, -1, *weight.shape[2:]).to(weight.device)
     kept = weight.index_select(0, rows.to(weight.device)).gather(1, index)
-    trains = layer.weight.requires_grad
-    return nn.Parameter(kept, requires_grad=trains), int(left.sum())
+    return kept, int(left.sum())
 
 
 def _by_group(channels: int, groups: int, kept: Indices) -> Tensor:

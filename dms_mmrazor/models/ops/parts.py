@@ -11,6 +11,7 @@ from dms_mmrazor.models.ops.channel_holder import (
     channel_counts,
 )
 from dms_mmrazor.models.ops.known_types import is_layer
+from dms_mmrazor.models.ops.multihead import in_projections
 
 Part = Union[nn.Module, ChannelHolder]
 
@@ -26,6 +27,7 @@ def named_parts(model: nn.Module) -> Dict[str, Part]:
     """
     return {
         **bare_parameters(model),
+        **in_projections(model),
         **attention_dims(model),
         **dict(model.named_modules()),
         **channel_counts(model),

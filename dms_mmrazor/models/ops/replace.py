@@ -4,13 +4,13 @@ import importlib
 from typing import Dict, Iterator, Mapping, Type
 
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
-from mmcv.cnn.bricks.wrappers import Conv2d as MMCVConv2d
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
-from dms_mmrazor.models.ops.dms_conv import DMSConv2d
+from dms_mmrazor.models.ops.dms_conv import DYNAMIC_CONVS
 from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
 from dms_mmrazor.models.ops.dms_op import DMSOp
@@ -19,6 +19,11 @@ from dms_mmrazor.models.ops.known_types import (
     GRN,
     LAYER_NORM_2D,
     qualified_name,
+)
+from dms_mmrazor.models.ops.multihead import (
+    DMSMultiheadAttention,
+    DMSOutProjection,
+    DMSTransformerEncoderLayer,
 )
 
 
@@ -57,14 +62,15 @@ class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
 # wrappers differ from torch's layers for empty inputs on torch < 1.5 only.
 DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = _DynamicOps(
     {
-        nn.Conv2d: DMSConv2d,
-        MMCVConv2d: DMSConv2d,
+        **DYNAMIC_CONVS,
         Conv2dAdaptivePadding: DMSConv2dAdaptivePadding,
         nn.Linear: DMSLinear,
         MMCVLinear: DMSLinear,
         nn.BatchNorm2d: DMSBatchNorm2d,
         nn.LayerNorm: DMSLayerNorm,
         nn.SiLU: DMSSiLU,
+        nn.MultiheadAttention: DMSMultiheadAttention,
+        NonDynamicallyQuantizableLinear: DMSOutProjection,
     },
     {LAYER_NORM_2D: 'DMSLayerNorm2d', GRN: 'DMSGRN'},
 )
@@ -74,7 +80,7 @@ def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
     """Make layer ``name`` of ``model`` dynamic, unless it already is.
 
     A layer that several modules share (the heads of all levels, say) stays
-    shared.
+    shared. What would compute it without calling it is made to call it.
 
     Returns:
         DMSOp: The dynamic layer, now part of the model.
@@ -85,8 +91,32 @@ def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
     if isinstance(module, DMSOp):
         return module
     dynamic = DYNAMIC_OPS[type(module)].convert_from(module)
+    _put(model, module, dynamic)
+    call_modules_of(model, parent_name)
+    return dynamic
+
+
+def call_modules_of(model: nn.Module, name: str) -> None:
+    """Let a module and those around it call all modules inside.
+
+    Encoder layers of torch do not in evaluation, where masks and hooks would
+    be lost.
+
+    Args:
+        model (nn.Module): The supernet.
+        name (str): Full name of a module of it.
+    """
+    while name:
+        module = model.get_submodule(name)
+        if type(module) is nn.TransformerEncoderLayer:
+            kind = DMSTransformerEncoderLayer
+            _put(model, module, kind.convert_from(module))
+        name = name.rpartition('.')[0]
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Let all modules that have the old one have the new one."""
     for owner in model.modules():
         for key, child in owner._modules.items():
-            if child is module:
-                setattr(owner, key, dynamic)
-    return dynamic
+            if child is old:
+                setattr(owner, key, new)

@@ -17,6 +17,17 @@ def refresh_attributes(model: nn.Module) -> None:
             _refresh_swin(module)
         elif is_split_layer(module):
             refresh_split(module)
+        elif isinstance(module, nn.Embedding):
+            module.embedding_dim = module.weight.shape[1]
+        elif isinstance(module, nn.Transformer):
+            _refresh_transformer(module)
+
+
+def _refresh_transformer(module: nn.Transformer) -> None:
+    """Width that torch's transformer checks its inputs for."""
+    norm = getattr(module.encoder, 'norm', None)
+    if isinstance(norm, nn.LayerNorm):
+        module.d_model = norm.normalized_shape[0]
 
 
 def _refresh_swin(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ from mmrazor.models.mutables.mutable_channel.units.channel_unit import (
     ChannelUnit,
 )
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.structure_dump import unit_slices
@@ -19,6 +20,7 @@ from dms_mmrazor.models.ops import (
     named_parts,
     narrow_layer,
 )
+from dms_mmrazor.models.ops.known_types import is_conv, is_transposed
 from dms_mmrazor.models.subnet.attributes import refresh_attributes
 from dms_mmrazor.models.supernet.factors import factors_of
 from dms_mmrazor.models.tracing import ChannelGroup, DMSChannelAnalyzer
@@ -100,7 +102,7 @@ def _resize(name: str, part: Part, outputs: int, inputs: int) -> None:
     indices = _repeated(outputs, channels_of(part, False))
     if isinstance(part, ChannelHolder) or is_norm(part):
         narrow_layer(part, indices, None)
-    elif isinstance(part, nn.Conv2d) and part.groups > 1:
+    elif is_conv(part) and part.groups > 1:
         _resize_grouped(name, part, outputs, inputs)
     else:
         others = _repeated(inputs, channels_of(part, True))
@@ -115,7 +117,7 @@ def _repeated(new: int, old: int) -> Tensor:
 
 
 def _resize_grouped(
-    name: str, conv: nn.Conv2d, outputs: int, inputs: int
+    name: str, conv: _ConvNd, outputs: int, inputs: int
 ) -> None:
     groups = inputs if conv.groups == conv.in_channels else conv.groups
     if inputs % groups or outputs % groups:
@@ -123,7 +125,10 @@ def _resize_grouped(
             f'`widen`: {name} would have {inputs} inputs and {outputs} '
             f'outputs in {groups} groups; choose another factor for it.'
         )
-    shape: List[int] = [outputs, inputs // groups, *conv.kernel_size]
+    sides = [outputs, inputs // groups]
+    if is_transposed(conv):
+        sides = [inputs, outputs // groups]
+    shape: List[int] = [*sides, *conv.kernel_size]
     conv.weight = nn.Parameter(conv.weight.new_empty(shape))
     if conv.bias is not None:
         conv.bias = nn.Parameter(conv.bias.new_empty(outputs))

@@ -16,6 +16,7 @@ from dms_mmrazor.models.ops import (
     HEADS,
     AttentionDim,
     is_attention,
+    is_weighted,
     named_parts,
 )
 from dms_mmrazor.models.tracing.channel_graph import (
@@ -117,7 +118,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         _check_modules('fixed', self.fixed, model)
         self.norm_readers = {}
         self.proof_size = self.input_size
-        model = revert_sync_batchnorm(light_copy(model)).eval()
+        model = revert_sync_batchnorm(light_copy(model))
+        model.eval()  # some of mmpretrain's do not return themselves
         with _quiet_mmengine():
             try:
                 graph = self._channel_graph(model)
@@ -208,9 +210,7 @@ def _weighted_layers(
     return [
         channel['name']
         for channel in all_channels(config)
-        if isinstance(
-            modules.get(str(channel['name'])), (nn.Conv2d, nn.Linear)
-        )
+        if is_weighted(modules.get(str(channel['name'])))
     ]
 
 

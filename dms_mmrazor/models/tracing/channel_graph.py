@@ -4,7 +4,7 @@ import operator
 import sys
 from functools import partial
 from types import ModuleType
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mmrazor.structures.graph.base_graph import BaseGraph
 from mmrazor.structures.graph.channel_graph import ChannelGraph
@@ -15,15 +15,20 @@ from mmrazor.structures.graph.channel_nodes import (
 )
 from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
 from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
-from torch import fx, nn
-from torch.nn.modules.conv import _ConvTransposeNd
+from torch import Tensor, fx, nn
 
 from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
 from dms_mmrazor.models.ops import is_norm
 from dms_mmrazor.models.ops.attention import core_name
-from dms_mmrazor.models.ops.known_types import ROI_EXTRACTOR, is_kind
-from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
+from dms_mmrazor.models.ops.known_types import (
+    ROI_EXTRACTOR,
+    is_conv,
+    is_kind,
+)
+from dms_mmrazor.models.ops.multihead import is_multihead
+from dms_mmrazor.models.tracing.channel_groups import TORN, UNFOLLOWED
 from dms_mmrazor.models.tracing.channel_nodes import (
+    InputProjection,
     ParameterNode,
     TracedNode,
     convert_node,
@@ -32,9 +37,13 @@ from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.fx_values import (
     BEHIND_PADDING,
     HAS_CHANNELS,
+    IN_PROJECTION,
     SHAPE,
     annotate,
+    is_embedding,
+    place_of,
 )
+from dms_mmrazor.models.tracing.moved_channels import is_mover
 from dms_mmrazor.models.tracing.node_values import attribute
 
 
@@ -46,8 +55,8 @@ def leaf_types(model: nn.Module) -> Tuple[type, ...]:
         if is_norm(module)
         or core_name(module) is not None
         or is_kind(module, ROI_EXTRACTOR)
-        # mmcv's own wrapper is not torch's, which is never looked into.
-        or isinstance(module, _ConvTransposeNd)
+        # mmcv's own wrappers are not torch's, which are never looked into.
+        or is_conv(module)
     }
     return tuple(sorted(types, key=lambda kind: kind.__qualname__))
 
@@ -82,6 +91,27 @@ class DMSChannelGraph(ChannelGraph):
         super().__init__()
         self.places: Dict[str, str] = {}
 
+    def generate_units_config(self) -> Dict[Any, Dict[str, Any]]:
+        """mmrazor's groups; those that it gets wrong have a reason.
+
+        It takes channels for one group that belong to the same tensors.
+        Shuffled several times, they are tied in other ways.
+        """
+        configs = super().generate_units_config()
+        known: Dict[Any, List[Any]] = {}
+        for node in self.topo_traverse():
+            for tensor in (node.out_channel_tensor, node.in_channel_tensor):
+                for (start, end), key in tensor.elems_hash_dict.items():
+                    size = configs[key]['init_args']['num_channels']
+                    roots = [elem.root for elem in tensor[start:end]]
+                    each, rest = divmod(len(roots), size)
+                    first = known.setdefault(key, roots[::each])
+                    expanded = [root for root in first for _ in range(each)]
+                    one_each = len(set(first)) == len(first) == size
+                    if rest or not one_each or expanded != roots:
+                        configs[key][TORN] = True
+        return configs
+
     def _convert_a_node_to_end_node(self, node: ChannelNode) -> None:
         """Let channels end before a node that does not fit them."""
         place = self.places.get(node.name, node.name)
@@ -94,16 +124,6 @@ class DMSChannelGraph(ChannelGraph):
             f'start_{node.name}', reason, input_channels=node.in_channels
         )
         self.connect(self.add_or_find_node(start), node)
-
-
-def _place(node: fx.Node) -> str:
-    """A node in the user's words."""
-    if node.op == 'call_module':
-        return str(node.target)
-    function = getattr(node.target, '__name__', str(node.target))
-    stack = node.meta.get('nn_module_stack') or {}  # since torch 2.0
-    owner = list(stack)[-1] if stack else ''
-    return f'`{function}` in {owner}' if owner else f'`{function}`'
 
 
 def build_channel_graph(
@@ -135,7 +155,7 @@ def build_channel_graph(
     convert = partial(convert_node, passes=passes, fixed=fixed)
     with remembered_channel_numbers():
         graph = DMSChannelGraph.copy_from(module_graph, convert)
-        graph.places = {node.name: _place(node) for node in trace.nodes}
+        graph.places = {node.name: place_of(node) for node in trace.nodes}
         graph.check(fix=True)
         graph.forward(input_size[1])
     return graph
@@ -143,6 +163,7 @@ def build_channel_graph(
 
 def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
     """Replace each attention by ``qkv``, its core and ``proj``, in place."""
+    open_multiheads(trace, model)
     modules = dict(model.named_modules())
     parameters = dict(model.named_parameters())
     for node in list(trace.nodes):
@@ -166,6 +187,42 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
         qkv.meta[BEHIND_PADDING] = bool(core)
         node.replace_all_uses_with(x)
         trace.erase_node(node)
+
+
+def open_multiheads(trace: fx.Graph, model: nn.Module) -> None:
+    """Replace torch's attentions by what they are made of, in place."""
+    modules = dict(model.named_modules())
+    for node in list(trace.nodes):
+        if node.op != 'call_module' or not is_multihead(modules[node.target]):
+            continue
+        module, name = modules[node.target], node.target
+        named = [node.kwargs.get(key) for key in ('query', 'key', 'value')]
+        read = [x for x in (*node.args[:3], *named) if x is not None]
+        shape = read[0].meta[SHAPE]
+        before = set(trace.nodes)
+        with trace.inserting_before(node):
+            rows = trace.call_function(_project, tuple(dict.fromkeys(read)))
+            x = trace.call_module(name, (rows,))
+            x = trace.call_module(f'{name}.out_proj', (x,))
+        for new in set(trace.nodes) - before:
+            new.meta.update({HAS_CHANNELS: True, SHAPE: shape})
+        rows.meta[IN_PROJECTION] = f'{name}.in_proj_weight'
+        rows.meta[SHAPE] = (module.embed_dim,)
+        for user in list(node.users):
+            if user.target is operator.getitem and user.args[1] == 0:
+                user.replace_all_uses_with(x)
+                trace.erase_node(user)
+            else:  # the attention itself has no channels
+                user.meta[HAS_CHANNELS] = False
+        if node.users:
+            node.meta[HAS_CHANNELS] = False
+        else:
+            trace.erase_node(node)
+
+
+def _project(*read: Tensor) -> Tensor:
+    """Stands in a trace for the input projection of an attention."""
+    return read[0]
 
 
 def open_scales(trace: fx.Graph, model: nn.Module) -> None:
@@ -208,6 +265,10 @@ class _Converter(FxTracerToGraphConverter):
         traced = node.val
         if node.is_get_attr():
             return ParameterNode(traced, traced.target)
+        if is_embedding(traced):
+            return ParameterNode(traced, f'{traced.target}.weight')
+        if IN_PROJECTION in traced.meta:
+            return InputProjection(traced, traced.meta[IN_PROJECTION])
         module = _untraced_module(traced, traced.graph.owning_module)
         if module is not None:
             return TracedNode(traced, module)
@@ -215,16 +276,19 @@ class _Converter(FxTracerToGraphConverter):
 
 
 def _base_graph(trace: fx.Graph) -> BaseGraph:
-    """The nodes of a trace that carry channels."""
+    """The nodes of a trace that carry channels.
+
+    A part of a split that nobody reads does not reach the output.
+    """
     graph = BaseGraph()
     nodes = {
         node: graph.add_or_find_node(FxBaseNode(node.name, node))
         for node in trace.nodes
-        if node.meta[HAS_CHANNELS]
+        if node.meta[HAS_CHANNELS] and (node.users or not is_mover(node))
     }
     for node in nodes:
         for source in node.all_input_nodes:
-            if source in nodes:
+            if source in nodes and not is_embedding(node):
                 graph.connect(nodes[source], nodes[node])
     return graph
 

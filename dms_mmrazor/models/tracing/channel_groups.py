@@ -5,12 +5,18 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dms_mmrazor.models.ops import DYNAMIC_OPS
+from dms_mmrazor.models.ops import DYNAMIC_OPS, is_weighted
+from dms_mmrazor.models.ops.known_types import is_conv
+from dms_mmrazor.models.ops.multihead import is_multihead
 
 SINGLE = 'it has a single channel'
 
 UNFOLLOWED = 'not followed: '
 """Before the reason, in the name of a node that stands for one."""
+
+
+TORN = 'torn'
+"""Key of a config whose channels are not one set for each element."""
 
 
 class ChannelGroup(NamedTuple):
@@ -65,10 +71,17 @@ def reason_against(
         module = modules.get(name)
         if module is None or not any(True for _ in module.parameters()):
             continue
+        if is_weighted(module) and 'weight' not in module._parameters:
+            return (
+                f'{name} computes its weight from other parameters '
+                '(weight_norm, spectral_norm or the like), not supported'
+            )
         if type(module) not in DYNAMIC_OPS and not isinstance(
             module, _BatchNorm
         ):
             return f'{name} is a {type(module).__name__}, not supported'
+        if isinstance(module, nn.MultiheadAttention):
+            return f'{name} reads keys of its own width, not supported'
         if isinstance(module, nn.LayerNorm) and _is_wide(module):
             return f'{name} normalizes several dimensions, not supported'
     channels = config['channels']
@@ -78,7 +91,19 @@ def reason_against(
         return 'no conv or linear layer reads its channels'
     if config['init_args']['num_channels'] < 2:
         return SINGLE
+    if config.get(TORN):
+        first = _mixing(channels['output_related'], modules)[0]
+        return f'channels of {first} are tied to one another'
     return ''
+
+
+def _is_in_projection(
+    channel: Dict[str, Any], modules: Dict[str, nn.Module]
+) -> bool:
+    """Whether channels are what torch's attention reads."""
+    owner, _, key = str(channel['name']).rpartition('.')
+    reads = key == 'in_proj_weight' and not channel['is_output_channel']
+    return reads and is_multihead(modules.get(owner))
 
 
 def _mixing(
@@ -88,9 +113,8 @@ def _mixing(
     names = []
     for channel in channels:
         module = modules.get(str(channel['name']))
-        is_conv = isinstance(module, nn.Conv2d)
-        if is_conv and module.groups == module.in_channels > 1:
+        if is_conv(module) and module.groups == module.in_channels > 1:
             continue
-        if is_conv or isinstance(module, nn.Linear):
+        if is_weighted(module) or _is_in_projection(channel, modules):
             names.append(channel['name'])
     return names

@@ -1,5 +1,6 @@
 """Nodes of mmrazor's channel graph for what mmrazor does not know."""
 
+import operator
 from typing import Any, List, Optional, Sequence
 
 import torch
@@ -11,6 +12,7 @@ from mmrazor.structures.graph.channel_nodes import (
     BindChannelNode,
     CatChannelNode,
     ChannelNode,
+    ConvNode,
     InputChannelNode,
     MixChannelNode,
     PassUnionChannelNode,
@@ -19,11 +21,20 @@ from mmrazor.structures.graph.module_graph import ModuleNode
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dms_mmrazor.models.ops import channels_of, is_attention, is_norm
+from dms_mmrazor.models.ops import (
+    DYNAMIC_OPS,
+    channels_of,
+    is_attention,
+    is_layer,
+    is_norm,
+)
+from dms_mmrazor.models.ops.attention import input_layer, output_layer
 from dms_mmrazor.models.ops.channel_holder import channel_dim
+from dms_mmrazor.models.ops.known_types import is_conv
 from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
-from dms_mmrazor.models.tracing.fx_values import SHAPE
+from dms_mmrazor.models.tracing.fx_values import SHAPE, place_of
 from dms_mmrazor.models.tracing.moved_channels import (
+    Moved,
     is_mover,
     moved_channels,
 )
@@ -50,6 +61,10 @@ class ParameterNode(TracedNode):
         return True
 
 
+class InputProjection(TracedNode):
+    """What an attention reads; ``val`` is the full name of its weight."""
+
+
 class ParameterChannelNode(InputChannelNode):
     """Channels of a bare parameter, such as a layer scale."""
 
@@ -70,16 +85,58 @@ class NormChannelNode(PassUnionChannelNode):
         return channels_of(self.val, False)
 
 
+class ConvChannelNode(ConvNode):
+    """Convolutions that mmrazor does not know.
+
+    They have one or three dimensions, or are transposed.
+
+    Args:
+        name (str): Name of the node.
+        val (nn.Module): The convolution.
+        module_name (str): Its name. Defaults to ''.
+    """
+
+    def __init__(
+        self, name: str, val: nn.Module, module_name: str = ''
+    ) -> None:
+        # mmrazor's node insists on `nn.Conv2d`.
+        MixChannelNode.__init__(self, name, val, module_name)
+
+
 class AttentionChannelNode(MixChannelNode):
     """What lies between ``qkv`` and ``proj`` of an attention."""
 
     @property
     def _in_channels(self) -> int:
-        return self.val.qkv.out_features
+        return channels_of(input_layer(self.val), False)
 
     @property
     def _out_channels(self) -> int:
-        return self.val.proj.in_features
+        return channels_of(output_layer(self.val), True)
+
+
+class InProjectionNode(ParameterChannelNode):
+    """The channels that torch's attention reads as query, key and value.
+
+    They are the columns of one weight, so all of them are tied.
+    """
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """Tie what is read; the rows of the weight are new channels."""
+        read = ChannelTensor(self.in_channels)
+        for tensor in tensors:
+            read.union(tensor)
+        self.in_channel_tensor = self.out_channel_tensor = read
+        return ChannelTensor(self.out_channels)
+
+    def is_input(self) -> bool:
+        """Something precedes it."""
+        return False
+
+    @property
+    def _out_channels(self) -> int:
+        (core,) = self.next_nodes
+        return core.in_channels
 
 
 class CatNode(CatChannelNode):
@@ -118,7 +175,7 @@ class CatNode(CatChannelNode):
 
 
 class MovedChannelNode(PassUnionChannelNode):
-    """A part of the channels, or each of them several times (flattened).
+    """Parts of the channels, or all of them repeated or in another order.
 
     Args:
         node (fx.Node): The traced node.
@@ -130,32 +187,40 @@ class MovedChannelNode(PassUnionChannelNode):
         super().__init__(name, val)
         self.traced = node
         self._known_for = 0
-        self._numbers: Optional[List[int]] = None
+        self._known: Optional[Moved] = None
 
-    def _moved(self) -> Optional[List[int]]:
-        """Input channel of each output channel; ``None``: all, in order."""
+    def _moved(self) -> Optional[Moved]:
+        """Input channels of each output channel; ``None``: all, in order."""
         channels = self.in_channels
         if self._known_for != channels:
-            self._numbers = moved_channels(self.traced, channels)
+            self._known = moved_channels(self.traced, channels)
             self._known_for = channels
-        return self._numbers
+        return self._known
 
     def _get_out_channel_by_in_channels(self, in_channels: int) -> int:
-        numbers = self._moved()
-        return in_channels if numbers is None else len(numbers)
+        moved = self._moved()
+        return in_channels if moved is None else len(moved.sources)
 
     def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
         """Tie the output's channels to those that they come from."""
-        numbers = self._moved()
-        if numbers is None:
+        (read,), moved = tensors, self._moved()
+        if moved is None:
             return super().channel_forward(tensors)
+        for first, *others in moved.together:
+            for other in others:
+                read[first].union(read[other])
         # New elements: the halves of a split must not look like one group.
-        moved = ChannelTensor(len(numbers))
-        for element, number in zip(moved, numbers):
-            tensors[0][number].union(element)
-        self.in_channel_tensor = tensors[0]
-        self.out_channel_tensor = moved
-        return moved
+        given = ChannelTensor(len(moved.sources))
+        if moved.lost:
+            place = place_of(self.traced)
+            self.val = f'{UNFOLLOWED}{place} changes their order'
+        else:
+            for element, sources in zip(given, moved.sources):
+                for source in sources:
+                    read[source].union(element)
+        self.in_channel_tensor = read
+        self.out_channel_tensor = given
+        return given
 
 
 class FixedChannelNode(MixChannelNode):
@@ -188,6 +253,27 @@ class FixedChannelNode(MixChannelNode):
         return self.size
 
 
+def _opaque_node(node: ModuleNode) -> Optional[FixedChannelNode]:
+    """A module with weights that gives other channels than it reads.
+
+    ``None`` for those that give as many: they show in the group.
+    """
+    traced, module = node.traced, node.val
+    given = traced.meta[SHAPE]
+    for user in traced.users:  # the first of several tensors
+        if given is None and user.target is operator.getitem:
+            given = user.meta[SHAPE]
+    read = traced.args[0].meta[SHAPE] if traced.args else None
+    if not given or not read or given[1:] == read[1:]:
+        return None
+    size = given[1] if len(given) > 3 else given[-1]
+    reason = (
+        f'{UNFOLLOWED}{node.module_name} is a {type(module).__name__}, not '
+        'supported'
+    )
+    return FixedChannelNode(node.name, reason, size)
+
+
 def _fixed_node(node: ModuleNode) -> FixedChannelNode:
     """A module whose channels the config fixes."""
     shape = node.traced.meta[SHAPE]
@@ -199,6 +285,12 @@ def _fixed_node(node: ModuleNode) -> FixedChannelNode:
     size = shape[1] if len(shape) == 4 else shape[-1]
     reason = f'{UNFOLLOWED}`parse_cfg.fixed` keeps {node.module_name} as it is'
     return FixedChannelNode(node.name, reason, size)
+
+
+def _is_opaque(module: nn.Module) -> bool:
+    """Whether a module has weights that no search knows."""
+    known = type(module) in DYNAMIC_OPS or is_layer(module)
+    return not known and any(True for _ in module.parameters())
 
 
 def convert_node(
@@ -219,6 +311,9 @@ def convert_node(
         ChannelNode: Node of the channel graph.
     """
     traced = getattr(node, 'traced', None)
+    if isinstance(node, InputProjection):
+        size = node.traced.meta[SHAPE][-1]
+        return InProjectionNode(node.name, node.val, input_channels=size)
     if isinstance(node, ParameterNode):
         shape = traced.meta[SHAPE]
         size = shape[channel_dim(torch.empty(shape, device='meta'))]
@@ -230,12 +325,20 @@ def convert_node(
     if isinstance(node.val, nn.Module):
         if is_attention(node.val):
             return AttentionChannelNode.copy_from(node)
+        if is_conv(node.val):
+            return ConvChannelNode.copy_from(node)
+        if traced is not None and _is_opaque(node.val):
+            opaque = _opaque_node(node)
+            if opaque is not None:
+                return opaque
         if is_norm(node.val) and not isinstance(node.val, _BatchNorm):
             return NormChannelNode.copy_from(node)
     if node.val is torch.cat and traced is not None:
         return _cat_node(node, traced)
     if traced is not None and is_mover(traced) and len(node.prev_nodes) == 1:
-        return MovedChannelNode(traced, node.name, node.val)
+        moved = MovedChannelNode(traced, node.name, node.val)
+        moved.module_name = node.module_name
+        return moved
     return default_channel_node_converter(node)
 
 

@@ -18,6 +18,9 @@ from dms_mmrazor.models.tracing.two_stage import (
 _SMALL = 128
 """Side of a small image: what usual networks divide without a rest."""
 
+_KERNEL = 'activation_relu_or_gelu'
+"""Number by which such a layer chooses a kernel of its own, 0 for none."""
+
 
 def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
     """A fixed pseudo-random image batch on the model's device.
@@ -83,15 +86,26 @@ def small_shape(model: nn.Module, shape: Sequence[int]) -> Tuple[int, ...]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; every module's mode comes back."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Evaluation mode without gradients; every module's mode comes back.
+
+    Encoder layers of torch call their modules nevertheless, which are
+    looked at; on torch < 2 a hook does not tell them to.
+    """
+    states = [
+        (m, m.training, m.__dict__.get(_KERNEL)) for m in model.modules()
+    ]
     model.eval()
     try:
+        for module, _, kernel in states:
+            if kernel is not None:
+                module.__dict__[_KERNEL] = 0
         with torch.no_grad():
             yield
     finally:
-        for module, mode in modes:
+        for module, mode, kernel in states:
             module.training = mode
+            if kernel is not None:
+                module.__dict__[_KERNEL] = kernel
 
 
 @torch.no_grad()

@@ -22,6 +22,16 @@ from dms_mmrazor.models.tracing.node_values import (
 Question = Callable[[Any], int]
 
 
+_CONTAINERS = (
+    nn.Transformer,
+    nn.TransformerEncoder,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoder,
+    nn.TransformerDecoderLayer,
+)
+"""Modules of torch that are made of searchable ones."""
+
+
 class SizedProxy(fx.Proxy):
     """A traced value whose length the demo input tells: ``list(x)`` asks."""
 
@@ -65,6 +75,8 @@ class DemoTracer(MMFxTracer):
         """Whether the trace does not look into a module."""
         if module_qualified_name in self._opaque:
             return True
+        if type(m) in _CONTAINERS:
+            return False
         return super().is_leaf_module(m, module_qualified_name)
 
     def to_bool(self, obj: fx.Proxy) -> bool:

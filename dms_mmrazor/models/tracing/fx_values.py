@@ -22,6 +22,10 @@ BEHIND_PADDING = 'dms_behind_padding'
 """True for a layer that reads what its module pads with zeros first."""
 
 
+IN_PROJECTION = 'dms_in_projection'
+"""Full name of the weight that a node stands for."""
+
+
 def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
     """Write into each node's ``meta`` its shape and if it has channels.
 
@@ -85,9 +89,23 @@ def _has_channels(node: fx.Node, value: Any) -> bool:
         return _is_tensor(value)
     if node.op == 'get_attr':
         return isinstance(value, nn.Parameter) and value.numel() > 1
+    if is_embedding(node):
+        return True
     if not any(n.meta[HAS_CHANNELS] for n in node.all_input_nodes):
         return False
     return holds_tensor(value)
+
+
+def is_embedding(node: fx.Node) -> bool:
+    """Whether a node looks vectors up, such as those of positions.
+
+    Their channels are those of the table, whatever is looked up.
+    """
+    model = node.graph.owning_module
+    if node.op != 'call_module' or model is None:
+        return False
+    module = model.get_submodule(node.target)
+    return type(module) is nn.Embedding and module.max_norm is None
 
 
 def holds_tensor(value: Any) -> bool:
@@ -95,3 +113,13 @@ def holds_tensor(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return any(holds_tensor(part) for part in value)
     return _is_tensor(value)
+
+
+def place_of(node: fx.Node) -> str:
+    """A node in the user's words."""
+    if node.op == 'call_module':
+        return str(node.target)
+    function = getattr(node.target, '__name__', str(node.target))
+    stack = node.meta.get('nn_module_stack') or {}  # since torch 2.0
+    owner = list(stack)[-1] if stack else ''
+    return f'`{function}` in {owner}' if owner else f'`{function}`'

@@ -6,12 +6,24 @@ pooling are not counted.
 """
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from dms_mmrazor.models.ops import attention_macs, is_attention
+from dms_mmrazor.models.ops import (
+    attention_macs,
+    channels_of,
+    is_attention,
+    is_weighted,
+)
+from dms_mmrazor.models.ops.known_types import is_transposed
+from dms_mmrazor.models.ops.multihead import (
+    KEYS_VALUES,
+    QUERIES,
+    is_multihead,
+    projected_tokens,
+    projection_macs,
+)
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     evaluating,
@@ -78,27 +90,64 @@ def counting_positions(
     positions: Dict[str, int] = {}
     names = {module: name for name, module in model.named_modules()}
 
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        source = inputs[0] if isinstance(module, _ConvTransposeNd) else output
-        if is_attention(module):
-            applied = inputs[0].shape[0] * inputs[0].shape[1] ** 2
-        elif isinstance(module, nn.Linear):
-            applied = output.numel() // module.out_features
-        else:
-            applied = source.numel() // source.shape[1]
-        name = names[module]
+    def add(name: str, applied: int) -> None:
         positions[name] = positions.get(name, 0) + applied // batch
 
+    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if is_attention(module):
+            applied = inputs[0].shape[0] * inputs[0].shape[1] ** 2
+        elif is_transposed(module):
+            applied = inputs[0].numel() // module.in_channels
+        else:
+            applied = output.numel() // channels_of(module, False)
+        add(names[module], applied)
+
+    def count_multihead(module: nn.Module, query: Tensor, key: Tensor) -> None:
+        asking, asked, pairs = projected_tokens(module, query, key)
+        name = names[module]
+        add(f'{name}.{QUERIES}', asking)
+        add(f'{name}.{KEYS_VALUES}', asked)
+        add(name, pairs)
+        add(f'{name}.out_proj', asking)
+
+    multiheads = [module for module in names if is_multihead(module)]
     handles = [
         module.register_forward_hook(count)
         for module in names
-        if isinstance(module, (_ConvNd, nn.Linear)) or is_attention(module)
+        if (is_weighted(module) or is_attention(module))
+        and module not in multiheads
     ]
+    for module in multiheads:
+        # A hook would not see arguments that are given by name.
+        module.forward = _Observed(module, count_multihead)
     try:
         yield positions
     finally:
         for handle in handles:
             handle.remove()
+        for module in multiheads:
+            del module.forward
+
+
+class _Observed:
+    """The forward of an attention, which tells what it is given.
+
+    Args:
+        module (nn.Module): An ``nn.MultiheadAttention``.
+        tell (Callable): Takes the module, query and key.
+    """
+
+    def __init__(self, module: nn.Module, tell: Callable[..., None]) -> None:
+        self.module = module
+        self.tell = tell
+
+    def __call__(
+        self, query: Tensor, key: Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        self.tell(self.module, query, key)
+        return type(self.module).forward(
+            self.module, query, key, *args, **kwargs
+        )
 
 
 def count_macs(model: nn.Module, input_size: Tuple[int, ...]) -> int:
@@ -108,10 +157,17 @@ def count_macs(model: nn.Module, input_size: Tuple[int, ...]) -> int:
         model (nn.Module): A plain model (an exported subnet, say).
         input_size (tuple): (B, C, H, W); the count is per image.
     """
-    modules = dict(model.named_modules())
     return int(
         sum(
-            layer.positions * kernel_macs(modules[layer.name])
+            layer.positions * layer_macs(model, layer.name)
             for layer in profile_layers(model, input_size)
         )
     )
+
+
+def layer_macs(model: nn.Module, name: str) -> float:
+    """MACs of one application of what a profile names, at full width."""
+    owner, _, part = name.rpartition('.')
+    if part in (QUERIES, KEYS_VALUES):
+        return float(projection_macs(model.get_submodule(owner), part))
+    return kernel_macs(model.get_submodule(name))

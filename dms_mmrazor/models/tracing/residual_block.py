@@ -105,6 +105,8 @@ def bypass(module: nn.Module, args: Any, out: Tensor) -> Tensor:
 class Scale:
     """Forward hook that multiplies the output of a module.
 
+    Of several outputs, as of an attention, the first one.
+
     Args:
         factor (float): The number.
     """
@@ -112,8 +114,10 @@ class Scale:
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
-    def __call__(self, module: nn.Module, args: Any, out: Tensor) -> Tensor:
+    def __call__(self, module: nn.Module, args: Any, out: Any) -> Any:
         """Multiply, as torch calls a forward hook."""
+        if isinstance(out, tuple):
+            return (out[0] * self.factor, *out[1:])
         return out * self.factor
 
 
@@ -245,6 +249,8 @@ def _candidates(run: BlockRun) -> List[nn.Module]:
     calls: List[nn.Module] = []
 
     def record(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, tuple) and output:
+            output = output[0]
         if isinstance(output, Tensor) and output.shape == run.x.shape:
             calls.append(module)
 

@@ -26,6 +26,7 @@ from dms_mmrazor.models.ops import (
     is_norm,
     replace_with_dynamic,
 )
+from dms_mmrazor.models.ops.multihead import find_in_projection
 from dms_mmrazor.registry import MODELS
 
 
@@ -144,10 +145,18 @@ class DMSChannelUnit(MutableChannelUnit):
             )
             self._register(layer, attr, channel.start, channel.end)
         for channel in self.output_related:
-            dim = find_attention_dim(model, str(channel.name))
+            name = str(channel.name)
+            dim = find_attention_dim(model, name)
             if dim is not None:
-                attach_attention(model, channel.name, self.mutable_channel)
+                module = attach_attention(model, name, self.mutable_channel)
+                dim = AttentionDim(module, dim.kind)
                 self._attention_dims.append(dim)
+            owner = find_in_projection(model, name)
+            if owner:
+                layer = replace_with_dynamic(model, owner)
+                self._register(
+                    layer, 'in_channels', channel.start, channel.end
+                )
 
     def layer_channels(self, model: nn.Module) -> List[Channel]:
         """The unit's channels that belong to layers with masks.

@@ -11,6 +11,7 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutables import DMSMutableDepth, TopkOperator
 from dms_mmrazor.models.ops import replace_with_dynamic
 from dms_mmrazor.models.ops.dms_op import DepthHandle
+from dms_mmrazor.models.ops.replace import call_modules_of
 from dms_mmrazor.models.tracing import ResidualStage
 from dms_mmrazor.registry import MODELS
 
@@ -26,10 +27,14 @@ class DepthScaling:
     def __init__(self, handle: DepthHandle) -> None:
         self.handle = handle
 
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        """Scale the output, as torch calls a forward hook."""
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Scale the output, or the first, as torch calls a forward hook."""
         mask = self.handle.mask
-        return output if mask is None else output * mask.to(output.dtype)
+        if mask is None:
+            return output
+        if isinstance(output, tuple):
+            return (self(module, args, output[0]), *output[1:])
+        return output * mask.to(output.dtype)
 
 
 class DepthBypassing(DepthScaling):
@@ -129,6 +134,7 @@ class DMSDepthUnit(BaseModule):
         """Let a module's output follow the mask of a block."""
         handle = DepthHandle(self.mutable_depth, index)
         model.get_submodule(name).register_forward_hook(kind(handle))
+        call_modules_of(model, name)
 
     def restore_masks(self, model: nn.Module) -> None:
         """Carry the masks again where a layer was replaced since.

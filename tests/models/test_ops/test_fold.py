@@ -140,6 +140,52 @@ def test_all_masks_of_a_conv_together(groups, channels_last):
     assert_same(masked, folded, tensors)
 
 
+@pytest.mark.parametrize('groups', [1, 2, 6])
+def test_all_masks_of_a_transposed_conv_together(groups):
+    def masked(image, weight, bias, inputs, outputs, depth):
+        image = image * inputs.view(1, -1, 1, 1)
+        image = F.conv_transpose2d(image, weight, bias, groups=groups)
+        return depth * outputs.view(1, -1, 1, 1) * image
+
+    def folded(image, weight, bias, *masks):
+        weight, bias = fold_masks(
+            weight, bias, LayerMasks(*masks), groups, transposed=True
+        )
+        return F.conv_transpose2d(image, weight, bias, groups=groups)
+
+    tensors = [
+        double(2, 6, 5, 5),
+        double(6, 12 // groups, 3, 3, seed=1),
+        double(12, seed=2),
+        double(6, seed=3).sigmoid(),
+        double(12, seed=4).sigmoid(),
+        torch.tensor(0.3, dtype=torch.float64),
+    ]
+    assert_same(masked, folded, tensors)
+
+
+@pytest.mark.parametrize('transposed', [False, True])
+@pytest.mark.parametrize('missing', [None, 'inputs', 'outputs', 'depth'])
+def test_weights_in_half_precision_stay_so(missing, transposed):
+    masks = {
+        'inputs': double(6).sigmoid().float().requires_grad_(),
+        'outputs': double(6, seed=1).sigmoid().float().requires_grad_(),
+        'depth': torch.tensor([0.3], requires_grad=True),
+    }
+    masks[missing or 'depth'] = None
+    weight, bias = double(6, 6, 3, 3).half(), double(6, seed=2).half()
+    for values in (weight, bias):
+        values.requires_grad_()
+    folded = fold_masks(
+        weight, bias, LayerMasks(**masks), transposed=transposed
+    )
+    assert [values.dtype for values in folded] == [torch.half] * 2
+    sum(values.float().sum() for values in folded).backward()
+    found = [mask for mask in masks.values() if mask is not None]
+    assert all(mask.grad.dtype is torch.float32 for mask in found)
+    assert weight.grad.dtype is torch.half
+
+
 def test_folding_has_a_second_derivative():
     tensors = [double(4, 3), double(3, seed=1), double(4, seed=2)]
     for tensor in tensors:

@@ -31,6 +31,9 @@ def zero_except(image, kept):
         # Groups of equal size.
         (nn.Conv2d(8, 4, 3, groups=2), [1, 2], [0, 1, 6, 7], 2),
         (nn.Conv2d(8, 4, 3, groups=2), [2, 3], [4, 5, 6], 1),
+        (nn.ConvTranspose2d(6, 4, 3), [0, 2], [1, 2, 5], 1),
+        (nn.ConvTranspose2d(6, 6, 2, 2, groups=6), [0, 3], [0, 3], 2),
+        (nn.ConvTranspose2d(8, 4, 3, groups=2), [1, 2], [0, 1, 6, 7], 2),
     ],
 )
 def test_conv_equals_the_masked_one(layer, outputs, inputs, groups):

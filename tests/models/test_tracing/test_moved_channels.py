@@ -109,26 +109,26 @@ def test_viewed_as_flattened():
     assert found['first'][0] == 6 and not found['first'][2]
 
 
-def test_channels_in_another_order_are_not_followed():
-    """Pixels first: what a search would cut is not what a linear reads."""
-
+def test_pixels_first():
     def pixels_first(x):
         return x.permute(0, 2, 3, 1).flatten(1)
 
-    from torch import fx
+    found = slices(Between(pixels_first, 6, 6 * 64, linear=True))
+    size, layers, reason = found['first']
+    assert (size, reason) == (6, '')
+    ranges = {('inner', 6 * k, 6 * k + 6) for k in range(64)}
+    assert layers == {('first', 0, 6), *ranges}
 
-    from dms_mmrazor.models.tracing.fx_values import annotate
-    from dms_mmrazor.models.tracing.moved_channels import (
-        is_mover,
-        moved_channels,
-    )
 
-    model = Between(pixels_first, 6, 6 * 64, linear=True).eval()
-    graph = fx.symbolic_trace(model).graph
-    annotate(graph, model, torch.rand(SIZE))
-    node = next(node for node in graph.nodes if node.target == 'flatten')
-    assert is_mover(node)
-    assert moved_channels(node, 6) is None
+def test_channels_in_another_order_are_not_followed():
+    """Neither those that a function mixes up, nor all around them."""
+
+    def mixed(x):
+        return x.unflatten(1, (2, 3)).transpose(1, 2).flatten(1, 2)[:, [1, 0]]
+
+    found = slices(Between(mixed, 6, 2))
+    assert '`getitem`' in found['first'][2]
+    assert '`getitem`' in found['input of inner'][2]
 
 
 def test_masked_equals_cut():
