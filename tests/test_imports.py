@@ -16,6 +16,7 @@ LAYERS = [
     'apis',
     'models',
     'models.algorithms',
+    'search',
     'models.supernet',
     'models.mutators',
     'models.units',

@@ -13,9 +13,6 @@ algorithm.mutator.parse_cfg = dict(
 )
 model = dict(_delete_=True, architecture=_base_.model, **algorithm)
 
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=1e-2))
-)
 custom_hooks = [dict(_base_.resource_hook, target=0.253)]
 
 max_epochs = 4

@@ -6,7 +6,6 @@ _base_ = [
 ]
 
 model = dict(_delete_=True, architecture=_base_.model, **_base_.algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 # The average of the weights stays: it is what is validated and exported.
 custom_hooks = [
     *_base_.custom_hooks,

@@ -11,11 +11,6 @@ architecture.init_cfg = dict(
     checkpoint='work_dirs/deit-small-l16_4xb256_in1k/epoch_300.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-# With lr=2e-2 single steps would change the MACs by up to 5 %: see the
-# pipeline's file.
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=3e-3))
-)
 custom_hooks = [dict(_base_.resource_hook, target='4.6G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

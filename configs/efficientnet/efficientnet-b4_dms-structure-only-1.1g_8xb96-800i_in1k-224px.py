@@ -12,7 +12,6 @@ architecture.init_cfg = dict(
     'efficientnet-b4_3rdparty_8xb32-aa_in1k_20220119-45b8bd2b.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 custom_hooks = [dict(_base_.resource_hook, target='1.1G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

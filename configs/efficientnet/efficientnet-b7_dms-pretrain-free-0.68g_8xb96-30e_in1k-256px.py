@@ -12,11 +12,6 @@ algorithm.mutator.parse_cfg = dict(
 )
 
 model = dict(_delete_=True, architecture=_base_.model, **algorithm)
-# With lr=5e-3 single steps would change the MACs by up to 1.5 %: see the
-# pipeline's file.
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=3e-3))
-)
 # The average of the weights stays: it is what is validated and exported.
 custom_hooks = [
     *_base_.custom_hooks,

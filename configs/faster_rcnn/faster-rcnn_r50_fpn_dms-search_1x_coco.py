@@ -19,5 +19,4 @@ architecture.init_cfg = dict(
 architecture.backbone.frozen_stages = -1
 model = dict(_delete_=True, architecture=architecture, **algorithm)
 
-optim_wrapper = _base_.search_optim_wrapper
 custom_hooks = [dict(_base_.resource_hook, target=0.5)]

@@ -16,7 +16,6 @@ algorithm.mutator.depth_unit_cfg = dict(
 )
 
 model = dict(_delete_=True, architecture=_base_.model, **algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 custom_hooks = [dict(_base_.resource_hook, target='0.3G')]
 
 # 30 epochs (section A.4.1), in which the learning rate falls as far as in the

@@ -22,7 +22,6 @@ architecture.init_cfg = dict(
     checkpoint='work_dirs/mobilenet-v2-w1.5-d2_8xb32_in1k/epoch_300.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 custom_hooks = [dict(_base_.resource_hook, target='1G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

@@ -10,7 +10,6 @@ architecture = dict(
     type='mmrazor.EnlargedModel', architecture=_base_.model, widen=1.5
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 custom_hooks = [dict(_base_.resource_hook, target='0.22G')]
 
 # 30 epochs, in which the learning rate falls as far as in the 600 of the

@@ -16,7 +16,6 @@ architecture = dict(
     ),
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 custom_hooks = [dict(_base_.resource_hook, target='0.36G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

@@ -6,7 +6,6 @@ _base_ = [
 ]
 
 model = dict(_delete_=True, architecture=_base_.model, **_base_.algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 # mmpretrain's PreciseBNHook is left to the retraining: statistics of a
 # supernet whose widths change are of no use after the epoch.
 custom_hooks = [dict(_base_.resource_hook, target='1.6G')]

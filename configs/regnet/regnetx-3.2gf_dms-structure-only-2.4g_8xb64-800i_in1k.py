@@ -12,11 +12,6 @@ architecture.init_cfg = dict(
     'regnetx-3.2gf_8xb64_in1k_20211213-1fdd82ae.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-# With lr=2e-2 single steps would change the MACs by up to 1.3 %: see the
-# pipeline's file.
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=1e-2))
-)
 custom_hooks = [dict(_base_.resource_hook, target='2.4G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

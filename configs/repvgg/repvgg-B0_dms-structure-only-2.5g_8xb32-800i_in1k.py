@@ -12,11 +12,6 @@ architecture.init_cfg = dict(
     'repvgg-B0_8xb32_in1k_20221213-5091ecc7.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-# With lr=2e-2 single steps would change the MACs by up to 5 %: see the
-# pipeline's file.
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=3e-3))
-)
 custom_hooks = [dict(_base_.resource_hook, target='2.5G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

@@ -6,7 +6,6 @@ _base_ = [
 ]
 
 model = dict(_delete_=True, architecture=_base_.model, **_base_.algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 custom_hooks = [dict(_base_.resource_hook, target='4G')]
 
 # A tenth of the epochs of the retraining (Table 14).

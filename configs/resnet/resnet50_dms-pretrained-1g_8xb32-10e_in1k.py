@@ -13,7 +13,7 @@ architecture.init_cfg = dict(
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
 
 # A tenth of the learning rate that trained the supernet.
-optim_wrapper = dict(_base_.search_optim_wrapper, optimizer=dict(lr=0.01))
+optim_wrapper = dict(optimizer=dict(lr=0.01))
 custom_hooks = [dict(_base_.resource_hook, target='1G')]
 
 max_epochs = 10

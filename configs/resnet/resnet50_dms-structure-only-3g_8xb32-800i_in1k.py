@@ -11,7 +11,6 @@ architecture.init_cfg = dict(
     'resnet50_8xb32_in1k_20210831-ea4938fc.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 custom_hooks = [dict(_base_.resource_hook, target='3G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

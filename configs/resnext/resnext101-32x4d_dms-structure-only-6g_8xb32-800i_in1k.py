@@ -12,11 +12,6 @@ architecture.init_cfg = dict(
     'resnext101_32x4d_b32x8_imagenet_20210506-e0fa3dd5.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-# With lr=2e-2 single steps would change the MACs by up to 1.8 %: see the
-# pipeline's file.
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=1e-2))
-)
 custom_hooks = [dict(_base_.resource_hook, target='6G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

@@ -9,7 +9,6 @@ algorithm.mutator.parse_cfg = dict(
     type='DMSChannelAnalyzer', demo_input=(1, 3, 640, 640)
 )
 model = dict(_delete_=True, architecture=_base_.model, **algorithm)
-optim_wrapper = _base_.search_optim_wrapper
 
 # The last two epochs with less augmentation.
 max_epochs = 30

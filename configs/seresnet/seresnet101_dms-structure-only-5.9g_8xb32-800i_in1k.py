@@ -12,11 +12,6 @@ architecture.init_cfg = dict(
     'se-resnet101_batch256_imagenet_20200804-ba5b51d4.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-# With lr=2e-2 single steps would change the MACs by up to 1.8 %: see the
-# pipeline's file.
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=1e-2))
-)
 custom_hooks = [dict(_base_.resource_hook, target='5.9G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

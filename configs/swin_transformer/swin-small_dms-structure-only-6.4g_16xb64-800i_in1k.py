@@ -12,11 +12,6 @@ architecture.init_cfg = dict(
     'swin_small_224_b16x64_300e_imagenet_20210615_110219-7f9d988b.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-# With lr=2e-2 single steps would change the MACs by up to 3 %: see the
-# pipeline's file.
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=5e-3))
-)
 custom_hooks = [dict(_base_.resource_hook, target='6.4G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

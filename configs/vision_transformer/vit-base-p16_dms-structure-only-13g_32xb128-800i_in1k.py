@@ -12,11 +12,6 @@ architecture.init_cfg = dict(
     'vit-base-p16_pt-32xb128-mae_in1k_20220623-4c544545.pth',
 )
 model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
-# With lr=2e-2 single steps would change the MACs by up to 6 %: see the
-# pipeline's file.
-optim_wrapper = dict(
-    _base_.search_optim_wrapper, paramwise_cfg=dict(structure=dict(lr=3e-3))
-)
 custom_hooks = [dict(_base_.resource_hook, target='13G')]
 
 train_cfg = dict(_delete_=True, **_base_.search_train_cfg)

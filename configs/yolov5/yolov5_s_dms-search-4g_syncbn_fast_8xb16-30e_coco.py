@@ -10,20 +10,10 @@ algorithm.mutator.parse_cfg = dict(
 )
 model = dict(_delete_=True, architecture=_base_.model, **algorithm)
 
-# Its losses are summed over the images of a step, on all GPUs.
-images_per_step = 8 * 16
-optim_wrapper = dict(
-    _base_.search_optim_wrapper,
-    paramwise_cfg=dict(
-        constructor='YOLOv5OptimizerConstructor',
-        structure=dict(lr=5e-3 / images_per_step),
-    ),
-)
-
 max_epochs = 30
 train_cfg = dict(max_epochs=max_epochs)
 default_hooks = dict(param_scheduler=dict(max_epochs=max_epochs))
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(_base_.resource_hook, target='4G', loss_weight=1.0 * images_per_step),
+    dict(_base_.resource_hook, target='4G'),
 ]

@@ -10,23 +10,11 @@ algorithm.mutator.parse_cfg = dict(
 )
 model = dict(_delete_=True, architecture=_base_.model, **algorithm)
 
-# mmyolo's YOLO losses are summed over the images of a step: the weight of the
-# resource loss grows with them, the structural rate shrinks. A search of 416
-# iterations needs a large rate.
-images_per_step = _base_.train_batch_size_per_gpu
-optim_wrapper = dict(
-    _base_.search_optim_wrapper,
-    paramwise_cfg=dict(
-        constructor='YOLOv5OptimizerConstructor',
-        structure=dict(lr=1e-1 / images_per_step),
-    ),
-)
 custom_hooks = [
     *_base_.custom_hooks,
     dict(
         _base_.resource_hook,
         target=0.33,
-        loss_weight=1.0 * images_per_step,
         interval=26,
     ),
 ]

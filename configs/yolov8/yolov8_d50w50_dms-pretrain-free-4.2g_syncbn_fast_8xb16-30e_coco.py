@@ -11,17 +11,6 @@ algorithm.mutator.parse_cfg = dict(
 )
 model = dict(_delete_=True, architecture=_base_.model, **algorithm)
 
-# mmyolo's YOLO losses are summed over the images of a step, on all GPUs: the
-# weight of the resource loss grows with them, the structural rate shrinks.
-images_per_step = 8 * 16
-optim_wrapper = dict(
-    _base_.search_optim_wrapper,
-    paramwise_cfg=dict(
-        constructor='YOLOv5OptimizerConstructor',
-        structure=dict(lr=5e-3 / images_per_step),
-    ),
-)
-
 max_epochs = 30
 train_cfg = dict(
     max_epochs=max_epochs,
@@ -30,8 +19,4 @@ train_cfg = dict(
 default_hooks = dict(param_scheduler=dict(max_epochs=max_epochs))
 custom_hooks = _base_.custom_hooks
 custom_hooks[1].switch_epoch = max_epochs - _base_.close_mosaic_epochs
-custom_hooks.append(
-    dict(
-        _base_.resource_hook, target='4.2G', loss_weight=1.0 * images_per_step
-    )
-)
+custom_hooks.append(dict(_base_.resource_hook, target='4.2G'))

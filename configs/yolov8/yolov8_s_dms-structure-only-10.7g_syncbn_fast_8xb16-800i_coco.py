@@ -18,12 +18,6 @@ architecture.init_cfg = dict(
 )
 model = dict(_delete_=True, architecture=architecture, **algorithm)
 
-images_per_step = 8 * 16
-optim_wrapper = dict(
-    _base_.search_optim_wrapper,
-    paramwise_cfg=dict(structure=dict(lr=2e-2 / images_per_step)),
-)
-
 # The images that the retraining would end with: no mosaic. No average of
 # weights: they stay what they are.
 train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline_stage2))
@@ -31,8 +25,4 @@ train_cfg = dict(_delete_=True, **_base_.search_train_cfg)
 default_hooks = _base_.search_default_hooks
 default_hooks.param_scheduler = None
 log_processor = _base_.search_log_processor
-custom_hooks = [
-    dict(
-        _base_.resource_hook, target='10.7G', loss_weight=1.0 * images_per_step
-    )
-]
+custom_hooks = [dict(_base_.resource_hook, target='10.7G')]

@@ -19,11 +19,14 @@ from .latency import LatencyFit, fit_latency, rank_correlation
 from .precision import KeepsPrecision
 from .resource import Dim, ResourceModel, Term, resource_loss
 from .schedule import Phase, phase_at, scheduled_target
+from .structure_step import RULES, Constraint, StructureStep
 from .topk import differentiable_topk, hard_topk, normalize_importance
 
 __all__ = [
     'METRICS',
+    'RULES',
     'STATIC_METRICS',
+    'Constraint',
     'Dim',
     'FitResult',
     'FlatTopk',
@@ -31,6 +34,7 @@ __all__ = [
     'LatencyFit',
     'Phase',
     'ResourceModel',
+    'StructureStep',
     'Term',
     'differentiable_topk',
     'fisher',

@@ -1,6 +1,6 @@
 """All top-k operators of a network over one flat buffer."""
 
-from typing import Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -157,6 +157,21 @@ class FlatTopk(KeepsPrecision):
         they are held at.
         """
         self.pruning_ratio.copy_(self._limited_ratio())
+
+    def learnable(self) -> List[nn.Parameter]:
+        """What a structure step moves: the pruning ratios."""
+        return [self.pruning_ratio]
+
+    def limits(self) -> Tuple[Tensor, Tensor]:
+        """Lower and upper limits of the pruning ratios, each [U].
+
+        Those of held operators are the ratio that they are held at.
+        """
+        free = self.held == 0
+        return (
+            torch.where(free, self.layout.lower, self.held_ratio),
+            torch.where(free, self.layout.upper, self.held_ratio),
+        )
 
     @torch.no_grad()
     def hold_(self, operators: Union[Tensor, Sequence[int]]) -> None:

@@ -20,7 +20,7 @@ def share_structure(runner: Runner, algorithm: DMSAlgorithm) -> None:
         if isinstance(hook, EMAHook):
             copy = hook.ema_model.module
             copy.mutator = algorithm.mutator
-            copy.targets = algorithm.targets
+            copy.structure = algorithm.structure
 
 
 @contextmanager

@@ -4,8 +4,6 @@ from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from mmengine.runner import Runner
 
-from dms_mmrazor.engine.advice import History
-
 
 class Losses(NamedTuple):
     """Losses of a search.
@@ -41,31 +39,6 @@ def mean_losses(
     if not whole:
         return None
     return Losses(_mean(whole) - sum(resources.values()), resources)
-
-
-def recorded_histories(
-    runner: Runner, kinds: Sequence[str], window: int
-) -> List[History]:
-    """What :func:`~dms_mmrazor.engine.advice.advise` looks at, by kind.
-
-    Args:
-        runner (Runner): During a search.
-        kinds (Sequence[str]): Constrained resources.
-        window (int): Number of iterations, the last ones.
-    """
-    whole = _recorded(runner, 'loss', window)
-    losses = [_recorded(runner, f'loss_{kind}', window) for kind in kinds]
-    task = [value - sum(rest) for value, *rest in zip(whole, *losses)]
-    return [
-        History(
-            kind,
-            _recorded(runner, f'{kind}_ratio', window),
-            _recorded(runner, f'{kind}_target', window),
-            loss,
-            task,
-        )
-        for kind, loss in zip(kinds, losses)
-    ]
 
 
 def _recorded(runner: Runner, name: str, window: int) -> List[float]:

@@ -1,15 +1,11 @@
 """The end of a search: warnings, the exported subnet and its two files."""
 
-import math
-from typing import Dict, Iterator, Mapping, Optional, Sequence
+from typing import Iterator, Mapping
 
 from mmengine.runner import Runner
 
 from dms_mmrazor.apis import ExportedSubnet, export_subnet, save_subnet
-from dms_mmrazor.core.durations import PhaseLengths
-from dms_mmrazor.engine.advice import DECAY, LR, WEIGHT
 from dms_mmrazor.engine.averaged_weights import validated_weights
-from dms_mmrazor.engine.loss_history import recorded_histories
 from dms_mmrazor.engine.runner_access import dataset_meta, search_info
 from dms_mmrazor.engine.search_log import describe_subnet
 from dms_mmrazor.models.algorithms import DMSAlgorithm
@@ -56,79 +52,34 @@ def export_search(
     return subnet
 
 
-def refined_from(
-    runner: Runner,
-    mutator: DMSMutator,
-    lengths: PhaseLengths,
-    kinds: Sequence[str],
-) -> Dict[str, float]:
-    """Resources at the beginning of the refining phase, where recorded.
-
-    Args:
-        runner (Runner): After the search.
-        mutator (DMSMutator): Of the search.
-        lengths (PhaseLengths): Its phases.
-        kinds (Sequence[str]): Constrained resources.
-    """
-    window = math.floor(lengths.total - lengths.warmup - lengths.decay)
-    histories = recorded_histories(runner, kinds, window) if window else []
-    return {
-        history.kind: history.current[0] * mutator.table.full[history.kind]
-        for history in histories
-        if len(history.current)
-    }
-
-
 def warn_if_far(
-    mutator: DMSMutator,
-    targets: Mapping[str, float],
-    begun: Optional[Mapping[str, float]] = None,
+    mutator: DMSMutator, targets: Mapping[str, float]
 ) -> Iterator[str]:
     """Warnings for targets that the search itself did not end at.
 
     Args:
         mutator (DMSMutator): After a search.
         targets (Mapping[str, float]): Final targets, absolute.
-        begun (Mapping[str, float], optional): Resources at the beginning of
-            the refining phase. Defaults to None, unknown.
     """
-    ends = {kind: mutator.resource(kind, hard=False) for kind in targets}
-    ratios = {kind: ends[kind] / target for kind, target in targets.items()}
-    for kind, ratio in ratios.items():
-        if ratio > 1 + FAR:
-            yield (
-                f'The search ended {ratio - 1:.1%} above its {kind} target; '
-                f'rounding cuts the rest. Raise {LR}, then {WEIGHT}, or '
-                'search longer.'
-            )
+    ratios = {
+        kind: mutator.resource(kind, hard=False) / target
+        for kind, target in targets.items()
+    }
     # Of several targets the nearest one is what counts.
     nearest = max(ratios, key=lambda kind: ratios[kind])
+    if ratios[nearest] > 1 + FAR:
+        yield (
+            f'The search ended {ratios[nearest] - 1:.1%} above its {nearest} '
+            'target; rounding cuts the rest. Search longer, or raise '
+            '`model.structure_step.lr` if you have set it.'
+        )
     if ratios[nearest] < 1 - FAR:
-        start = (begun or {}).get(nearest)
         yield (
             f'The search ended {1 - ratios[nearest]:.1%} below its {nearest} '
-            'target, where the resource loss is 0; rounding widens all units '
-            f'to it. {_below(start, ends[nearest], targets[nearest])}'
+            'target; rounding widens all units to it. Refine longer by '
+            'lowering `ResourceHook.decay`, or lower '
+            '`model.structure_step.lr` if you have set it.'
         )
-
-
-def _below(start: Optional[float], end: float, target: float) -> str:
-    """What to turn, by what happened while refining."""
-    if start is not None and start > target:
-        return (
-            'A step of the resource loss from above the target ended below: '
-            f'lower {LR}, or set `ResourceHook.soft_landing=True`.'
-        )
-    if start is not None and end < start:
-        return (
-            'While refining, the task loss has narrowed it further '
-            f'({end / start - 1:+.1%}): lower {LR}, or refine less by raising '
-            f'{DECAY}.'
-        )
-    return (
-        f'Lower {LR}, or refine longer by lowering {DECAY}: the task loss '
-        'then widens it again.'
-    )
 
 
 def warn_if_loose(subnet: ExportedSubnet, divisor: int) -> Iterator[str]:

@@ -6,10 +6,8 @@ from mmengine.runner import Runner
 
 from dms_mmrazor.core import Phase
 from dms_mmrazor.core.durations import PhaseLengths
-from dms_mmrazor.engine.advice import advice_iteration, advise, too_coarse
-from dms_mmrazor.engine.loss_history import mean_losses, recorded_histories
+from dms_mmrazor.engine.loss_history import mean_losses
 from dms_mmrazor.engine.search_log import describe_progress, structure_scalars
-from dms_mmrazor.engine.step_checks import StepChecks
 from dms_mmrazor.models.mutators import DMSMutator
 
 
@@ -33,32 +31,6 @@ def report_progress(
     runner.logger.info(describe_progress(mutator, phase, targets, losses))
     scalars = structure_scalars(mutator)
     runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
-
-
-def give_advice(
-    runner: Runner, weights: Mapping[str, float], lengths: PhaseLengths
-) -> None:
-    """Once in a search: say what to turn, if anything.
-
-    Args:
-        runner (Runner): Trains the search; its iteration is over.
-        weights (Mapping[str, float]): Weights λ_r of the constrained
-            resources.
-        lengths (PhaseLengths): Phases of the search.
-    """
-    moment = advice_iteration(lengths.warmup, lengths.decay)
-    if runner.iter + 1 != moment:
-        return
-    window = moment - int(lengths.warmup)
-    histories = recorded_histories(runner, list(weights), window)
-    checks = StepChecks(runner, weights)
-    for history in histories:
-        others = [other for other in histories if other is not history]
-        told = history.kind not in checks.untold()
-        for line in advise(history, others, told):
-            runner.logger.warning(f'Advice after {moment} iterations: {line}')
-        if too_coarse(history, others):
-            checks.note(history.kind, told=True)
 
 
 def hold_depth(

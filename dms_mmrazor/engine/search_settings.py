@@ -1,6 +1,6 @@
 """What a checkpoint remembers of its search, to notice changes."""
 
-from typing import Any, Dict, Iterator, Mapping, Optional
+from typing import Any, Dict, Iterator, Mapping
 
 from mmengine.runner import Runner
 
@@ -27,13 +27,6 @@ def limits_of(space: Mapping[str, Any]) -> Dict[str, Any]:
     return {f'limits of {name}': list(row[2:]) for name, row in space.items()}
 
 
-def structure_lr(runner: Runner) -> Optional[float]:
-    """Learning rate of the pruning ratios in a runner's config."""
-    cfg = runner.cfg.get('optim_wrapper') or {}
-    structure = (cfg.get('paramwise_cfg') or {}).get('structure') or {}
-    return structure.get('lr')
-
-
 def settings_of(
     hook: Any, runner: Runner, algorithm: DMSAlgorithm
 ) -> Dict[str, Any]:
@@ -45,16 +38,17 @@ def settings_of(
         algorithm (DMSAlgorithm): The search.
     """
     masks, full = algorithm.mutator.masks, algorithm.mutator.table.full
-    names = ('warmup', 'decay', 'schedule', 'hold_depth', 'soft_landing')
+    step = algorithm.structure.step
+    names = ('warmup', 'decay', 'schedule', 'hold_depth', 'divisor')
     return {
         **{f'target.{kind}': _plain(v) for kind, v in hook.wanted.items()},
         **{f'loss_weight.{kind}': v for kind, v in hook.weights.items()},
         **{f'supernet.{kind}': value for kind, value in full.items()},
-        **{name: getattr(hook, name) for name in (*names, 'divisor')},
+        **{name: getattr(hook, name) for name in names},
         'max_iters': runner.max_iters,
         'importance': [masks.metric, masks.decay],
         'structure_only': algorithm.structure_only,
-        'structure_lr': structure_lr(runner),
+        'structure_step': [step.rule, step.lr, step.average],
     }
 
 

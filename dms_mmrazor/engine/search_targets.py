@@ -81,3 +81,9 @@ def lengths_of(
         return phase_lengths(warmup, decay, total, per_epoch)
     except ValueError as error:
         raise DMSError(f'ResourceHook: {error}') from None
+
+
+def structure_steps(runner: Runner) -> int:
+    """Steps that the structure of a runner's training takes."""
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    return max(-(-runner.max_iters // counts), 1)

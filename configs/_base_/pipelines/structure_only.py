@@ -8,8 +8,6 @@ _base_ = './pretrained.py'
 
 algorithm = dict(structure_only=True)
 
-search_optim_wrapper = dict(paramwise_cfg=dict(structure=dict(lr=2e-2)))
-
 # 800 iterations, as in section 4.1.1 of the paper.
 search_train_cfg = dict(by_epoch=False, max_iters=800, val_interval=800)
 search_default_hooks = dict(

@@ -21,49 +21,34 @@ from dms_mmrazor.engine.latency_constraint import (
     divisor_warning,
     prepare_latency,
 )
-from dms_mmrazor.engine.overshoot import optimizer_lr
 from dms_mmrazor.engine.resource_target import Target, as_targets
 from dms_mmrazor.engine.runner_access import (
+    StepCounter,
     get_algorithm,
     grad_scale,
     step_scale,
 )
-from dms_mmrazor.engine.search_end import (
-    export_search,
-    refined_from,
-    warn_if_far,
-)
+from dms_mmrazor.engine.search_end import export_search, warn_if_far
 from dms_mmrazor.engine.search_log import (
     describe_resources,
     describe_targets,
     warn_if_idle,
 )
-from dms_mmrazor.engine.search_progress import (
-    give_advice,
-    hold_depth,
-    report_progress,
-)
+from dms_mmrazor.engine.search_progress import hold_depth, report_progress
 from dms_mmrazor.engine.search_settings import (
     KEY,
     report_changes,
     settings_of,
     space_of,
-    structure_lr,
 )
 from dms_mmrazor.engine.search_targets import (
     lengths_of,
     resolve_targets,
+    structure_steps,
     targets_now,
 )
-from dms_mmrazor.engine.step_checks import StepChecks, check_steps
-from dms_mmrazor.engine.structure_group import (
-    check_structure_group,
-    restore_structure_group,
-)
 from dms_mmrazor.engine.unsupported import refuse_unsupported
-from dms_mmrazor.engine.width_compensation import widths_follow
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.registry import HOOKS
 
 
@@ -85,7 +70,9 @@ class ResourceHook(Hook):
         resource (str): Kind of a single target: 'macs', 'params' or
             'latency' ('3ms', or a ratio). Defaults to 'macs'.
         loss_weight (float | dict): Weight λ_r of the resource loss (Table
-            15), by kind if a dict. Defaults to 1.
+            15), by kind if a dict. With the rule ``price`` of
+            ``model.structure_step`` it only weighs several kinds against
+            each other. Defaults to 1.
         warmup (float | str): How long nothing is constrained: a portion of
             the training, '3 epochs' or '500 iterations'. Defaults to 0.
         decay (float | str): How long the target falls, in the same way.
@@ -93,9 +80,6 @@ class ResourceHook(Hook):
         schedule (str): 'exponential' (Eq. 10), 'linear', 'cosine' or
             'constant'. Defaults to 'exponential'.
         hold_depth (bool): Hold the depth while refining. Defaults to True.
-        soft_landing (bool): Lower the weight of a step of the resource loss
-            that would end below the target (not in the paper: there only a
-            small lr or weight avoids it). Defaults to False.
         divisor (int): Exported widths are multiples of it, or full: odd
             widths have the MACs but not the speed. 1 is the paper's
             setting. Defaults to 8.
@@ -122,7 +106,6 @@ class ResourceHook(Hook):
         decay: Duration = 0.8,
         schedule: str = 'exponential',
         hold_depth: bool = True,
-        soft_landing: bool = False,
         divisor: int = 8,
         interval: int = 50,
         out_dir: Optional[str] = None,
@@ -137,7 +120,6 @@ class ResourceHook(Hook):
         self.decay = decay
         self.schedule = schedule
         self.hold_depth = hold_depth
-        self.soft_landing = soft_landing
         self.divisor = divisor
         self.interval = interval
         self.out_dir = out_dir
@@ -147,6 +129,7 @@ class ResourceHook(Hook):
         self.current: Dict[str, float] = {}
         self._hardness = 0.0
         self._grad_scale: Optional[Tensor] = None
+        self._steps: Optional[StepCounter] = None
         self._lengths = PhaseLengths(0.0, 1.0, 1)
 
     def before_run(self, runner: Runner) -> None:
@@ -190,10 +173,10 @@ class ResourceHook(Hook):
         runner.logger.info(describe_targets(mutator, self.targets))
         for warning in warn_if_idle(mutator, self.targets):
             runner.logger.warning(warning)
-        # Also where a checkpoint brought another learning rate.
-        check_structure_group(runner.optim_wrapper, structure_lr(runner))
-        lr = optimizer_lr(runner) if self.soft_landing else None
-        algorithm.set_constraints(self.weights, lr)
+        algorithm.set_constraints(self.weights)
+        algorithm.structure.step.set_length(structure_steps(runner))
+        runner.logger.info(f'Structure: {algorithm.structure.step}')
+        self._steps = StepCounter(runner.optim_wrapper.optimizer)
         share_structure(runner, algorithm)
         self._hardness = float(mutator.topk.held.max())
 
@@ -242,27 +225,19 @@ class ResourceHook(Hook):
         )
         algorithm.set_targets(self.current)
         if self.hold_depth:
-            self._hold(runner, algorithm.mutator)
-        restore_structure_group(runner.optim_wrapper)
+            self._hold(runner, algorithm)
         self._grad_scale = grad_scale(runner)
 
-    def _hold(self, runner: Runner, mutator: DMSMutator) -> None:
+    def _hold(self, runner: Runner, algorithm: DMSAlgorithm) -> None:
         """Hold the depth when refining begins, and then make it hard."""
         hardness = self._lengths.hardness(runner.iter)
         if hardness <= self._hardness:
             return
-        with widths_follow(mutator, self.current):
-            if not self._hardness:
-                self._begin_refining(runner, mutator)
-            mutator.topk.harden_(hardness)
+        if not self._hardness:
+            algorithm.structure.agree()
+            hold_depth(runner, algorithm.mutator, self._lengths)
+        algorithm.mutator.topk.harden_(hardness)
         self._hardness = hardness
-
-    def _begin_refining(self, runner: Runner, mutator: DMSMutator) -> None:
-        hold_depth(runner, mutator, self._lengths)
-        if not self.soft_landing:
-            checks = StepChecks(runner, self.weights)
-            kinds = checks.untold()
-            checks.warn(runner.logger, mutator, kinds, self.current)
 
     def after_train_iter(
         self,
@@ -274,7 +249,9 @@ class ResourceHook(Hook):
         """Update importances after an optimizer step; write the log."""
         algorithm = get_algorithm(runner)
         if runner.optim_wrapper.should_update():
-            algorithm.finish_step(step_scale(runner, self._grad_scale))
+            algorithm.finish_step(
+                step_scale(runner, self._grad_scale, self._steps)
+            )
         if self.every_n_train_iters(runner, self.interval):
             report_progress(
                 runner,
@@ -283,24 +260,13 @@ class ResourceHook(Hook):
                 self.current,
                 self.interval,
             )
-        if not self.soft_landing:
-            check_steps(
-                runner,
-                algorithm.mutator,
-                self.weights,
-                self.current,
-                self._lengths,
-            )
-        give_advice(runner, self.weights, self._lengths)
 
     def after_train(self, runner: Runner) -> None:
         """Export the subnet, with the weights that validations use."""
         algorithm = get_algorithm(runner)
         if not dist.is_main_process():
             return
-        kinds = list(self.targets)
-        begun = refined_from(runner, algorithm.mutator, self._lengths, kinds)
-        for warning in warn_if_far(algorithm.mutator, self.targets, begun):
+        for warning in warn_if_far(algorithm.mutator, self.targets):
             runner.logger.warning(warning)
         export_search(
             runner,

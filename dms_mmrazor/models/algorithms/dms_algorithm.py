@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dms_mmrazor.compat.recomputation import recomputes, without_reentrance
-from dms_mmrazor.core import resource_loss
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
 from dms_mmrazor.registry import MODELS
+from dms_mmrazor.search import StructureSearch
 
 
 @MODELS.register_module()
@@ -36,6 +36,10 @@ class DMSAlgorithm(BaseAlgorithm):
         init_cfg (dict, optional): As in mmengine. Defaults to None.
         module_inplace (bool): Leave in-place activations as they are, which
             saves memory. Defaults to True.
+        structure_step (dict, optional): How pruning ratios move: ``rule``
+            ('price', 'adam', or 'plain' as in the paper), ``lr`` and
+            ``average``, see :class:`StructureStep`. Defaults to None, its
+            defaults.
     """
 
     def __init__(
@@ -46,6 +50,7 @@ class DMSAlgorithm(BaseAlgorithm):
         data_preprocessor: Union[Dict[str, Any], nn.Module, None] = None,
         init_cfg: Optional[Dict[str, Any]] = None,
         module_inplace: bool = True,
+        structure_step: Optional[Dict[str, Any]] = None,
     ) -> None:
         if isinstance(architecture, dict) and data_preprocessor is not None:
             # The architecture may extend it (batch augmentations, say).
@@ -66,15 +71,15 @@ class DMSAlgorithm(BaseAlgorithm):
         self.mutator.prepare_from_supernet(self.architecture)
         apply_sync_norms(self.architecture, sync_norms)
         self.mutator.restore_masks(self.architecture)
+        self.structure = StructureSearch(self.mutator, structure_step)
         self.structure_only = structure_only
         if structure_only:
             self.architecture.requires_grad_(False)
-        self._kinds: List[str] = []
-        self._weights: List[float] = []
-        self._landing_lr: Optional[float] = None
+            # A loss scaler and a distributed wrapper refuse a model without
+            # any parameter that has a gradient; this one's is always 0.
+            self.anchor = nn.Parameter(torch.zeros(()))
         self._recomputes: Optional[bool] = None
-        self.register_buffer('targets', torch.zeros(0), persistent=False)
-        _keep_from_broadcast(self)
+        _keep_from_wrapper(self)
 
     def __getattr__(self, name: str) -> Any:
         """Parts of the architecture, for hooks that reach into a model.
@@ -96,36 +101,13 @@ class DMSAlgorithm(BaseAlgorithm):
         else:
             self.architecture.init_weights()
 
-    def structural_parameters(self) -> List[nn.Parameter]:
-        """The pruning ratios of all units, in one parameter."""
-        return [self.mutator.topk.pruning_ratio]
-
-    def set_constraints(
-        self,
-        weights: Mapping[str, float],
-        landing_lr: Optional[float] = None,
-    ) -> None:
-        """Choose the constrained resources.
-
-        Args:
-            weights (Mapping[str, float]): Resource kind → weight λ_r of its
-                loss.
-            landing_lr (float, optional): Learning rate of the structure, to
-                land softly: see :meth:`resource_losses`. Defaults to None,
-                Eq. 7 as it is.
-        """
-        self._landing_lr = landing_lr
-        self._kinds = list(weights)
-        self._weights = list(weights.values())
-        device = self.mutator.topk.importance.device
-        self.targets = torch.full(
-            (len(weights),), float('inf'), dtype=torch.float64, device=device
-        )
+    def set_constraints(self, weights: Mapping[str, float]) -> None:
+        """Choose the constrained resources: kind → weight λ_r of its loss."""
+        self.structure.set_constraints(weights)
 
     def set_targets(self, targets: Mapping[str, float]) -> None:
         """Set the target r_t of each constraint for the next steps."""
-        for index, kind in enumerate(self._kinds):
-            self.targets[index].fill_(targets[kind])
+        self.structure.set_targets(targets)
 
     def forward(
         self,
@@ -137,71 +119,38 @@ class DMSAlgorithm(BaseAlgorithm):
         if not (self.training and mode == 'loss'):
             self.mutator.masks.use_hard_masks()
             return self.architecture(inputs, data_samples, mode=mode)
-        self.mutator.masks.use_soft_masks()
+        self.structure.begin()
         if self._recomputes is None:
             self._recomputes = recomputes(self.architecture)
         with without_reentrance() if self._recomputes else nullcontext():
             losses = self.architecture(inputs, data_samples, mode=mode)
-        losses.update(self.resource_losses())
+        losses.update(self.structure.losses())
+        if self.structure_only:
+            losses['loss_anchor'] = 0 * self.anchor
         return losses
-
-    def resource_losses(self) -> Dict[str, Tensor]:
-        """λ_r · L_r of every constraint (Eq. 7), and what it compares.
-
-        The gradient of L_r does not vanish at the target, so that a step
-        from just above it goes below by up to lr · λ_r · |∂ log r / ∂a|².
-        With a soft landing, λ_r of that step is lowered to what reaches the
-        target.
-
-        Returns:
-            dict[str, Tensor]: ``loss_{kind}``, and ``{kind}_ratio`` and
-            ``{kind}_target`` relative to the supernet, for the log.
-        """
-        losses = {}
-        blocks = self.mutator.masks.table.blocks
-        for index, kind in enumerate(self._kinds):
-            current = self.mutator.table.soft(kind, blocks)
-            target = self.targets[index]
-            loss = self._weights[index] * resource_loss(current, target)
-            losses[f'loss_{kind}'] = self._landing(index, loss).float()
-            whole = self.mutator.table.full[kind]
-            losses[f'{kind}_ratio'] = (current.detach() / whole).float()
-            losses[f'{kind}_target'] = (target / whole).clamp(max=1).float()
-        return losses
-
-    def _landing(self, index: int, loss: Tensor) -> Tensor:
-        """A resource loss whose step ends at its target, not below."""
-        if self._landing_lr is None:
-            return loss
-        (ratio,) = self.structural_parameters()
-        (grad,) = torch.autograd.grad(loss, ratio, retain_graph=True)
-        # Both are λ_r times those of log r.
-        step = self._landing_lr * grad.square().sum() / self._weights[index]
-        distance = loss.detach() / self._weights[index]
-        tiny = torch.finfo(step.dtype).tiny
-        return loss * (distance / step.clamp(min=tiny)).clamp(max=1.0)
 
     def finish_step(self, grad_scale: Optional[Tensor] = None) -> None:
-        """Update importances and limits; call after each optimizer step.
+        """Move importances and structure; call after each optimizer step.
 
         Args:
             grad_scale (Tensor, optional): Loss scale under AMP. Defaults to
                 None.
         """
-        scores = self.mutator.static_scores()
-        self.mutator.masks.finish_step(grad_scale, scores)
+        self.structure.finish(grad_scale)
 
 
-def _keep_from_broadcast(algorithm: DMSAlgorithm) -> None:
-    """Let a distributed wrapper leave the buffers of the search alone.
+def _keep_from_wrapper(algorithm: DMSAlgorithm) -> None:
+    """Let a distributed wrapper leave the state of the search alone.
 
-    They are equal on all ranks by themselves, except the gradient of the
-    masks, which has to differ until :meth:`DMSAlgorithm.finish_step`.
+    It is equal on all ranks by itself, except the gradient of the masks,
+    which has to differ until :meth:`DMSAlgorithm.finish_step`; and pruning
+    ratios have no gradient in a backward pass.
     """
+    tensors = [*algorithm.named_buffers(), *algorithm.named_parameters()]
     names = [
         name
-        for name, _ in algorithm.named_buffers()
-        if not name.startswith('architecture.')
+        for name, _ in tensors
+        if not name.startswith(('architecture.', 'anchor'))
     ]
     DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(
         algorithm, names

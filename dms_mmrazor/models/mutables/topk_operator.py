@@ -15,10 +15,10 @@ class MaskTable:
     that a supernet that nobody searches runs exactly as the plain model.
     Copies start empty: masks belong to the autograd graph of one step.
 
-    ``blocks`` are the soft depth masks of the same step, for the resource
-    loss: its gradient must not reach the importances.
-
     Attributes:
+        soft (Tensor, optional): Soft masks [C] of a training step with the
+            graph that leads to the pruning ratios; the layers' masks are a
+            leaf of their own. None between steps.
         plan (MaskPlan, optional): Who gives the layers their masks; layers
             without a plan compose theirs of ``masks``. Defaults to None.
     """
@@ -26,7 +26,7 @@ class MaskTable:
     def __init__(self, plan: Optional[MaskPlan] = None) -> None:
         self.masks: Optional[Tuple[Tensor, ...]] = None
         self.flat: Optional[Tensor] = None
-        self.blocks: Optional[Tensor] = None
+        self.soft: Optional[Tensor] = None
         self.plan = plan
 
     def show(self, flat: Optional[Tensor], topk: FlatTopk) -> None:

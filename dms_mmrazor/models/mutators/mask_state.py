@@ -72,8 +72,6 @@ class MaskState(KeepsPrecision):
         total = channels + sum(s.num_blocks for s in stages)
         self.register_buffer('mask', torch.ones(total), persistent=False)
         self.register_buffer('mask_grad', torch.zeros(total), persistent=False)
-        ratio = self.topk.pruning_ratio.detach().clone()
-        self.register_buffer('ratio', ratio, persistent=False)
         for index, unit in enumerate([*units, *stages]):
             unit.bind(TopkOperator(self.topk, self.table, index))
 
@@ -87,16 +85,18 @@ class MaskState(KeepsPrecision):
         self.table.plan = self.layers = plan.to(self.mask.device)
 
     def use_soft_masks(self) -> None:
-        """Give the layers the soft masks of this step (training)."""
-        soft = self.topk.soft_mask()
-        # The layers see a view, so that its gradient is the task loss's.
-        mask = soft.view_as(soft)
-        self.table.blocks = soft[self.num_channels :]
+        """Give the layers the soft masks of this step (training).
+
+        The layers see a leaf: the network's graph ends there, and
+        :meth:`ratio_gradient` goes on to the pruning ratios.
+        """
+        with torch.enable_grad():
+            soft = self.topk.soft_mask()
+            mask = soft.detach().requires_grad_()
         self.mask.copy_(mask.detach())
-        self.ratio.copy_(self.topk.pruning_ratio.detach())
-        if mask.requires_grad:
-            mask.register_hook(self._collect)
+        mask.register_hook(self._collect)
         self.table.show(mask, self.topk)
+        self.table.soft = soft
 
     def use_hard_masks(self) -> None:
         """Give the layers the masks of an export now (evaluation)."""
@@ -122,36 +122,76 @@ class MaskState(KeepsPrecision):
         self.mask_grad.add_(grad.detach())
 
     @torch.no_grad()
-    def finish_step(
-        self,
-        grad_scale: Optional[Tensor] = None,
-        scores: Optional[Tensor] = None,
-    ) -> None:
-        """Update importance and limits after an optimizer step.
+    def take_gradient(
+        self, grad_scale: Optional[Tensor], shared: Sequence[Tensor]
+    ) -> Tensor:
+        """The task's gradient of the masks since the last call, shape [C].
 
-        If the gradient was not finite, the optimizer's step on the pruning
-        ratios is undone and the importance stays as it is. One collective:
-        the gradient of all masks, averaged over ranks.
+        Averaged over ranks in one collective, which also gives all ranks
+        the first one's ``shared`` tensors: sums on a GPU may differ in
+        their last bit between ranks, and such differences would stay.
 
         Args:
             grad_scale (Tensor, optional): Loss scale of AMP that the
-                gradients carry. Defaults to None.
+                gradients carry.
+            shared (Sequence[Tensor]): Floating-point state, changed in
+                place.
+        """
+        grad = self.mask_grad.clone()
+        self.mask_grad.zero_()
+        ranks = dist.get_world_size()
+        if ranks > 1:
+            main = dist.is_main_process()
+            sent = [t if main else torch.zeros_like(t) for t in shared]
+            flat = _pack([grad / ranks, *sent])
+            dist.all_reduce(flat, op='sum')
+            _unpack(flat, [grad, *shared])
+        return grad if grad_scale is None else grad / grad_scale.to(grad)
+
+    def ratio_gradient(self, grad: Tensor) -> Tensor:
+        """The same gradient with respect to what the top-k learns.
+
+        Args:
+            grad (Tensor): Of the masks of this step, shape [C].
+
+        Raises:
+            DMSError: If no training forward pass precedes.
+        """
+        if self.table.soft is None:
+            raise DMSError(
+                'a search step needs a training forward and backward pass '
+                'before it.'
+            )
+        (learnable,) = self.topk.learnable()
+        (result,) = torch.autograd.grad(
+            self.table.soft, learnable, grad, retain_graph=True
+        )
+        return result
+
+    @torch.no_grad()
+    def update_importance(
+        self, grad: Tensor, scores: Optional[Tensor] = None
+    ) -> None:
+        """Update importances after a step; it ends the step's masks.
+
+        Args:
+            grad (Tensor): Task's gradient of the masks, shape [C].
             scores (Tensor, optional): Scores [C] of a static metric.
         """
-        grad = self.mask_grad
-        dist.all_reduce(grad, op='mean')
-        if grad_scale is not None:
-            grad = grad / grad_scale.to(grad)
         if scores is not None:
             self.topk.set_importance_(scores, check=False)
         self.topk.update_importance_(
             self.mask, grad, metric=self.metric, decay=self.decay
         )
-        ratio = self.topk.pruning_ratio
-        finite = torch.isfinite(grad).all() & torch.isfinite(ratio).all()
-        ratio.copy_(torch.where(finite, ratio, self.ratio))
-        self.topk.project_()
-        self.mask_grad.zero_()
+        self.table.soft = None
+
+    @torch.no_grad()
+    def broadcast(self, shared: Sequence[Tensor]) -> None:
+        """Give all ranks the first one's tensors, in place."""
+        if dist.get_world_size() > 1:
+            flat = _pack(shared)
+            dist.broadcast(flat)
+            _unpack(flat, shared)
 
     def kept(self) -> Tensor:
         """Continuous widths [U] of the width units."""
@@ -175,3 +215,14 @@ class MaskState(KeepsPrecision):
 
     def _depth_operators(self) -> List[int]:
         return list(range(self.num_units, len(self.topk.sizes)))
+
+
+def _pack(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+
+
+def _unpack(flat: Tensor, tensors: Sequence[Tensor]) -> None:
+    """Copy the parts of a flat tensor into tensors."""
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    for tensor, part in zip(tensors, parts):
+        tensor.copy_(part.view_as(tensor))

@@ -1,0 +1,186 @@
+"""Constraints of a search, and the step that its structure takes."""
+
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from dms_mmrazor.core import Constraint, StructureStep, resource_loss
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators import DMSMutator
+
+
+class StructureSearch(nn.Module):
+    """What moves the structure of a prepared supernet.
+
+    In each iteration: :meth:`set_targets`, a forward pass of the supernet
+    after :meth:`begin`, a backward pass of the task loss, and
+    :meth:`finish`. The resource losses never enter a backward pass: their
+    gradients are known without one, so that the gradient of the masks is
+    the task's alone, which importances and prices need (Eq. 4).
+
+    Attributes:
+        step (StructureStep): The rule by which ratios move, and its state.
+        kinds (list[str]): Constrained resources.
+        targets (Tensor): Their present targets, absolute, inf for none,
+            float64, shape [K].
+        weights (Tensor): Weights λ_r, float64, shape [K].
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet; registered elsewhere.
+        settings (dict, optional): Arguments of :class:`StructureStep`.
+            Defaults to None, its defaults.
+
+    Raises:
+        DMSError: If a setting is unknown or outside its range.
+    """
+
+    targets: Tensor
+    weights: Tensor
+
+    def __init__(
+        self,
+        mutator: DMSMutator,
+        settings: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        super().__init__()
+        # In a tuple: the mutator is registered once, by whoever made it.
+        self._mutator = (mutator,)
+        self.step = _build_step(mutator, settings)
+        self.kinds: List[str] = []
+        self._current: Dict[str, Tensor] = {}
+        for name in ('targets', 'weights'):
+            self.register_buffer(name, _doubles([]), persistent=False)
+
+    def set_constraints(self, weights: Mapping[str, float]) -> None:
+        """Choose the constrained resources.
+
+        Args:
+            weights (Mapping[str, float]): Resource kind → weight λ_r of its
+                loss. With the rule ``price`` a single one has no influence;
+                of several they weigh the shares.
+        """
+        self.kinds = list(weights)
+        device = self._topk.importance.device
+        self.weights = _doubles(list(weights.values())).to(device)
+        self.targets = torch.full_like(self.weights, float('inf'))
+
+    def set_targets(self, targets: Mapping[str, float]) -> None:
+        """Set the target r_t of each constraint for the next steps."""
+        for index, kind in enumerate(self.kinds):
+            self.targets[index].fill_(targets[kind])
+
+    def begin(self) -> None:
+        """Show the layers the soft masks of this step (training)."""
+        mutator = self._mutator[0]
+        mutator.masks.use_soft_masks()
+        masks = mutator.masks
+        blocks = masks.table.soft[masks.num_channels :]
+        with torch.enable_grad():
+            self._current = {
+                kind: mutator.table.soft(kind, blocks) for kind in self.kinds
+            }
+
+    def losses(self) -> Dict[str, Tensor]:
+        """λ_r · L_r of every constraint (Eq. 7), and what it compares.
+
+        Values without a gradient, for the log: :meth:`finish` adds the
+        gradient.
+
+        Returns:
+            dict[str, Tensor]: ``loss_{kind}``, and ``{kind}_ratio`` and
+            ``{kind}_target`` relative to the supernet.
+        """
+        losses = {}
+        full = self._mutator[0].table.full
+        for index, (kind, current) in enumerate(self._current.items()):
+            current, target = current.detach(), self.targets[index]
+            loss = self.weights[index] * resource_loss(current, target)
+            losses[f'loss_{kind}'] = loss.float()
+            losses[f'{kind}_ratio'] = (current / full[kind]).float()
+            losses[f'{kind}_target'] = (
+                (target / full[kind]).clamp(max=1).float()
+            )
+        return losses
+
+    def finish(self, grad_scale: Optional[Tensor] = None) -> None:
+        """Move importances and structure; call after each optimizer step.
+
+        Nothing changes if a gradient is not finite. One collective on
+        several ranks, after which all have the state of the first one.
+
+        Args:
+            grad_scale (Tensor, optional): Loss scale under AMP, NaN where
+                the step of the weights was skipped. Defaults to None.
+
+        Raises:
+            DMSError: If no training forward pass precedes.
+        """
+        mutator = self._mutator[0]
+        masks, topk = mutator.masks, self._topk
+        grad = masks.take_gradient(grad_scale, self._state())
+        task = masks.ratio_gradient(grad)
+        constraint = self._constraint() if self.kinds else None
+        masks.update_importance(grad, mutator.static_scores())
+        if constraint is not None:
+            (learnable,) = topk.learnable()
+            self.step.move_(learnable, task, constraint, *topk.limits())
+        topk.project_()
+        self._current = {}
+
+    def agree(self) -> None:
+        """Give all ranks the state of the first one, before a decision.
+
+        Sums on a GPU may differ in their last bit between ranks; what
+        follows from them must not.
+        """
+        self._mutator[0].masks.broadcast(self._state())
+
+    @property
+    def _topk(self) -> Any:
+        return self._mutator[0].topk
+
+    def _state(self) -> Tuple[Tensor, ...]:
+        """Floating-point state that all ranks share."""
+        step = self.step
+        return (
+            *(parameter.detach() for parameter in self._topk.learnable()),
+            self._topk.importance,
+            step.mean,
+            step.square,
+            step.share,
+        )
+
+    def _constraint(self) -> Constraint:
+        """Gradients and excess of the resources of this step."""
+        logs = [current.log() for current in self._current.values()]
+        (learnable,) = self._topk.learnable()
+        grads = [
+            torch.autograd.grad(log, learnable, retain_graph=True)[0]
+            for log in logs
+        ]
+        excess = torch.stack(logs).detach() - self.targets.log()
+        return Constraint(torch.stack(grads), excess, self.weights)
+
+
+def _build_step(
+    mutator: DMSMutator, settings: Optional[Mapping[str, Any]]
+) -> StructureStep:
+    """The rule of a config, checked."""
+    settings = dict(settings or {})
+    for key in settings:
+        if key not in ('rule', 'lr', 'average'):
+            raise DMSError(
+                f'`model.structure_step.{key}` is unknown; it takes `rule`, '
+                '`lr` and `average`.'
+            )
+    (learnable,) = mutator.topk.learnable()
+    try:
+        step = StructureStep(learnable.numel(), **settings)
+    except ValueError as error:
+        raise DMSError(f'`model.structure_step`: {error}') from None
+    return step.to(learnable.device)
+
+
+def _doubles(values: List[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
