@@ -47,7 +47,7 @@ def deepen(
     """
     if not isinstance(factors, Mapping):
         factors = {'*': factors}
-    stages = find_stages(model, input_size)
+    stages = [s for s in find_stages(model, input_size) if s.blocks]
     names = [stage.name for stage in stages]
     wanted = factors_of('deepen', factors, names, 'stages')
     additions = [

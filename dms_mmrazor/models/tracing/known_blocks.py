@@ -16,6 +16,7 @@ from dms_mmrazor.models.tracing.residual_block import (
     ResidualBlock,
     close,
     find_branches,
+    remembering,
     residual_block,
 )
 
@@ -41,8 +42,9 @@ class KnownBlocks:
         kinds = ((modules, None), (modules, run.x.shape))
         known = [self._known[kind] for kind in kinds if kind in self._known]
         branches = known[0] if known else None
-        if branches is None or not has_branches(run, branches):
-            branches = find_branches(run)
+        with remembering(run.block):
+            if branches is None or not has_branches(run, branches):
+                branches = find_branches(run)
         if branches is None:
             return None
         # With another shape a layer may fold that does not here.

@@ -6,16 +6,37 @@ names look like, so it is tested on the block itself. A transformer layer has
 two residual branches, which one mask silences together.
 """
 
+from collections import defaultdict
+from contextlib import contextmanager
 from itertools import combinations
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from types import MappingProxyType
+from typing import (
+    Any,
+    Callable,
+    DefaultDict,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._pytree import tree_map
 
 from dms_mmrazor.models.ops import DYNAMIC_OPS
+from dms_mmrazor.models.tracing.running import intercepting
 
 _TOLERANCE = 1e-6
+
+_REMEMBERED = 8
+"""Inputs of a layer whose outputs are remembered."""
 
 
 class ResidualBlock(NamedTuple):
@@ -50,15 +71,20 @@ class BlockRun(NamedTuple):
 
     Attributes:
         block (nn.Module): The block.
-        x (Tensor): Its input.
-        y (Tensor): Its output, of the same shape.
+        x (Tensor): Its input, the first argument.
+        y (Tensor): Its output, of the same shape; the first tensor of it
+            if there are more.
         rest (tuple): Further arguments.
+        named (Mapping[str, Any]): Keyword arguments. Defaults to {}.
+        key (str): Keyword of the input; '' if it has none. Defaults to ''.
     """
 
     block: nn.Module
     x: Tensor
     y: Tensor
     rest: Tuple[Any, ...] = ()
+    named: Mapping[str, Any] = MappingProxyType({})
+    key: str = ''
 
     @property
     def does_nothing(self) -> bool:
@@ -83,10 +109,40 @@ class BlockRun(NamedTuple):
         ]
         handles += [m.register_forward_hook(bypass) for m in bypassed]
         try:
-            return self.block(self.x.clone(), *self.rest)
+            return self._call(self.x)
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _call(self, x: Tensor) -> Tensor:
+        """What the block gives for an input; all arguments are copied."""
+        rest, named = tree_map(copied, (self.rest, dict(self.named)))
+        if self.key:
+            output = self.block(*rest, **{self.key: x.clone()}, **named)
+        else:
+            output = self.block(x.clone(), *rest, **named)
+        return first_tensor(output)
+
+    @property
+    def leads_around(self) -> bool:
+        """Whether its input reaches its output past all of its layers."""
+        layers = [
+            module
+            for module in self.block.modules()
+            if module is not self.block
+            and any(True for _ in module.parameters(recurse=False))
+        ]
+
+        def silence(
+            module: nn.Module,
+            forward: Callable[..., Any],
+            *args: Any,
+            **kw: Any,
+        ) -> Any:
+            return tree_map(silenced, forward(*args, **kw))
+
+        with intercepting(layers, silence):
+            return not close(self._call(self.x), self._call(2 * self.x))
 
     def is_identity(
         self,
@@ -95,6 +151,42 @@ class BlockRun(NamedTuple):
     ) -> bool:
         """Whether the block then gives back its input."""
         return close(self.output(factors, bypassed), self.x)
+
+
+@contextmanager
+def remembering(block: nn.Module) -> Iterator[None]:
+    """Let the layers of a block compute each output once.
+
+    To find the branches of a block, its modules are silenced one by one:
+    what runs before them does the same each time, and large kernels take
+    most of the time.
+
+    Args:
+        block (nn.Module): A part of a throw-away copy of a model.
+    """
+    known: DefaultDict[nn.Module, List[Tuple[Tensor, Tensor]]]
+    known = defaultdict(list)
+
+    def look_up(
+        module: nn.Module, forward: Callable[..., Any], *args: Any, **kw: Any
+    ) -> Any:
+        if kw or len(args) != 1 or not isinstance(args[0], Tensor):
+            return forward(*args, **kw)
+        for x, y in known[module]:
+            if x.shape == args[0].shape and torch.equal(x, args[0]):
+                return y.clone()
+        x, y = args[0].clone(), forward(*args)
+        if isinstance(y, Tensor) and len(known[module]) < _REMEMBERED:
+            known[module].append((x, y.clone()))
+        return y
+
+    layers = [
+        module
+        for module in block.modules()
+        if isinstance(module, (_ConvNd, nn.Linear))
+    ]
+    with intercepting(layers, look_up):
+        yield
 
 
 def bypass(module: nn.Module, args: Any, out: Tensor) -> Tensor:
@@ -238,7 +330,9 @@ def _choose_carrier(
     """A module that a mask can be folded into, else the last one."""
     expected = run.output({ends[0]: 0.5})
     for module in ends:
-        if type(module) in DYNAMIC_OPS:
+        # A norm may have no weight.
+        weight = getattr(module, 'weight', None)
+        if type(module) in DYNAMIC_OPS and weight is not None:
             if close(run.output({module: 0.5}), expected):
                 return module, True
     return ends[0], False
@@ -262,10 +356,31 @@ def _candidates(run: BlockRun) -> List[nn.Module]:
     return [m for m in reversed(calls) if calls.count(m) == 1]
 
 
+def copied(value: Any) -> Any:
+    """A tensor that may be changed in place; other values as they are."""
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def silenced(value: Any) -> Any:
+    """Zeros in place of a tensor of numbers."""
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return torch.zeros_like(value)
+    return value
+
+
+def first_tensor(output: Any) -> Any:
+    """The first tensor of what a module gives; the whole if it has none."""
+    return next(iter(tensors_of(output)), output)
+
+
 def tensors_of(outputs: Any) -> List[Tensor]:
-    """All tensors of nested tuples and lists, in order."""
+    """All tensors of nested tuples, lists, dicts and objects, in order."""
     if isinstance(outputs, Tensor):
         return [outputs]
+    if isinstance(outputs, Mapping):
+        outputs = list(outputs.values())
+    elif hasattr(outputs, '__dict__') and not callable(outputs):
+        outputs = list(vars(outputs).values())
     if isinstance(outputs, (tuple, list)):
         return [t for part in outputs for t in tensors_of(part)]
     return []

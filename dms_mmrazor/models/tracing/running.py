@@ -1,7 +1,8 @@
 """Which module of a model fails, and on what input a model runs."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Tuple
+from functools import partial
+from typing import Any, Callable, Collection, Dict, Iterator, List, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,12 @@ from dms_mmrazor.models.tracing.demo import (
     evaluating,
     forward_tensors,
 )
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error; its type if it says nothing."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
 
 
 class ForwardError(Exception):
@@ -28,9 +35,50 @@ class ForwardError(Exception):
     """
 
     def __init__(self, module: str, kind: str, error: Exception) -> None:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        super().__init__(f'in `{module}` ({kind}): {lines[0]}')
+        super().__init__(f'in `{module}` ({kind}): {one_line(error)}')
         self.module = module
+
+
+def raise_device_error(error: Exception) -> None:
+    """Pass on what is no answer of a module's code: the device gave up.
+
+    Whoever tries a module and takes an error for an answer calls this first.
+
+    Args:
+        error (Exception): What was raised.
+
+    Raises:
+        Exception: The same, if memory ran out or the device failed.
+    """
+    texts = ('out of memory', 'CUDA error', "can't allocate memory")
+    if isinstance(error, MemoryError) or any(t in str(error) for t in texts):
+        raise error
+
+
+@contextmanager
+def intercepting(
+    modules: Collection[nn.Module], around: Callable[..., Any]
+) -> Iterator[None]:
+    """Let a function decide what modules do when they are called.
+
+    Unlike hooks before torch 2.0 it sees keyword arguments. Hooks run
+    outside of it.
+
+    Args:
+        modules (Collection[nn.Module]): Modules of a throw-away copy.
+        around (Callable): Called with the module, its own ``forward`` and
+            the arguments.
+    """
+    own = {module: module.__dict__.get('forward') for module in modules}
+    for module in own:
+        module.forward = partial(around, module, module.forward)
+    try:
+        yield
+    finally:
+        for module, forward in own.items():
+            del module.forward
+            if forward is not None:
+                module.forward = forward
 
 
 @contextmanager

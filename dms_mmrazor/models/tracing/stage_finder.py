@@ -6,10 +6,22 @@ one after the other. Where the model hands out a feature map (its
 ``out_indices``), a stage of a list ends.
 """
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from collections import Counter
+from inspect import signature
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from dms_mmrazor.models.ops.block_lists import remove_blocks
 from dms_mmrazor.models.tracing.block_containers import (
@@ -31,7 +43,14 @@ from dms_mmrazor.models.tracing.residual_block import (
     Scale,
     bypass,
     close,
+    copied,
+    first_tensor,
     tensors_of,
+)
+from dms_mmrazor.models.tracing.running import (
+    intercepting,
+    one_line,
+    raise_device_error,
 )
 
 _ROUNDING = 1e-4
@@ -43,7 +62,8 @@ class ResidualStage(NamedTuple):
 
     Attributes:
         name (str): Name of the container.
-        blocks (tuple[ResidualBlock]): In the order of the forward pass.
+        blocks (tuple[ResidualBlock]): In the order of the forward pass;
+            none where its blocks cannot be removed.
         fixed (int): Blocks of the container that are always kept.
         reason (str): Why its depth is not searched. Defaults to '', it is.
     """
@@ -78,7 +98,8 @@ def find_stages(
     enliven(model, input_size)
     with evaluating(model):
         containers = block_containers(model)
-        runs = _block_runs(model, containers, input_size)
+        calls = _block_calls(model, containers, input_size)
+        runs = {m: call.run for m, call in calls.items() if not call.unfit}
         known = KnownBlocks()
         found = [_stages_of(c, runs, known) for c in containers]
         lists = [
@@ -87,11 +108,60 @@ def find_stages(
             if container.kind is not nn.Sequential
             for stage in stages
         ]
-        chains = _chains(model, lists, demo_tensor(model, input_size))
-    others = [stage for stage in lists if stage not in chains]
-    return _without_nesting(
-        [s for stages in found for s in stages if s not in others]
-    )
+        against = _against_chains(model, lists, demo_tensor(model, input_size))
+        stages = [
+            _unsearched(stage, against.get(stage, ''))
+            for stages in found
+            for stage in stages
+        ]
+        named = [stage.name for stage in stages]
+        silent = [
+            stage
+            for container, stages in zip(containers, found)
+            if not stages
+            for stage in _silent_list(container, calls, named)
+        ]
+    return _without_nesting(stages) + silent
+
+
+def _unsearched(stage: ResidualStage, reason: str) -> ResidualStage:
+    """The stage; without its blocks if there is a reason against it."""
+    if not reason:
+        return stage
+    number = len(stage.blocks) + stage.fixed
+    return stage._replace(blocks=(), fixed=number, reason=reason)
+
+
+def _silent_list(
+    container: BlockContainer,
+    calls: Dict[nn.Module, 'BlockCall'],
+    named: Sequence[str],
+) -> List[ResidualStage]:
+    """Why similar residual blocks of a list are no stage.
+
+    Blocks without a way around their layers, such as the convolutions of a
+    head, need no reason.
+
+    Args:
+        container (BlockContainer): A list without a removable block.
+        calls (dict[nn.Module, BlockCall]): First calls of blocks.
+        named (Sequence[str]): Stages that have been found.
+    """
+    inside = f'{container.name}.'
+    if any(name.startswith(inside) for name in named):
+        return []
+    kinds = Counter(type(block) for block in container.candidates)
+    for block in container.candidates:
+        call = calls.get(block)
+        several = kinds[type(block)] > 1 or (call and call.unfit)
+        if several and call and call.run.leads_around:
+            reason = call.unfit or (
+                'no part of them can be silenced so that each gives back '
+                'its input'
+            )
+            number = len(container.blocks)
+            return [ResidualStage(container.name, (), number, reason)]
+    return []
 
 
 def _without_nesting(stages: List[ResidualStage]) -> List[ResidualStage]:
@@ -99,7 +169,7 @@ def _without_nesting(stages: List[ResidualStage]) -> List[ResidualStage]:
     result = list(stages)
     for index, outer in enumerate(stages):
         for position, inner in enumerate(stages):
-            if not outer.contains(inner):
+            if not (inner.blocks and outer.contains(inner)):
                 continue
             shorter, longer = (position, outer), (index, inner)
             if len(outer.blocks) < len(inner.blocks):
@@ -111,26 +181,28 @@ def _without_nesting(stages: List[ResidualStage]) -> List[ResidualStage]:
     return result
 
 
-def _chains(
+def _against_chains(
     model: nn.Module, stages: Sequence[ResidualStage], image: Tensor
-) -> List[ResidualStage]:
-    """Stages of lists whose blocks are called one after the other.
+) -> Dict[ResidualStage, str]:
+    """Of lists whose blocks are not called one after the other, why.
 
     Usually all are, which one trial shows.
     """
     nested = any(a.contains(b) for a in stages for b in stages)
-    if len(stages) > 1 and not nested and _are_chains(model, stages, image):
-        return list(stages)
-    return [stage for stage in stages if _are_chains(model, [stage], image)]
+    if len(stages) > 1 and not nested:
+        if not _against_chain(model, stages, image):
+            return {}
+    return {stage: _against_chain(model, [stage], image) for stage in stages}
 
 
-def _are_chains(
+def _against_chain(
     model: nn.Module, stages: Sequence[ResidualStage], image: Tensor
-) -> bool:
-    """Whether removing a block of each list does what silencing it does.
+) -> str:
+    """What speaks against removing a block of each list; '' if nothing.
 
-    It does not where something else reads the blocks, too, such as a
-    concatenation of all their outputs (but that of a C2f is narrowed).
+    Removing it must do what silencing it does. It does not where something
+    else reads the blocks, too, such as a concatenation of all their outputs
+    (but that of a C2f is narrowed).
     """
     blocks = [stage.blocks[0] for stage in stages]
     silent, short = light_copy(model), light_copy(model)
@@ -140,53 +212,85 @@ def _are_chains(
         for norm in block.bypassed:
             silent.get_submodule(norm).register_forward_hook(bypass)
     remove_blocks(short, [block.name for block in blocks])
+    expected = tensors_of(forward_tensors(silent, image, True))
+    if not expected:
+        return 'the model gives no tensor that could prove its blocks a chain'
+    removed = f'without {blocks[0].name}'
     try:
-        outputs = [
-            tensors_of(forward_tensors(m, image, True))
-            for m in (silent, short)
-        ]
-    except Exception:  # whatever a module's code may raise
-        return False
-    return all(close(a, b, _ROUNDING) for a, b in zip(*outputs))
+        outputs = tensors_of(forward_tensors(short, image, True))
+    except Exception as error:  # whatever a module's code may raise
+        raise_device_error(error)
+        return f'{removed} the model does not run: {one_line(error)}'
+    same = len(outputs) == len(expected) and all(
+        close(a, b, _ROUNDING) for a, b in zip(expected, outputs)
+    )
+    return '' if same else f'{removed} something else reads other blocks'
 
 
-def _block_runs(
+class BlockCall(NamedTuple):
+    """The first call of what may be a block.
+
+    Attributes:
+        run (BlockRun): The call.
+        unfit (str): Why it is no removable block; '' if it may be one.
+    """
+
+    run: BlockRun
+    unfit: str
+
+
+def _block_calls(
     model: nn.Module,
     containers: Sequence[BlockContainer],
     input_size: Tuple[int, ...],
-) -> Dict[nn.Module, BlockRun]:
-    """Calls of blocks that run once and keep the shape of their input."""
-    runs: Dict[nn.Module, Optional[BlockRun]] = {}
-    inputs: Dict[nn.Module, Any] = {}
+) -> Dict[nn.Module, BlockCall]:
+    """First calls of blocks that give a tensor of the shape of their input."""
+    calls: Dict[nn.Module, BlockCall] = {}
 
-    def remember(module: nn.Module, args: Tuple[Any, ...]) -> None:
-        x = args[0] if args else None
-        # A block may change it in place.
-        inputs[module] = x.clone() if isinstance(x, Tensor) else x
+    def record(
+        module: nn.Module, forward: Callable[..., Any], *args: Any, **kw: Any
+    ) -> Any:
+        if module in calls:
+            again = 'they are called more than once'
+            calls[module] = calls[module]._replace(unfit=again)
+            return forward(*args, **kw)
+        # A block may change its arguments in place.
+        rest, named = tree_map(copied, (args, kw))
+        output = forward(*args, **kw)
+        y = first_tensor(output)
+        run = _block_run(module, forward, rest, named, copied(y))
+        if run is not None and isinstance(y, Tensor):
+            several = 'they give more than one tensor'
+            unfit = '' if y is output else several
+            if y.shape == run.x.shape:
+                calls[module] = BlockCall(run, unfit)
+        return output
 
-    def record(module: nn.Module, args: Tuple[Any, ...], output: Any) -> None:
-        x = inputs.pop(module)
-        fits = (
-            module not in runs
-            and isinstance(x, Tensor)
-            and isinstance(output, Tensor)
-            and x.shape == output.shape
-        )
-        runs[module] = (
-            BlockRun(module, x, output.clone(), args[1:]) if fits else None
-        )
-
-    candidates = [m for c in containers for m in c.candidates]
+    candidates = {m for c in containers for m in c.candidates}
     # What is scaled must not be what was stored.
     for module in model.modules():
         if hasattr(module, 'inplace'):
             module.inplace = False
-    handles = [m.register_forward_pre_hook(remember) for m in set(candidates)]
-    handles += [m.register_forward_hook(record) for m in set(candidates)]
-    forward_tensors(model, demo_tensor(model, input_size), True)
-    for handle in handles:
-        handle.remove()
-    return {m: run for m, run in runs.items() if run is not None}
+    with intercepting(candidates, record):
+        forward_tensors(model, demo_tensor(model, input_size), True)
+    return calls
+
+
+def _block_run(
+    module: nn.Module,
+    forward: Callable[..., Any],
+    args: Tuple[Any, ...],
+    named: Dict[str, Any],
+    y: Any,
+) -> Optional[BlockRun]:
+    """A call whose first argument, by its place or its name, is a tensor."""
+    if args and isinstance(args[0], Tensor):
+        return BlockRun(module, args[0], y, tuple(args[1:]), named)
+    key = next(iter(signature(forward).parameters), '')
+    if not args and isinstance(named.get(key), Tensor):
+        rest = {k: value for k, value in named.items() if k != key}
+        return BlockRun(module, named[key], y, (), rest, key)
+    return None
 
 
 def _stages_of(

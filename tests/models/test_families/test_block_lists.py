@@ -45,7 +45,8 @@ def test_a_chain_is_a_stage():
 
 
 def test_blocks_that_something_else_reads_are_not_removable():
-    assert find_stages(Model('concatenated'), (1, 3, 4, 4)) == []
+    (stage,) = find_stages(Model('concatenated'), (1, 3, 4, 4))
+    assert stage.blocks == () and 'blocks.0' in stage.reason
 
 
 def test_a_stage_ends_where_a_feature_map_goes_out():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dms_mmrazor.models.tracing import find_stages
+from dms_mmrazor.models.tracing import find_stages, stage_finder
 
 SHAPE = (1, 4, 8, 8)
 
@@ -119,7 +119,8 @@ def test_runs_of_one_container_are_stages_of_their_own():
 
 def test_a_shared_block_is_not_removable():
     block = Residual()
-    assert found(block, block) == []
+    (stage,) = found(block, block)
+    assert stage.blocks == () and 'more than once' in stage.reason
 
 
 def test_a_model_without_blocks():
@@ -162,3 +163,115 @@ def test_a_block_that_changes_its_input_is_found():
     assert [block.carrier for block in stage.blocks] == [
         f'stage.{index}.end' for index in range(3)
     ]
+
+
+class Scaled(nn.Module):
+    """x + scale * f(x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.f = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x, *, scale):
+        return x + scale['factors'][0] * self.f(x)
+
+
+class Pair(Scaled):
+    """Gives its branch, too."""
+
+    def forward(self, x, *, scale):
+        y = super().forward(x, scale=scale)
+        return y, y - x
+
+
+class Two(Scaled):
+    """Its branches are behind different ways around."""
+
+    def forward(self, x, *, scale):
+        return 0.5 * x + self.f(x)
+
+
+class Lists(nn.Module):
+    """Calls blocks in its own way."""
+
+    def __init__(self, block, by_name=False, wrap=None, dense=False):
+        super().__init__()
+        self.blocks = nn.ModuleList(block() for _ in range(3))
+        self.head = nn.Conv2d(12 if dense else 4, 2, 1)
+        self.by_name, self.wrap, self.dense = by_name, wrap, dense
+
+    def forward(self, x):
+        scale, outputs = dict(factors=[torch.full((1,), 0.5)]), []
+        for block in self.blocks:
+            x = (
+                block(x=x, scale=scale)
+                if self.by_name
+                else block(x, scale=scale)
+            )
+            x = x[0] if isinstance(x, tuple) else x
+            outputs.append(x)
+        y = self.head(torch.cat(outputs, 1) if self.dense else x)
+        return y if self.wrap is None else self.wrap(y)
+
+
+class Result:
+    def __init__(self, y):
+        self.y = y
+
+
+@pytest.mark.parametrize('by_name', [False, True])
+@pytest.mark.parametrize('wrap', [None, lambda y: {'y': [y]}, Result])
+def test_blocks_with_keyword_arguments(by_name, wrap):
+    (stage,) = find_stages(Lists(Scaled, by_name, wrap), SHAPE)
+    assert len(stage.blocks) == 3 and not stage.reason
+
+
+@pytest.mark.parametrize(
+    'model, word',
+    [
+        (Lists(Scaled, dense=True), 'blocks.0'),
+        (Lists(Scaled, dense=True, wrap=lambda y: {'y': y}), 'blocks.0'),
+        (Lists(Scaled, wrap=lambda y: 1.0), 'no tensor'),
+        (Lists(Pair), 'more than one tensor'),
+        (Lists(Two), 'silenced'),
+    ],
+)
+def test_residual_blocks_that_are_no_stage_have_a_reason(model, word):
+    (stage,) = find_stages(model, SHAPE)
+    assert (stage.name, stage.blocks, stage.fixed) == ('blocks', (), 3)
+    assert word in stage.reason
+
+
+@pytest.mark.parametrize(
+    'error', [RuntimeError('CUDA out of memory'), MemoryError()]
+)
+def test_a_device_that_gives_up_is_no_answer(monkeypatch, error):
+    def remove(model, names):
+        model.head.register_forward_pre_hook(fail)
+
+    def fail(module, args):
+        raise error
+
+    monkeypatch.setattr(stage_finder, 'remove_blocks', remove)
+    with pytest.raises(type(error)):
+        find_stages(Lists(Scaled), SHAPE)
+
+
+def test_layers_before_a_silenced_module_compute_once():
+    calls = []
+
+    class Counting(nn.Conv2d):
+        def forward(self, x):
+            calls.append(x)
+            return super().forward(x)
+
+    blocks = [Residual(nn.Sequential(*[nn.ReLU() for _ in range(9)]))]
+    blocks[0].conv = Counting(4, 4, 3, padding=1)
+    (stage,) = found(*blocks, Residual())
+    assert len(stage.blocks) == 2
+    assert len(calls) < 6
+
+
+def test_a_norm_without_weights_does_not_carry_a_mask():
+    (stage,) = found(Residual(nn.BatchNorm2d(4, affine=False)), Residual())
+    assert not stage.blocks[0].folds
