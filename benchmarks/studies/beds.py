@@ -272,12 +272,15 @@ def new_network(bed: Bed, seed: int) -> nn.Module:
     return bed.build()
 
 
-def prepare(bed: Bed, seed: int, **settings: Any) -> Any:
+def prepare(
+    bed: Bed, seed: int, load: Optional[str] = None, **settings: Any
+) -> Any:
     """The whole network as a supernet, and its DMSMutator.
 
     Args:
         bed (Bed): The bed.
         seed (int): Of the weights.
+        load (str, optional): File of trained weights. Defaults to None.
         **settings (Any): Further arguments of DMSMutator.
 
     Returns:
@@ -287,6 +290,8 @@ def prepare(bed: Bed, seed: int, **settings: Any) -> Any:
     from dms_mmrazor.models.mutators import DMSMutator
 
     supernet = new_network(bed, seed)
+    if load:
+        supernet.load_state_dict(torch.load(load))
     settings.setdefault('parse_cfg', dict(demo_input=(1, 3, SIZE, SIZE)))
     mutator = DMSMutator(**settings)
     mutator.prepare_from_supernet(supernet)
