@@ -165,19 +165,19 @@ class Transformer(nn.Module):
     """mmpretrain's vision transformer on small images, averaging tokens.
 
     Args:
-        dims (int): Embedding. Defaults to 64.
+        dims (int): Embedding. Defaults to 96.
         layers (int): Transformer layers. Defaults to 6.
-        heads (int): Attention heads. Defaults to 4.
-        patch (int): Pixels of a patch's side. Defaults to 2.
+        heads (int): Attention heads. Defaults to 6.
+        patch (int): Pixels of a patch's side. Defaults to 4.
         size (int): Pixels of an image's side. Defaults to 16.
     """
 
     def __init__(
         self,
-        dims: int = 64,
+        dims: int = 96,
         layers: int = 6,
-        heads: int = 4,
-        patch: int = 2,
+        heads: int = 6,
+        patch: int = 4,
         size: int = 16,
     ) -> None:
         from mmpretrain.models import VisionTransformer

@@ -66,7 +66,7 @@ def search(
     topk, state = mutator.topk, mutator.masks
     learnable = getattr(topk, 'learnable', lambda: [topk.pruning_ratio])()
     supernet.requires_grad_(settings['retrained'])
-    supernet.train().to(memory_format=torch.channels_last)
+    supernet.train()
     optimizer = (
         beds.make_optimizer(supernet, bed) if settings['retrained'] else None
     )
