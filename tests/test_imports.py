@@ -11,9 +11,9 @@ PACKAGE = 'dms_mmrazor'
 # A layer may import those that stand after it.
 LAYERS = [
     'plugin',
+    'baselines',
     'engine',
     'visualization',
-    'baselines',
     'apis',
     'models',
     'models.algorithms',

@@ -56,9 +56,7 @@ class BedRuns:
         settings = run.settings
         bed = self._bed(settings, searching=settings['retrained'])
         model = beds.new_network(bed, settings['seed'])
-        trained = beds.train(
-            model, bed, self.data['train'], settings['seed']
-        )
+        trained = beds.train(model, bed, self.data['train'], settings['seed'])
         weights = self.study.file(f'{run.name}.pth')
         torch.save(model.state_dict(), weights)
         return {
@@ -215,7 +213,9 @@ def parse(text: str, methods: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def main(text: str, name: str, methods: Sequence[str], retrained: bool) -> None:
+def main(
+    text: str, name: str, methods: Sequence[str], retrained: bool
+) -> None:
     """Plan, do what is missing, write the tables and the plot.
 
     Args:

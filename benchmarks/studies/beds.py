@@ -179,7 +179,9 @@ def augment(images: Tensor, shift: int, generator: torch.Generator) -> Tensor:
     rows = torch.arange(height).expand(number, -1) + moves[1]
     which = torch.arange(number)[:, None, None, None]
     channel = torch.arange(3)[None, :, None, None]
-    return padded[which, channel, rows[:, None, :, None], columns[:, None, None]]
+    return padded[
+        which, channel, rows[:, None, :, None], columns[:, None, None]
+    ]
 
 
 def batches(

@@ -43,7 +43,9 @@ class MinMaxMasks(FlatTopk):
         """Soft masks [C] of importances scaled to [0, 1]."""
         hard = (self._element_mask().detach() >= 0.5).to(self.importance)
         ratio = self.layout.to_elements(self._limited_ratio())
-        soft = torch.sigmoid(self.layout.temperature * (self._scaled() - ratio))
+        soft = torch.sigmoid(
+            self.layout.temperature * (self._scaled() - ratio)
+        )
         soft = torch.where(self.num_updates > 0, soft, torch.ones_like(soft))
         held = self.layout.to_elements(self.held)
         return self.layout.to_channels(torch.lerp(soft, hard, held))
@@ -106,6 +108,16 @@ class LearnedMasks(FlatTopk):
     def learnable(self) -> List[nn.Parameter]:
         """What a search learns."""
         return [self.learned]
+
+    def limits(self) -> Tuple[Tensor, Tensor]:
+        """Lower and upper limits of what is learned, each [L]."""
+        free = self.held[self.learned_owner] == 0
+        ends = torch.full_like(self.learned, math.inf)
+        low, high = self._bounded(-ends), self._bounded(ends)
+        return (
+            torch.where(free, low.detach(), self.held_learned),
+            torch.where(free, high.detach(), self.held_learned),
+        )
 
     def set_progress_(self, progress: float) -> None:
         """Tell the progress of a search in [0, 1], for a temperature."""
@@ -267,6 +279,9 @@ class MESMasks(LearnedMasks):
         values = torch.full_like(self.importance, self.start)
         return values, self.layout.owner.clone()
 
+    def _bounded(self, values: Tensor) -> Tensor:
+        return values.clamp(-10, 10)  # beyond, the sigmoid is flat
+
     def _order(self) -> Tensor:
         return self.rank(self._values().detach())
 
@@ -331,7 +346,9 @@ class SNSMasks(LearnedMasks):
 
     def _start(self) -> Tuple[Tensor, Tensor]:
         numbers = [op.most - op.fewest + 1 for op in self.operators]
-        counts = [torch.arange(op.fewest, op.most + 1) for op in self.operators]
+        counts = [
+            torch.arange(op.fewest, op.most + 1) for op in self.operators
+        ]
         owner = torch.arange(len(numbers))
         owner = owner.repeat_interleave(torch.tensor(numbers))
         count = torch.cat(counts)

@@ -272,9 +272,7 @@ def taylor_scores(
     return total / number
 
 
-def greedy(
-    mutator: DMSMutator, scores: Tensor, request: Request
-) -> Structure:
+def greedy(mutator: DMSMutator, scores: Tensor, request: Request) -> Structure:
     """Again and again narrow the unit that saves most for its score.
 
     The price of an element is its score over what it saves now, relative to

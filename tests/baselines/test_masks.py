@@ -91,9 +91,7 @@ def test_get_is_hard_and_its_gradient_leaves_out_the_sigmoid():
 
 def test_minmax_scales_importances_and_exports_by_rank():
     masks = ready(MinMaxMasks([4, 3]))
-    masks.importance.copy_(
-        torch.tensor([1.0, 2.0, 3.0, 101.0, 0.0, 1.0, 2.0])
-    )
+    masks.importance.copy_(torch.tensor([1.0, 2.0, 3.0, 101.0, 0.0, 1.0, 2.0]))
     masks.pruning_ratio.data.copy_(torch.tensor([0.5, 0.0]))
     scaled = torch.tensor([0.0, 0.01, 0.02, 1.0])
     by_hand = torch.sigmoid(4 * (scaled - 0.5))
@@ -161,6 +159,19 @@ def test_limits(kind):
         if kind != 'sns':  # equal logits of all counts say nothing
             assert kept == ([3, 1] if value < 0 else [8, 5])
         assert 3 <= kept[0] <= 8 and 1 <= kept[1] <= 5
+
+
+@pytest.mark.parametrize('cls', LEARNED)
+def test_limits_of_what_is_learned(cls):
+    masks = ready(cls([4, 3], min_kept=[2, 1]))
+    masks.hold_([1])
+    lower, upper = masks.limits()
+    mine = masks.learned_owner == 1
+    assert torch.equal(lower[mine], masks.learned[mine])
+    assert torch.equal(upper[mine], masks.learned[mine])
+    assert (lower <= masks.learned).all() and (masks.learned <= upper).all()
+    if cls is GETMasks:
+        assert lower.tolist()[0] == 0  # σ(0) · 4 = 2
 
 
 @pytest.mark.parametrize('cls', LEARNED)
