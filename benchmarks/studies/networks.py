@@ -195,8 +195,12 @@ class Transformer(nn.Module):
             with_cls_token=False,
             out_type='avg_featmap',
         )
-        self.backbone.init_weights()
         self.head = nn.Linear(dims, 10)
+        nn.init.trunc_normal_(self.backbone.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] to scores [B, 10]."""

@@ -6,7 +6,7 @@ They choose among the same elements under the same limits as
 | | learnable | what the layers see |
 |---|---|---|
 | :class:`MESMasks` | one logit per element | a Bernoulli sample of each |
-| :class:`SNSMasks` | one logit per count | a sampled mixture of first-k masks |
+| :class:`SNSMasks` | one logit per count | a mixture of first-k masks |
 | :class:`GETMasks` | one threshold | the hard top-k |
 | :class:`MinMaxMasks` | one ratio | Eq. 3 without Eq. 2 |
 
