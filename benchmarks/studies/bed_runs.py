@@ -4,7 +4,16 @@ import argparse
 import os.path as osp
 import sys
 import time
-from typing import Any, Callable, Dict, List, Mapping, Sequence
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import beds
 import searches
@@ -70,46 +79,28 @@ class BedRuns:
         """Find a structure."""
         settings, started = run.settings, time.process_time()
         options = compare.options_of(run, needs)
-        base = needs[run.needs[-1]] if run.needs else None
-        supernet_record = next(
-            (r for r in needs.values() if r['kind'] == 'supernet'), None
-        )
+        of_kind = {
+            record['kind']: record['result']
+            for record in needs.values()
+            if record['settings']['seed'] != compare.TUNING_SEED
+            or settings['seed'] == compare.TUNING_SEED
+        }
+        weights = of_kind.get('supernet', {}).get('weights')
         bed = self._bed(settings, searching=True)
-        supernet, mutator = beds.prepare(
-            bed,
-            settings['seed'],
-            load=supernet_record and supernet_record['result']['weights'],
-            **searches.mutator_settings(settings['method']),
-        )
+        supernet, mutator = beds.prepare(bed, settings['seed'], weights)
         targets = {'macs': settings['target'] * mutator.table.full['macs']}
-        images, inherited = 0, 0.0
+        parts = supernet, mutator, bed
         if settings['method'] in STRUCTURES:
-            request = Request(
-                targets,
-                settings['divisor'],
-                settings['seed'],
-                self._losses(supernet, bed, settings['seed']),
-                self._depths(base),
+            structure, images = self._constructed(
+                parts, targets, settings, of_kind.get('found')
             )
-            structure = STRUCTURES[settings['method']](mutator, request)
-            if settings['method'] in compare.TRAINED:
-                images = TAYLOR_BATCHES * beds.BATCH
-            if settings['method'] == 'depth-uniform' and base:
-                images = base['result']['images']
-                inherited = base['result']['cost']
         else:
             structure, images = searches.search(
-                supernet,
-                mutator,
-                bed,
-                self.data['train'],
-                targets,
-                settings,
-                options,
+                *parts, self.data['train'], targets, settings, options
             )
-        if supernet_record and settings['retrained']:
-            images += supernet_record['result']['images']
-            inherited += supernet_record['result']['cost']
+        cost = time.process_time() - started
+        for result in _inherited(settings, of_kind):
+            images, cost = images + result['images'], cost + result['cost']
         path = self.study.file(f'{run.name}.yaml')
         save_structure(structure, path)
         result = {
@@ -118,7 +109,7 @@ class BedRuns:
             'options': options,
             'ratio': structure.resources['macs']['ratio'],
             'images': images,
-            'cost': round(time.process_time() - started + inherited, 1),
+            'cost': round(cost, 1),
             'kept': describe(structure),
         }
         if not settings['retrained']:
@@ -126,6 +117,29 @@ class BedRuns:
             self._recalibrate(model, bed)
             result.update(self._scores(model))
         return result
+
+    def _constructed(
+        self,
+        parts: Tuple[nn.Module, Any, beds.Bed],
+        targets: Dict[str, float],
+        settings: Dict[str, Any],
+        found: Optional[Dict[str, Any]],
+    ) -> Tuple[Structure, int]:
+        """A structure without a search, and the images it took."""
+        supernet, mutator, bed = parts
+        method = settings['method']
+        losses = []
+        if method in ('taylor', 'greedy'):
+            losses = self._losses(supernet, bed, settings['seed'])
+        request = Request(
+            targets,
+            settings['divisor'],
+            settings['seed'],
+            losses,
+            load_structure(found['structure']) if found else None,
+        )
+        structure = STRUCTURES[method](mutator, request)
+        return structure, len(losses) * beds.BATCH
 
     def trained(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         """Train a found structure from scratch."""
@@ -170,12 +184,6 @@ class BedRuns:
 
         return [loss(batch) for batch in data]
 
-    def _depths(self, record: Any) -> Any:
-        """The structure of a search that this one takes its depths of."""
-        if record is None or record['kind'] != 'found':
-            return None
-        return load_structure(record['result']['structure'])
-
     @torch.no_grad()
     def _recalibrate(self, model: nn.Module, bed: beds.Bed) -> None:
         """Statistics of batch norms anew, with the weights as they are."""
@@ -188,6 +196,19 @@ class BedRuns:
             self.data['train'], NORM_BATCHES, 0, bed.shift
         ):
             model(batch.images)
+
+
+def _inherited(
+    settings: Dict[str, Any], of_kind: Mapping[str, Dict[str, Any]]
+) -> List[Dict[str, Any]]:
+    """Results whose costs are part of a method's own.
+
+    A trained supernet that all methods start from is nobody's.
+    """
+    kinds = {'found'} if settings['method'] == 'depth-uniform' else set()
+    if settings['retrained']:
+        kinds.add('supernet')
+    return [result for kind, result in of_kind.items() if kind in kinds]
 
 
 def describe(structure: Structure) -> str:
