@@ -43,9 +43,7 @@ def parse_args() -> argparse.Namespace:
         help='values of --grid-key that every search is tried with; the '
         'best on validation data is used',
     )
-    parser.add_argument(
-        '--grid-key', default='optim_wrapper.paramwise_cfg.structure.lr'
-    )
+    parser.add_argument('--grid-key', default='model.structure_step.lr')
     parser.add_argument(
         '--metric', help="the score; the evaluation's first by default"
     )
