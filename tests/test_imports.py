@@ -11,6 +11,7 @@ PACKAGE = 'dms_mmrazor'
 # A layer may import those that stand after it.
 LAYERS = [
     'plugin',
+    'baselines',
     'engine',
     'visualization',
     'apis',
@@ -24,6 +25,7 @@ LAYERS = [
     'models.tracing',
     'models.ops',
     'models.mutables',
+    'baselines.masks',
     'core',
     'registry',
     'compat',

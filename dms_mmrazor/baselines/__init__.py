@@ -1,0 +1,1 @@
+"""Other ways to choose a structure, on the same units and resources."""

@@ -1,0 +1,282 @@
+"""The runs of a comparison on the config of a search."""
+
+import argparse
+import os.path as osp
+import sys
+import time
+from copy import deepcopy
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor
+
+from dms_mmrazor.apis import build_algorithm, command_line, override_target
+from dms_mmrazor.baselines import comparison as compare
+from dms_mmrazor.baselines.masks import MASKS
+from dms_mmrazor.baselines.runs import Record, Run, Study
+from dms_mmrazor.baselines.structures import STRUCTURES, Request
+from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.models.subnet import (
+    Structure,
+    load_structure,
+    save_structure,
+)
+from dms_mmrazor.type_names import has_type, type_name
+
+TAYLOR_BATCHES = 50
+
+CONSTRUCTOR = 'DMSOptimWrapperConstructor'
+
+
+class ConfigRuns:
+    """Does the runs of a comparison by mmengine's runner.
+
+    Args:
+        study (Study): Where files go.
+        cfg (Config): Of a search.
+        retrain (Config, optional): Trains a structure. Defaults to None:
+            as the search trains its architecture.
+        metric (str, optional): The score, a key of the evaluation's
+            metrics. Defaults to None, their first.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        cfg: Config,
+        retrain: Optional[Config] = None,
+        metric: Optional[str] = None,
+    ) -> None:
+        self.study = study
+        self.cfg = cfg
+        self.retrain = retrain
+        self.metric = metric
+
+    def __call__(
+        self, run: Run, needs: Mapping[str, Record]
+    ) -> Dict[str, Any]:
+        """Do one run."""
+        return getattr(self, run.kind)(run, needs)
+
+    def supernet(
+        self, run: Run, needs: Mapping[str, Record]
+    ) -> Dict[str, Any]:
+        """Train the architecture of the search, unmasked, as long."""
+        cfg = plain_config(self.cfg, dict(self.cfg.model.architecture))
+        runner = self._trained(cfg, run)
+        weights = self.study.file(f'{run.name}.pth')
+        model = command_line.plain_model(runner)
+        torch.save({'state_dict': model.state_dict()}, weights)
+        cost = round(time.process_time(), 1)
+        return {'weights': weights, 'images': seen(runner), 'cost': cost}
+
+    def found(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
+        """Find a structure: by a search, or without one."""
+        options = compare.options_of(run, needs)
+        cfg = deepcopy(self.cfg)
+        cfg.merge_from_dict(options)
+        override_target(cfg, f'{run.settings["target"]:g}')
+        of_kind = {record['kind']: record for record in needs.values()}
+        if run.settings['method'] in STRUCTURES:
+            structure, images = self._constructed(cfg, run, of_kind)
+        else:
+            structure, images = self._searched(cfg, run)
+        path = self.study.file(f'{run.name}.yaml')
+        save_structure(structure, path)
+        cost = time.process_time()
+        if run.settings['method'] in (*compare.TRAINED, 'depth-uniform'):
+            base = needs[run.needs[-1]]['result']
+            images, cost = images + base['images'], cost + base['cost']
+        kind = next(k for k, v in structure.resources.items() if 'target' in v)
+        return {
+            'structure': path,
+            'found': run.name,
+            'options': options,
+            'ratio': structure.resources[kind]['ratio'],
+            'images': images,
+            'cost': round(cost, 1),
+        }
+
+    def trained(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
+        """Train a structure from scratch and test it."""
+        (base,) = needs.values()
+        path = base['result']['structure']
+        if self.retrain is not None:
+            cfg = deepcopy(self.retrain)
+            cfg.model.structure = path
+        else:
+            model = dict(
+                type='mmrazor.DMSSubModel',
+                architecture=dict(self.cfg.model.architecture),
+                structure=path,
+            )
+            cfg = plain_config(self.cfg, model)
+        runner = self._trained(cfg, run)
+        result = {'found': base['name'], 'options': base['result']['options']}
+        if cfg.get('val_dataloader') is not None:
+            result['val'] = self._score(runner.val_loop.run())
+        if cfg.get('test_dataloader') is not None:
+            result['score'] = self._score(runner.test())
+        else:
+            result['score'] = result['val']
+        return {**result, 'images': seen(runner)}
+
+    def _searched(self, cfg: Config, run: Run) -> Any:
+        method = run.settings['method']
+        if method in MASKS:
+            cfg.model.setdefault('mutator', {})['method'] = method
+        if method in MASKS and method != 'minmax':
+            # Prices are those of pruning ratios; logits have none.
+            step = dict(cfg.model.get('structure_step') or {})
+            cfg.model.structure_step = {'rule': 'adam', **step}
+        runner = self._trained(cfg, run)
+        subnet = osp.join(runner.work_dir, 'subnet', 'subnet.yaml')
+        return load_structure(subnet), seen(runner)
+
+    def _constructed(
+        self, cfg: Config, run: Run, needs: Mapping[str, Record]
+    ) -> Any:
+        method = run.settings['method']
+        hook = find_resource_hook(cfg)
+        architecture = dict(cfg.model.architecture)
+        judged = method in compare.TRAINED
+        if judged:
+            weights = needs['supernet']['result']['weights']
+            architecture['init_cfg'] = dict(
+                type='Pretrained', checkpoint=weights
+            )
+            cfg.model.architecture = architecture
+        algorithm = build_algorithm(cfg)
+        losses: List[Callable[[], Tensor]] = []
+        if judged:
+            algorithm.init_weights()
+            if method != 'l1':
+                losses = list(task_losses(cfg, algorithm))
+        found: Optional[Structure] = None
+        if method == 'depth-uniform':
+            found = load_structure(needs['found']['result']['structure'])
+        request = Request(
+            hook.resolve(algorithm),
+            hook.divisor,
+            run.settings['seed'],
+            losses,
+            found,
+        )
+        structure = STRUCTURES[method](algorithm.mutator, request)
+        images = len(losses) * (cfg.train_dataloader.get('batch_size') or 1)
+        return structure, images
+
+    def _trained(self, cfg: Config, run: Run) -> Runner:
+        cfg.work_dir = self.study.file(run.name)
+        cfg.randomness = dict(seed=run.settings['seed'])
+        cfg.experiment_name = run.name
+        runner = command_line.build_runner(cfg)
+        runner.train()
+        return runner
+
+    def _score(self, metrics: Mapping[str, Any]) -> float:
+        key = self.metric or next(iter(metrics), '')
+        if key not in metrics:
+            raise DMSError(
+                f'--metric {key!r} is not among the metrics of the '
+                f'evaluation: {sorted(metrics)}.'
+            )
+        return float(metrics[key])
+
+
+def plain_config(cfg: Config, model: Dict[str, Any]) -> Config:
+    """A search's config, training a plain model in the same way.
+
+    Args:
+        cfg (Config): Of a search.
+        model (dict): The plain model.
+    """
+    plain = deepcopy(cfg)
+    plain.pop('model')
+    plain.model = model
+    plain.custom_hooks = [
+        hook
+        for hook in plain.get('custom_hooks') or []
+        if not has_type(hook, 'ResourceHook')
+    ]
+    wrapper = plain.optim_wrapper
+    if type_name(wrapper, 'constructor') == CONSTRUCTOR:
+        options = dict(wrapper.get('paramwise_cfg') or {})
+        options.pop('structure', None)
+        wrapper.constructor = options.pop(
+            'constructor', 'DefaultOptimWrapperConstructor'
+        )
+        wrapper.paramwise_cfg = options or None
+    return plain
+
+
+def task_losses(
+    cfg: Config, algorithm: DMSAlgorithm
+) -> Iterator[Callable[[], Tensor]]:
+    """Losses of the supernet on some batches of the training data."""
+    architecture = algorithm.architecture.eval()
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+
+    def loss(batch: Any) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            data = architecture.data_preprocessor(batch, True)
+            losses = architecture(**data, mode='loss')
+            return architecture.parse_losses(losses)[0]
+
+        return call
+
+    for index, batch in enumerate(loader):
+        if index == TAYLOR_BATCHES:
+            return
+        yield loss(batch)
+
+
+def seen(runner: Runner) -> int:
+    """Images of a training."""
+    batch = runner.cfg.train_dataloader.get('batch_size') or 1
+    return int(runner.iter) * batch * runner.world_size
+
+
+def compare_methods(args: argparse.Namespace) -> None:
+    """Plan a comparison, do what is missing, write tables and plot.
+
+    Args:
+        args (Namespace): Of ``tools/compare_methods.py``.
+    """
+    cfg = command_line.read_config(args.config, args.cfg_options)
+    find_resource_hook(cfg)
+    retrain = command_line.read_config(args.retrain) if args.retrain else None
+    known = (*STRUCTURES, *MASKS, 'dms')
+    unknown = [method for method in args.methods if method not in known]
+    if unknown:
+        raise DMSError(
+            f'--methods: {unknown[0]!r} is unknown; known: {sorted(known)}.'
+        )
+    name = osp.splitext(osp.basename(args.config))[0]
+    common = {
+        'config': args.config,
+        'retrain': args.retrain,
+        'cfg_options': args.cfg_options or {},
+    }
+    key = args.grid_key
+    grid = [{key: value} for value in args.grid or []]
+    plan = compare.Comparison(
+        args.methods,
+        args.targets,
+        list(range(args.seeds)),
+        common,
+        {method: grid for method in args.methods if method not in STRUCTURES},
+    )
+    folder = args.out_dir or osp.join('work_dirs', f'compare-{name}')
+    study = Study(folder, compare.plan(plan))
+    if args.run:
+        runs = ConfigRuns(study, cfg, retrain, args.metric)
+        study.perform(args.run, runs)
+        return
+    records = study.execute([sys.executable, *sys.argv], args.jobs)
+    score = args.metric or 'score'
+    print('\n'.join(compare.write(plan, records, folder, score)))

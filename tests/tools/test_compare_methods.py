@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+METHODS = ['uniform', 'l1', 'taylor', 'dms', 'depth-uniform']
+
+
+@pytest.fixture
+def compare(call, workspace, tmp_path):
+    """Plans as the tool does, and does runs in this process."""
+    out = tmp_path / 'out'
+    options = [
+        *('--methods', *METHODS, '--seeds', 1, '--targets', 0.5),
+        *('--out-dir', out),
+    ]
+
+    def run(name):
+        done = call(
+            *('compare_methods.py', workspace / 'search.py'),
+            *(*options, '--run', name),
+        )
+        assert not done.status, done.err
+        with open(str(out / 'runs' / f'{name}.json')) as file:
+            return json.load(file)['result']
+
+    return run
+
+
+@pytest.mark.timeout(180)
+def test_each_kind_of_run(compare):
+    supernet = compare('supernet-s0')
+    assert supernet['images'] == 32
+    found = {}
+    for method in METHODS:
+        found[method] = compare(f'found-{method}-t0.5-s0')
+        assert 0.4 < found[method]['ratio'] <= 0.5
+    assert found['uniform']['images'] == 0
+    assert found['dms']['images'] == 32
+    assert found['l1']['images'] == supernet['images']
+    trained = compare('trained-dms-t0.5-s0')
+    assert 0 <= trained['score'] <= 100 and trained['images'] == 32
+    assert trained['found'] == 'found-dms-t0.5-s0'
+
+
+def test_one_command(tool, workspace, tmp_path):
+    out = tmp_path / 'out'
+    done = tool(
+        *('compare_methods.py', workspace / 'search.py'),
+        *('--methods', 'uniform', '--seeds', 1, '--jobs', 2),
+        *('--retrain', workspace / 'retrain.py', '--out-dir', out),
+    )
+    assert done.status == 0, done.err
+    assert '2 of 2 runs done' in done.out and '| uniform |' in done.out
+    assert (out / 'comparison.md').is_file()
+
+
+def test_unknown_method(call, workspace):
+    done = call(
+        'compare_methods.py', workspace / 'search.py', '--methods', 'magic'
+    )
+    assert done.status and 'magic' in str(done.status) + done.err
