@@ -10,10 +10,10 @@ rules make a step of them:
 - ``adam``: the same gradient, normalized by its own size for each unit.
 - ``price``: at the best structure of a given resource all units have the same
   price p_u = g_u / |c_u|, the task loss that one unit of log-resource saves.
-  A ratio moves against its own price, and all ratios move by one common
-  amount that brings the resource to its target. It is a projected gradient
-  descent whose metric is the share, so one learning rate serves networks of
-  any size and any scale of the task loss.
+  A ratio moves against what its price is above the mean, and all ratios move
+  by one common amount that brings the resource to its target. It is a
+  projected gradient descent whose metric is the share, so one learning rate
+  serves networks of any size and any scale of the task loss.
 """
 
 from typing import NamedTuple, Optional, Tuple
@@ -33,11 +33,14 @@ _RATES = {'adam': 2e-3, 'plain': 5e-3}
 
 _AVERAGES = {'price': 0.9, 'adam': 0.9, 'plain': 0.0}
 
-_TRAVEL = 2.0
-"""How far a unit of twice the usual price could move in one search."""
+_TRAVEL = 4.0
+"""Twice what a unit of twice the usual price could move in one search."""
 
 _SLOWEST, _FASTEST = 5e-4, 2e-2
 """Limits of the learning rate that follows from the length of a search."""
+
+_LEAST_RATE = 0.02
+"""What is left of the learning rate of ``price`` at the end of a search."""
 
 _LARGEST_SHIFT = 0.02
 """Most that one step moves all ratios towards a target."""
@@ -76,7 +79,7 @@ class StructureStep(nn.Module):
     synchronization. The state is in buffers, so that a checkpoint has it.
 
     Attributes:
-        lr (float): Learning rate; 0 until it is known.
+        lr (float): Learning rate at the start; 0 until it is known.
 
     Args:
         number (int): Number U of ratios (or of other learnable numbers).
@@ -84,8 +87,9 @@ class StructureStep(nn.Module):
         lr (float, optional): Learning rate. Of ``price``: what a ratio of
             twice the usual price moves more than a usual one in a step.
             Defaults to None: 2e-3 for ``adam``, 5e-3 for ``plain`` (Table
-            15: 5e-2 … 5e-5), and for ``price`` 2 / iterations of the
-            search, between 5e-4 and 2e-2.
+            15: 5e-2 … 5e-5), and for ``price`` 4 / iterations of the
+            search, between 5e-4 and 2e-2. That of ``price`` decays linearly
+            to nearly nothing over the search, so that noise averages out.
         average (float, optional): Decay in [0, 1) of the moving average of
             the task's gradient (with ``adam`` of the whole one). Defaults
             to None: 0.9, and 0 for ``plain``.
@@ -118,6 +122,7 @@ class StructureStep(nn.Module):
         self.average = average
         self.lr = lr or _RATES.get(rule, 0.0)
         self._follows_length = not self.lr
+        self._length = 0
         # Of `price` the scale of all prices, of `adam` the squares.
         squares = torch.zeros(number if rule == 'adam' else 1)
         self.register_buffer('mean', torch.zeros(number))
@@ -126,13 +131,14 @@ class StructureStep(nn.Module):
         self.register_buffer('share', torch.zeros(number))
 
     def set_length(self, iterations: int) -> None:
-        """Derive the learning rate from the length of the search.
+        """Derive the learning rate, and how it decays, from the length.
 
         Args:
             iterations (int): Steps of the whole search, >= 1.
         """
+        self._length = max(iterations, 1)
         if self._follows_length:
-            wanted = _TRAVEL / max(iterations, 1)
+            wanted = _TRAVEL / self._length
             self.lr = min(max(wanted, _SLOWEST), _FASTEST)
 
     @torch.no_grad()
@@ -234,9 +240,20 @@ class StructureStep(nn.Module):
         least = (_LEAST_SHARE * share.max()).clamp(min=tiny)
         price = self.mean / self._correction(self.average)
         price = price / torch.max(share, least) / scale.clamp(min=tiny)
-        moved = ratio - self.lr * price.clamp(-_DEAREST, _DEAREST)
+        price = price.clamp(-_DEAREST, _DEAREST)
+        # Against the mean price, which is what the common move gives back:
+        # to first order the resource stays where it is.
+        common = (share * price).sum() / share.sum().clamp(min=tiny)
+        moved = ratio - self._rate() * (price - common)
         moved = torch.min(torch.max(moved, lower), upper)
         return moved + _towards_target(ratio, moved, constraint, share, limits)
+
+    def _rate(self) -> Tensor:
+        """The learning rate of ``price`` at this step, a scalar."""
+        done = self.count.to(self.mean.dtype) / max(self._length, 1)
+        if not self._length:
+            done = torch.zeros_like(done)
+        return self.lr * (1 - done).clamp(min=_LEAST_RATE)
 
     def _average(self, grad: Tensor) -> None:
         self.mean.lerp_(grad, 1 - self.average)
