@@ -16,7 +16,7 @@ from dms_mmrazor.search import StructureSearch
 DECAY = 0.8
 
 GRIDS: Mapping[str, Sequence[Dict[str, Any]]] = {
-    'dms': [dict(rule='price', lr=lr) for lr in (5e-4, 1.5e-3, 5e-3)],
+    'dms': [dict(rule='price')],
     'dms-plain': [dict(rule='plain', lr=lr) for lr in (3e-3, 1e-2, 3e-2)],
     'dms-adam': [dict(rule='adam', lr=lr) for lr in (1e-3, 2e-3, 5e-3)],
     'minmax': [dict(rule='plain', lr=lr) for lr in (3e-3, 1e-2, 3e-2)],
@@ -24,7 +24,10 @@ GRIDS: Mapping[str, Sequence[Dict[str, Any]]] = {
     'sns': [dict(rule='adam', lr=lr) for lr in (1e-2, 3e-2, 1e-1)],
     'get': [dict(rule='adam', lr=lr) for lr in (1e-2, 3e-2, 1e-1)],
 }
-"""By method; one of them is chosen on validation data."""
+"""By method; one of them is chosen on validation data.
+
+The rule ``price`` derives its learning rate and has nothing to choose.
+"""
 
 
 def use_masks(mutator: Any, method: str) -> None:
