@@ -22,16 +22,16 @@ from mmengine.config import Config
 from models import CASES, build, make_search
 
 from dms_mmrazor.apis import build_algorithm
-from dms_mmrazor.apis.latency import (
+from dms_mmrazor.core import rank_correlation
+from dms_mmrazor.files import written_at_once
+from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.search.latency import (
     Settings,
     SubnetSampler,
     find_device,
     fit_layers,
     use_threads,
 )
-from dms_mmrazor.core import rank_correlation
-from dms_mmrazor.files import written_at_once
-from dms_mmrazor.models.algorithms import DMSAlgorithm
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 CIFAR = 'configs/cifar10/resnet28_dms-search_1xb128-4e_cifar10.py'

@@ -23,7 +23,6 @@ from beds import Split
 from torch import Tensor, nn
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.baselines import comparison as compare
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.baselines.structures import STRUCTURES, Request
@@ -33,6 +32,7 @@ from dms_mmrazor.models.subnet import (
     prune,
     save_structure,
 )
+from dms_mmrazor.search.plain import plain_copy
 
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results')
 TAYLOR_BATCHES = 50

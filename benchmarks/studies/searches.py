@@ -6,12 +6,12 @@ import beds
 import torch.nn.functional as F
 from torch import nn
 
-from dms_mmrazor.apis.fitted_structure import fit_choices
 from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.core import scheduled_target
 from dms_mmrazor.models.mutables import TopkOperator
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.search import StructureSearch
+from dms_mmrazor.search.fitted_structure import fit_choices
 
 DECAY = 0.8
 

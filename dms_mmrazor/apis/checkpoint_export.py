@@ -11,11 +11,6 @@ from dms_mmrazor.apis.checkpoint_files import (
     read_checkpoint,
     state_dict_of,
 )
-from dms_mmrazor.apis.export import (
-    ExportedSubnet,
-    export_subnet,
-    save_subnet,
-)
 from dms_mmrazor.apis.inspection import with_unit
 from dms_mmrazor.apis.onnx_export import export_onnx
 from dms_mmrazor.apis.search_config import build_algorithm
@@ -23,6 +18,11 @@ from dms_mmrazor.core import phase_at, scheduled_target
 from dms_mmrazor.core.durations import phase_lengths
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.search.export import (
+    ExportedSubnet,
+    export_subnet,
+    save_subnet,
+)
 from dms_mmrazor.version import __version__
 
 ONNX_FILE = 'subnet.onnx'

@@ -11,7 +11,6 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from dms_mmrazor.apis.onnx_export import export_onnx, why_not_onnx
-from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
@@ -20,6 +19,7 @@ from dms_mmrazor.models.subnet import prune
 from dms_mmrazor.models.tracing import count_macs
 from dms_mmrazor.models.tracing.demo import demo_tensor, enliven, evaluating
 from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
+from dms_mmrazor.search.plain import plain_copy
 
 Size = Tuple[int, ...]
 

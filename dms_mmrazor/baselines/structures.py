@@ -22,11 +22,11 @@ import torch
 from torch import Tensor
 
 from dms_mmrazor.apis import uniform_structure
-from dms_mmrazor.apis.fitted_structure import fit_choices
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.static_scores import StaticScores
 from dms_mmrazor.models.subnet import Structure
+from dms_mmrazor.search.fitted_structure import fit_choices
 
 Targets = Mapping[str, float]
 """Resource kind → absolute target."""

@@ -2,9 +2,9 @@
 
 from typing import Any, Iterable, Optional
 
-from dms_mmrazor.apis.latency import LatencyTable, use_latency_table
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.search.latency import LatencyTable, use_latency_table
 
 _TOOL = 'tools/profile_latency.py'
 

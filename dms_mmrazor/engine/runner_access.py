@@ -8,10 +8,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
 from torch import Tensor
-from torch.optim import Optimizer
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.search.loss_scale import scale_of
 from dms_mmrazor.version import __version__
 
 
@@ -38,59 +38,7 @@ def grad_scale(runner: Runner) -> Optional[Tensor]:
     if not isinstance(wrapper, AmpOptimWrapper):
         return None
     importance = get_algorithm(runner).mutator.topk.importance
-    return wrapper.loss_scaler.scale(importance.new_ones(()))
-
-
-class StepCounter:
-    """Tells whether an optimizer has stepped, whatever the loss scale does.
-
-    A scaler skips the step of an overflow and lowers its scale, but a static
-    scale does not move, and mmengine resets one. Does not synchronize.
-
-    Args:
-        optimizer (Optimizer): Of the weights.
-    """
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        # Before torch 2 there are no such hooks; a fused optimizer steps
-        # always and decides on the device.
-        self.works = hasattr(optimizer, 'register_step_post_hook') and not (
-            getattr(optimizer, '_step_supports_amp_scaling', False)
-        )
-        self._stepped = False
-        if self.works:
-            optimizer.register_step_post_hook(self._note)
-
-    def _note(self, *_: Any) -> None:
-        self._stepped = True
-
-    def skipped(self) -> bool:
-        """Whether there was no step since the last call."""
-        skipped = self.works and not self._stepped
-        self._stepped = False
-        return skipped
-
-
-def step_scale(
-    runner: Runner, before: Optional[Tensor], counter: StepCounter
-) -> Optional[Tensor]:
-    """Loss scale of the step; NaN if the scaler has skipped the step.
-
-    The gradients of the masks can be finite when those of a weight are
-    not; a skipped step must not count for the structure either.
-
-    Args:
-        runner (Runner): After an iteration.
-        before (Tensor, optional): :func:`grad_scale` before it.
-        counter (StepCounter): Of the optimizer.
-    """
-    skipped = counter.skipped()
-    if before is None:
-        return None
-    if skipped:
-        return torch.full_like(before, float('nan'))
-    lowered = grad_scale(runner) < before
-    return torch.where(lowered, torch.full_like(before, float('nan')), before)
+    return scale_of(wrapper.loss_scaler, importance)
 
 
 def search_info(runner: Runner, wanted: Mapping[str, Any]) -> Dict[str, Any]:

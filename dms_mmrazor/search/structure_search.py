@@ -1,6 +1,14 @@
 """Constraints of a search, and the step that its structure takes."""
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Protocol,
+    Tuple,
+)
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +16,18 @@ from torch import Tensor, nn
 from dms_mmrazor.core import Constraint, StructureStep, resource_loss
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
+
+
+class Searched(Protocol):
+    """A supernet that is searched, whoever trains it.
+
+    Attributes:
+        architecture (nn.Module): The supernet.
+        mutator (DMSMutator): Its units.
+    """
+
+    architecture: nn.Module
+    mutator: DMSMutator
 
 
 class StructureSearch(nn.Module):

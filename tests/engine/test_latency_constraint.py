@@ -6,8 +6,6 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from dms_mmrazor.apis.latency import save_latency_table
-from dms_mmrazor.apis.latency.table import Device, LatencyTable, LayerKind
 from dms_mmrazor.core import LatencyFit
 from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.engine.latency_constraint import (
@@ -17,6 +15,8 @@ from dms_mmrazor.engine.latency_constraint import (
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.subnet import load_structure
 from dms_mmrazor.models.tracing.layer_timer import device_name
+from dms_mmrazor.search.latency import save_latency_table
+from dms_mmrazor.search.latency.table import Device, LatencyTable, LayerKind
 
 
 def make_table(mutator, divisor=8):

@@ -9,24 +9,15 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from dms_mmrazor.core import Phase
-from dms_mmrazor.core.durations import Duration, PhaseLengths
+from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.engine.averaged_weights import share_structure
-from dms_mmrazor.engine.hook_arguments import (
-    as_weights,
-    check_counts,
-    check_schedule,
-)
 from dms_mmrazor.engine.latency_constraint import (
     divisor_warning,
     prepare_latency,
 )
-from dms_mmrazor.engine.resource_target import Target, as_targets
 from dms_mmrazor.engine.runner_access import (
-    StepCounter,
     get_algorithm,
     grad_scale,
-    step_scale,
 )
 from dms_mmrazor.engine.search_end import export_search, warn_if_far
 from dms_mmrazor.engine.search_log import (
@@ -34,7 +25,7 @@ from dms_mmrazor.engine.search_log import (
     describe_targets,
     warn_if_idle,
 )
-from dms_mmrazor.engine.search_progress import hold_depth, report_progress
+from dms_mmrazor.engine.search_progress import report_progress
 from dms_mmrazor.engine.search_settings import (
     KEY,
     report_changes,
@@ -43,13 +34,19 @@ from dms_mmrazor.engine.search_settings import (
 )
 from dms_mmrazor.engine.search_targets import (
     lengths_of,
-    resolve_targets,
     structure_steps,
-    targets_now,
 )
 from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import HOOKS
+from dms_mmrazor.search.arguments import (
+    as_weights,
+    check_counts,
+    check_schedule,
+)
+from dms_mmrazor.search.loss_scale import StepCounter, step_scale
+from dms_mmrazor.search.phases import SearchPhases
+from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
 
 
 @HOOKS.register_module()
@@ -127,10 +124,9 @@ class ResourceHook(Hook):
         self.latency_device = latency_device
         self.targets: Dict[str, float] = {}
         self.current: Dict[str, float] = {}
-        self._hardness = 0.0
         self._grad_scale: Optional[Tensor] = None
         self._steps: Optional[StepCounter] = None
-        self._lengths = PhaseLengths(0.0, 1.0, 1)
+        self._phases: Optional[SearchPhases] = None
 
     def before_run(self, runner: Runner) -> None:
         """Refuse what cannot work; repair what mmengine has replaced."""
@@ -168,7 +164,7 @@ class ResourceHook(Hook):
             f'Search space:\n{mutator.report()}\n'
             + describe_resources(mutator, self.divisor)
         )
-        self._lengths = lengths_of(runner, self.warmup, self.decay)
+        lengths = lengths_of(runner, self.warmup, self.decay)
         self.resolve(algorithm)
         runner.logger.info(describe_targets(mutator, self.targets))
         for warning in warn_if_idle(mutator, self.targets):
@@ -178,7 +174,14 @@ class ResourceHook(Hook):
         runner.logger.info(f'Structure: {algorithm.structure.step}')
         self._steps = StepCounter(runner.optim_wrapper.optimizer)
         share_structure(runner, algorithm)
-        self._hardness = float(mutator.topk.held.max())
+        self._phases = SearchPhases(
+            mutator,
+            algorithm.structure,
+            self.targets,
+            lengths,
+            self.schedule,
+            self.hold_depth,
+        )
 
     def resolve(self, algorithm: DMSAlgorithm) -> Dict[str, float]:
         """Final targets in absolute numbers.
@@ -210,34 +213,15 @@ class ResourceHook(Hook):
         if warning and logger is not None:
             logger.warning(warning)
 
-    def phase(self, runner: Runner) -> Phase:
-        """Phase of the search at this iteration."""
-        return self._lengths.at(runner.iter)
-
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
-        """Set this iteration's target, structural options and depth."""
-        algorithm = get_algorithm(runner)
-        phase = self.phase(runner)
-        self.current = targets_now(
-            algorithm.mutator, self.targets, phase, self.schedule
-        )
-        algorithm.set_targets(self.current)
-        if self.hold_depth:
-            self._hold(runner, algorithm)
+        """Set this iteration's target; hold the depth when it is time."""
+        moment = self._phases.begin(runner.iter)
+        self.current = moment.targets
+        if moment.news:
+            runner.logger.info(moment.news)
         self._grad_scale = grad_scale(runner)
-
-    def _hold(self, runner: Runner, algorithm: DMSAlgorithm) -> None:
-        """Hold the depth when refining begins, and then make it hard."""
-        hardness = self._lengths.hardness(runner.iter)
-        if hardness <= self._hardness:
-            return
-        if not self._hardness:
-            algorithm.structure.agree()
-            hold_depth(runner, algorithm.mutator, self._lengths)
-        algorithm.mutator.topk.harden_(hardness)
-        self._hardness = hardness
 
     def after_train_iter(
         self,
@@ -249,14 +233,15 @@ class ResourceHook(Hook):
         """Update importances after an optimizer step; write the log."""
         algorithm = get_algorithm(runner)
         if runner.optim_wrapper.should_update():
+            skipped = self._steps.skipped()
             algorithm.finish_step(
-                step_scale(runner, self._grad_scale, self._steps)
+                step_scale(self._grad_scale, grad_scale(runner), skipped)
             )
         if self.every_n_train_iters(runner, self.interval):
             report_progress(
                 runner,
                 algorithm.mutator,
-                self.phase(runner),
+                self._phases.lengths.at(runner.iter),
                 self.current,
                 self.interval,
             )

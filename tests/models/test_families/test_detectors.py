@@ -392,7 +392,7 @@ def test_the_second_stage_sees_flattened_regions(detector):
 
 def yolo_subnet(detector, tmp_path):
     """Export a random structure; config and files of a plain detector."""
-    from dms_mmrazor.apis.export import export_subnet, save_subnet
+    from dms_mmrazor.search.export import export_subnet, save_subnet
 
     cfg = architecture('YOLOv8')
     search = detector.search(cfg, SIZE)

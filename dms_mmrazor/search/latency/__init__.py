@@ -1,27 +1,27 @@
 """Latency of a supernet's layers: measure, keep, use."""
 
-from dms_mmrazor.apis.latency.compare import Comparison, compare_structures
-from dms_mmrazor.apis.latency.file import (
+from dms_mmrazor.search.latency.compare import Comparison, compare_structures
+from dms_mmrazor.search.latency.file import (
     load_latency_table,
     save_latency_table,
 )
-from dms_mmrazor.apis.latency.measure import (
+from dms_mmrazor.search.latency.measure import (
     Measurement,
     find_device,
     measure,
     use_threads,
 )
-from dms_mmrazor.apis.latency.profile import (
+from dms_mmrazor.search.latency.profile import (
     Settings,
     fit_layers,
     profile_latency,
 )
-from dms_mmrazor.apis.latency.sampling import SubnetSampler, levels
-from dms_mmrazor.apis.latency.table import (
+from dms_mmrazor.search.latency.sampling import SubnetSampler, levels
+from dms_mmrazor.search.latency.table import (
     LatencyTable,
     describe_latency_table,
 )
-from dms_mmrazor.apis.latency.use import (
+from dms_mmrazor.search.latency.use import (
     check_device,
     check_network,
     use_latency_table,

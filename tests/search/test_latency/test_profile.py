@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from dms_mmrazor.apis import plain_copy
-from dms_mmrazor.apis.latency import (
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.tracing.layer_timer import timed_layers
+from dms_mmrazor.search.latency import (
     Settings,
     compare,
     compare_structures,
@@ -10,9 +12,7 @@ from dms_mmrazor.apis.latency import (
     measure,
     profile_latency,
 )
-from dms_mmrazor.apis.latency.measure import use_threads
-from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.tracing.layer_timer import timed_layers
+from dms_mmrazor.search.latency.measure import use_threads
 
 CPU = torch.device('cpu')
 

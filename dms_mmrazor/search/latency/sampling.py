@@ -6,11 +6,11 @@ from typing import Dict, List
 import torch
 from torch import Tensor, nn
 
-from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.core.allowed import make_units
-from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.subnet import pruned_copy
+from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.search.structure_search import Searched
 
 _SPREAD = 0.35
 """How far the kept ratios of a random structure lie from their mean."""
@@ -20,7 +20,7 @@ class SubnetSampler:
     """Makes random structures of a supernet and plain models of them.
 
     Args:
-        algorithm (DMSAlgorithm): A prepared search; it is not changed.
+        algorithm (Searched): A prepared search; it is not changed.
         seed (int): Seed of the structures.
         device (torch.device): Where the models are wanted.
 
@@ -29,7 +29,7 @@ class SubnetSampler:
     """
 
     def __init__(
-        self, algorithm: DMSAlgorithm, seed: int, device: torch.device
+        self, algorithm: Searched, seed: int, device: torch.device
     ) -> None:
         self.mutator: DMSMutator = algorithm.mutator
         self.supernet = plain_copy(algorithm.architecture, share=True)

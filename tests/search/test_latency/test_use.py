@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from dms_mmrazor.apis.latency import (
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.search.latency import (
     save_latency_table,
     use,
     use_latency_table,
 )
-from dms_mmrazor.errors import DMSError
 
 
 @pytest.fixture

@@ -4,16 +4,16 @@ from typing import List, NamedTuple, Sequence
 
 import torch
 
-from dms_mmrazor.apis.latency.measure import (
+from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.subnet import Structure, prune
+from dms_mmrazor.search.latency.measure import (
     find_device,
     measure,
     use_threads,
 )
-from dms_mmrazor.apis.latency.table import LatencyTable
-from dms_mmrazor.apis.plain import plain_copy
-from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import Structure, prune
+from dms_mmrazor.search.latency.table import LatencyTable
+from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.search.structure_search import Searched
 
 
 class Comparison(NamedTuple):
@@ -61,7 +61,7 @@ def predict_structure(mutator: DMSMutator, structure: Structure) -> float:
 
 
 def compare_structures(
-    algorithm: DMSAlgorithm,
+    algorithm: Searched,
     table: LatencyTable,
     structures: Sequence[Structure],
     rounds: int = 15,
@@ -69,7 +69,7 @@ def compare_structures(
     """Measure subnets and the supernet in turns, as a table was measured.
 
     Args:
-        algorithm (DMSAlgorithm): A prepared search; afterwards its
+        algorithm (Searched): A prepared search; afterwards its
             resources contain the table's latency.
         table (LatencyTable): Of its supernet, measured on this machine.
         structures (Sequence[Structure]): Subnets of the supernet.

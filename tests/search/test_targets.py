@@ -1,12 +1,12 @@
 import pytest
 
-from dms_mmrazor.engine.resource_target import (
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.search.targets import (
     as_targets,
     check_reachable,
     format_resource,
     parse_target,
 )
-from dms_mmrazor.errors import DMSError
 
 
 @pytest.mark.parametrize(

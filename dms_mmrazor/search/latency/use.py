@@ -4,11 +4,11 @@ from typing import Optional
 
 import torch
 
-from dms_mmrazor.apis.latency.file import load_latency_table
-from dms_mmrazor.apis.latency.table import LatencyTable
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.tracing.layer_timer import device_name
+from dms_mmrazor.search.latency.file import load_latency_table
+from dms_mmrazor.search.latency.table import LatencyTable
 
 
 def use_latency_table(

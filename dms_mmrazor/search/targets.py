@@ -3,7 +3,9 @@
 import re
 from typing import Dict, Mapping, Optional, Union
 
+from dms_mmrazor.core import Phase, scheduled_target
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators import DMSMutator
 
 Target = Union[int, float, str]
 
@@ -109,7 +111,9 @@ def format_resource(value: float, kind: str = 'macs') -> str:
 
 
 def as_targets(
-    target: Union[Target, Mapping[str, Target]], resource: str
+    target: Union[Target, Mapping[str, Target]],
+    resource: str,
+    owner: str = 'ResourceHook',
 ) -> Dict[str, Target]:
     """Targets by kind; a single target belongs to ``resource``.
 
@@ -119,8 +123,63 @@ def as_targets(
     if isinstance(target, Mapping):
         if not target:
             raise DMSError(
-                'ResourceHook: `target` is empty; set one as in '
-                'dict(macs=0.5).'
+                f'{owner}: `target` is empty; set one as in dict(macs=0.5).'
             )
         return dict(target)
     return {resource: target}
+
+
+def resolve_targets(
+    mutator: DMSMutator,
+    wanted: Mapping[str, Target],
+    divisor: int,
+    owner: str = 'ResourceHook',
+) -> Dict[str, float]:
+    """Final targets in absolute numbers.
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet.
+        wanted (Mapping[str, Target]): As the config has them, by kind.
+        divisor (int): Of the exported widths.
+        owner (str): Whose `target` it is, for messages. Defaults to
+            'ResourceHook'.
+
+    Raises:
+        DMSError: If one cannot be read or reached.
+    """
+    targets: Dict[str, float] = {}
+    for kind, value in wanted.items():
+        if kind not in mutator.table.full:
+            raise DMSError(
+                f'{owner}: unknown resource {kind!r}; known: '
+                f'{list(mutator.table.full)}.'
+            )
+        key = f'{owner}.target ({kind})'
+        whole = mutator.table.full[kind]
+        targets[kind] = parse_target(value, whole, key, kind)
+        smallest, largest = mutator.table.range(kind, divisor)
+        check_reachable(kind, targets[kind], whole, smallest, key, largest)
+    return targets
+
+
+def targets_now(
+    mutator: DMSMutator,
+    targets: Mapping[str, float],
+    phase: Phase,
+    schedule: str,
+) -> Dict[str, float]:
+    """Targets of a moment; infinite in the warm-up.
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet.
+        targets (Mapping[str, float]): Final ones, absolute.
+        phase (Phase): Of the moment.
+        schedule (str): Shape, see :func:`scheduled_target`.
+    """
+    if phase.name == 'warmup':
+        return dict.fromkeys(targets, float('inf'))
+    full = mutator.table.full
+    return {
+        kind: scheduled_target(phase.progress, full[kind], final, schedule)
+        for kind, final in targets.items()
+    }

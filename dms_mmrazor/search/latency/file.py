@@ -3,14 +3,14 @@
 import math
 from typing import Any, Callable, Dict, Tuple
 
-from dms_mmrazor.apis.latency.table import (
+from dms_mmrazor.core import LatencyFit
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.search.latency.table import (
     Device,
     LatencyTable,
     LayerKind,
     Point,
 )
-from dms_mmrazor.core import LatencyFit
-from dms_mmrazor.errors import DMSError
 from dms_mmrazor.yaml_files import (
     as_count,
     as_mapping,

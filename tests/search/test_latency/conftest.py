@@ -29,8 +29,8 @@ class Profiled(NamedTuple):
 
 def measure_by_formula(monkeypatch: Any) -> List[Dict[str, Any]]:
     """Replace measurements; returns the arguments of those to come."""
-    from dms_mmrazor.apis.latency import Measurement, compare, profile
     from dms_mmrazor.models.tracing.layer_timer import timed_layers
+    from dms_mmrazor.search.latency import Measurement, compare, profile
 
     calls: List[Dict[str, Any]] = []
 
@@ -56,7 +56,7 @@ def by_formula(monkeypatch):
 
 @pytest.fixture(scope='session')
 def profiled(zoo):
-    from dms_mmrazor.apis.latency import Settings, profile_latency
+    from dms_mmrazor.search.latency import Settings, profile_latency
 
     search = zoo.algorithm(zoo.cifar_resnet(18))
     with pytest.MonkeyPatch.context() as monkeypatch:

@@ -9,15 +9,8 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from dms_mmrazor.apis.fitted_structure import (
-    FittedStructure,
-    fit_choices,
-    fit_structure,
-)
-from dms_mmrazor.apis.plain import plain_copy
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
-from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.verify import TOLERANCE, compare
 from dms_mmrazor.models.subnet import Structure, pruned_copy, save_structure
@@ -25,6 +18,13 @@ from dms_mmrazor.models.tracing import count_macs
 from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.outputs import IncomparableError
 from dms_mmrazor.models.tracing.running import ForwardError, live_tensors
+from dms_mmrazor.search.fitted_structure import (
+    FittedStructure,
+    fit_choices,
+    fit_structure,
+)
+from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.search.structure_search import Searched
 
 STRUCTURE_FILE = 'subnet.yaml'
 WEIGHTS_FILE = 'subnet.pth'
@@ -83,7 +83,7 @@ def uniform_structure(
 
 
 def export_subnet(
-    algorithm: DMSAlgorithm,
+    algorithm: Searched,
     targets: Optional[Mapping[str, float]] = None,
     divisor: int = 8,
     search: Optional[Dict[str, Any]] = None,
@@ -91,7 +91,7 @@ def export_subnet(
     """Cut the searched architecture down to a plain static model.
 
     Args:
-        algorithm (DMSAlgorithm): After (or during) a search; it is not
+        algorithm (Searched): After (or during) a search; it is not
             changed.
         targets (Mapping[str, float], optional): Resource kind → absolute
             target. Defaults to None.

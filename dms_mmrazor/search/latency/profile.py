@@ -6,22 +6,8 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
-from dms_mmrazor.apis.latency.measure import (
-    Measurement,
-    find_device,
-    measure,
-    use_threads,
-)
-from dms_mmrazor.apis.latency.sampling import SubnetSampler, levels
-from dms_mmrazor.apis.latency.table import (
-    Device,
-    LatencyTable,
-    LayerKind,
-    Point,
-)
 from dms_mmrazor.core import LatencyFit, fit_latency
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.latency_terms import is_depthwise
 from dms_mmrazor.models.ops import channels_of
@@ -31,6 +17,20 @@ from dms_mmrazor.models.tracing.layer_timer import (
     layer_kinds,
     timed_layers,
 )
+from dms_mmrazor.search.latency.measure import (
+    Measurement,
+    find_device,
+    measure,
+    use_threads,
+)
+from dms_mmrazor.search.latency.sampling import SubnetSampler, levels
+from dms_mmrazor.search.latency.table import (
+    Device,
+    LatencyTable,
+    LayerKind,
+    Point,
+)
+from dms_mmrazor.search.structure_search import Searched
 
 DIVISORS = (1, 8, 16, 32)
 """Which multiples are compared to recommend a divisor."""
@@ -70,16 +70,14 @@ class Settings(NamedTuple):
     seed: int = 0
 
 
-def profile_latency(
-    algorithm: DMSAlgorithm, settings: Settings
-) -> LatencyTable:
+def profile_latency(algorithm: Searched, settings: Settings) -> LatencyTable:
     """Measure a supernet and pruned copies of it, and fit Eq. 9.
 
     All models take turns, so that a slow moment of the machine meets them
     alike. Layers are timed within their networks.
 
     Args:
-        algorithm (DMSAlgorithm): A prepared search; afterwards its
+        algorithm (Searched): A prepared search; afterwards its
             resources contain the fitted latency.
         settings (Settings): How to measure.
 

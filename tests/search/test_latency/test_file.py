@@ -3,8 +3,8 @@ import math
 import pytest
 import yaml
 
-from dms_mmrazor.apis.latency import load_latency_table, save_latency_table
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.search.latency import load_latency_table, save_latency_table
 
 
 @pytest.fixture
