@@ -75,5 +75,8 @@ def test_steps_are_alike_and_in_place(zoo, batch, metric, rule):
         lying.append(places(search))
     assert steps[2] == steps[3]
     assert lying[0] == lying[3]
-    assert 'mutator.masks.mask_grad' in lying[0] and 'structure.targets' in lying[0]
+    assert (
+        'mutator.masks.mask_grad' in lying[0]
+        and 'structure.targets' in lying[0]
+    )
     assert search.mutator.topk.num_updates == 4
