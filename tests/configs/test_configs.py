@@ -1,7 +1,6 @@
 """Every config loads, builds and knows its target before any data is read."""
 
 import copy
-import math
 import os.path as osp
 import random
 import re
