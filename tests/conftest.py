@@ -326,11 +326,9 @@ def search_config(digits: str) -> Callable[..., Config]:
             ),
             train_cfg=dict(by_epoch=False, max_iters=iterations),
             optim_wrapper=dict(
-                constructor='mmrazor.DMSOptimWrapperConstructor',
                 optimizer=dict(
                     type='SGD', lr=0.05, momentum=0.9, weight_decay=5e-4
                 ),
-                paramwise_cfg=dict(structure=dict(lr=3e-2)),
             ),
             param_scheduler=[
                 dict(

@@ -18,13 +18,13 @@ def mutator(search):
     return search.mutator
 
 
-def lines(mutator, begun=None, **portions):
+def lines(mutator, **portions):
     """Warnings for targets that are these portions of what is kept."""
     targets = {
         kind: portion * mutator.resource(kind, hard=False)
         for kind, portion in portions.items()
     }
-    found = list(warn_if_far(mutator, targets, begun))
+    found = list(warn_if_far(mutator, targets))
     assert all('\n' not in line for line in found)
     return found
 
@@ -37,30 +37,14 @@ def test_near_enough(mutator, portion):
 def test_above(mutator):
     (line,) = lines(mutator, macs=0.9)
     assert 'ended 11.1% above its macs target' in line
-    assert line.index('structure.lr') < line.index('loss_weight')
+    assert 'model.structure_step.lr' in line
 
 
 def test_below(mutator):
     (line,) = lines(mutator, macs=1.25)
     assert 'ended 20.0% below its macs target' in line
-    assert 'structure.lr' in line and 'ResourceHook.decay' in line
-
-
-def test_below_because_of_the_refining(mutator):
-    end = mutator.resource('macs', hard=False)
-    (line,) = lines(mutator, dict(macs=end / 0.95), macs=1.1)
-    assert 'narrowed it further (-5.0%)' in line
-    assert 'soft_landing' not in line
-    assert 'raising `ResourceHook.decay`' in line
-    (line,) = lines(mutator, dict(macs=end / 1.05), macs=1.1)
-    assert 'narrowed' not in line and 'refine longer' in line
-
-
-def test_below_because_of_a_step(mutator):
-    end = mutator.resource('macs', hard=False)
-    (line,) = lines(mutator, dict(macs=end * 1.2), macs=1.1)
-    assert 'from above the target ended below' in line
-    assert 'structure.lr' in line and 'soft_landing=True' in line
+    assert 'ResourceHook.decay' in line
+    assert 'model.structure_step.lr' in line
 
 
 def test_of_several_targets_the_nearest_counts(mutator):

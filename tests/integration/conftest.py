@@ -112,7 +112,6 @@ class SmallSearch:
                 optimizer=dict(
                     type='SGD', lr=0.05, momentum=0.9, weight_decay=1e-4
                 ),
-                paramwise_cfg=dict(structure=dict(lr=3e-2)),
             ),
             param_scheduler=[
                 dict(

@@ -47,12 +47,13 @@ def test_target_and_schedule(resume):
 def test_length_and_learning_rate(resume):
     def change(cfg):
         cfg['train_cfg']['max_epochs'] = 3
-        cfg['optim_wrapper']['paramwise_cfg']['structure']['lr'] = 0.05
+        cfg['model']['structure_step'] = dict(rule='plain', lr=0.05)
 
     status, log = resume(change)
     assert status == 0
     assert 'changes max_iters: 24 → 18' in log
-    assert 'changes structure_lr: 0.03 → 0.05' in log
+    assert 'changes structure_step: [' in log
+    assert "→ ['plain', 0.05, 0.0]" in log
 
 
 def test_another_width(resume):

@@ -158,16 +158,13 @@ def train(cfg, *hooks):
 
 
 def search(cfg):
-    cfg.optim_wrapper.paramwise_cfg.structure.lr = LR
     cfg.custom_hooks[-1].update(target=0.5, divisor=2)
     recorder = Recorder()
     runner = train(cfg, recorder)
     ratio = runner.model.mutator.topk.pruning_ratio
-    group = runner.optim_wrapper.optimizer.param_groups[-1]
-    assert len(group['params']) == 1 and group['params'][0] is ratio
-    assert [lrs[-1] for lrs in recorder.lrs] == [LR] * 4
-    weights = [lrs[0] for lrs in recorder.lrs]
-    assert LR not in weights and len(set(weights)) > 2
+    groups = runner.optim_wrapper.optimizer.param_groups
+    assert all(p is not ratio for g in groups for p in g['params'])
+    assert len({lrs[0] for lrs in recorder.lrs}) > 2
     assert recorder.ratios[-1].max() > 0.01
     assert not torch.equal(recorder.ratios[1], recorder.ratios[3])
     return runner
@@ -228,11 +225,10 @@ def test_structure_only(small):
     from dms_mmrazor.models.subnet import load_structure, prune
 
     cfg = small(STRUCTURE_ONLY, 'YOLOv8')
-    cfg.optim_wrapper.paramwise_cfg.structure.lr = LR
     cfg.custom_hooks[-1].update(target=0.5, divisor=2)
     recorder = Recorder()
     runner = train(cfg, recorder)
-    assert recorder.lrs == [[LR]] * 4
+    assert len(recorder.ratios) == 4
     assert recorder.ratios[-1].max() > 0.01
     weights = dict(runner.model.architecture.named_parameters())
     assert recorder.weights.keys() == weights.keys()

@@ -16,6 +16,7 @@ def _algorithm(zoo, **kwargs):
     torch.manual_seed(0)
     algorithm.init_weights()
     algorithm.set_constraints(dict(macs=1.0))
+    algorithm.structure.step.set_length(STEPS)
     algorithm.set_targets(
         dict(macs=0.3 * algorithm.mutator.table.full['macs'])
     )
@@ -29,13 +30,7 @@ def _wrap(model, **kwargs):
 
 
 def _optimizer(algorithm):
-    return torch.optim.SGD(
-        [
-            dict(params=algorithm.architecture.parameters()),
-            dict(params=algorithm.structural_parameters(), lr=0.02),
-        ],
-        lr=0.01,
-    )
+    return torch.optim.SGD(algorithm.architecture.parameters(), lr=0.01)
 
 
 def _step(model, algorithm, optimizer, data):
@@ -61,21 +56,19 @@ def _trajectory(rank, world_size, zoo, batch, kwargs):
         data = batch(2, seed=world_size * step + rank)
         _step(model, algorithm, optimizer, data)
         if step >= STEPS // 2:
-            _hold(algorithm.mutator, (step - STEPS // 2 + 1) / STEPS * 4)
+            _hold(algorithm, (step - STEPS // 2 + 1) / STEPS * 4)
         found.append(_structure(algorithm))
     assert algorithm.mutator.topk.pruning_ratio.max() > 0.05
     return found
 
 
-def _hold(mutator, hardness):
+def _hold(algorithm, hardness):
     """As :class:`ResourceHook` holds the depth while refining."""
-    from dms_mmrazor.engine.width_compensation import widths_follow
-
-    targets = dict(macs=0.3 * mutator.table.full['macs'])
-    with widths_follow(mutator, targets):
-        if not mutator.topk.held.any():
-            mutator.masks.hold_depth()
-        mutator.topk.harden_(min(hardness, 1.0))
+    mutator = algorithm.mutator
+    if not mutator.topk.held.any():
+        algorithm.structure.agree()
+        mutator.masks.hold_depth()
+    mutator.topk.harden_(min(hardness, 1.0))
 
 
 @pytest.mark.parametrize(

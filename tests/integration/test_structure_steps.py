@@ -1,4 +1,4 @@
-"""Pruning ratios of a real search move by lr · gradient, then are limited."""
+"""Pruning ratios of a real search move by the structure's rule alone."""
 
 import pytest
 import torch
@@ -14,46 +14,50 @@ OPTIMIZERS = [
 
 
 class Steps(Hook):
-    """Records ratios before a step, their gradient, and ratios after it."""
+    """Records ratios before a step, its gradients, and ratios after it."""
 
     priority = 'LOWEST'
 
     def __init__(self):
         self.steps = []
-        self.grad = None
 
     def before_train(self, runner):
-        (self.ratios,) = runner.model.structural_parameters()
-        self.ratios.register_hook(self.keep_first)
+        self.search = runner.model
+        step = self.search.structure.step
+        move = step.move_
 
-    def keep_first(self, grad):
-        # The check of step sizes asks for gradients after the step.
-        self.grad = grad if self.grad is None else self.grad
+        def record(ratio, task, constraint, lower, upper):
+            before = ratio.detach().clone()
+            move(ratio, task, constraint, lower, upper)
+            above = (constraint.excess > 0)[:, None]
+            pull = (above * constraint.grad).sum(0).float()
+            after = ratio.detach().clone()
+            self.steps.append((before, task + pull, lower, upper, after))
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        self.before, self.grad = self.ratios.detach().clone(), None
-
-    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
-        after = self.ratios.detach().clone()
-        self.steps.append((self.before, self.grad.clone(), after))
+        step.move_ = record
 
 
 @pytest.mark.parametrize('optimizer', OPTIMIZERS, ids=lambda cfg: cfg['type'])
 def test_a_search_moves_ratios_plainly(optimizer, make_runner):
+    """By lr · gradient within limits, whatever the weights' optimizer."""
     wrapper = dict(clip_grad=dict(max_norm=1e-3))
     steps = Steps()
-    # Half of it in the decay: the depth is held later.
     runner = make_runner(epochs=2, optim_wrapper=wrapper)
+    # Also for who has no constructor: then the optimizer sees all.
+    runner.optim_wrapper.pop('constructor', None)
     runner.optim_wrapper['optimizer'] = optimizer
+    search = runner.model
+    plain = type(search.structure)(search.mutator, dict(rule='plain', lr=LR))
+    search.structure.step = plain.step
     runner.register_hook(steps)
     runner.train()
-    layout = runner.model.mutator.topk.layout
-    for before, grad, after in steps.steps[:6]:
-        limited = torch.clamp(before - LR * grad, layout.lower, layout.upper)
-        torch.testing.assert_close(after, limited, rtol=0, atol=1e-7)
-    moved = [
-        not torch.equal(before, after) for before, _, after in steps.steps
-    ]
+    assert len(steps.steps) == runner.iter
+    for before, grad, lower, upper, after in steps.steps:
+        limited = torch.min(torch.max(before - LR * grad, lower), upper)
+        torch.testing.assert_close(after, limited, rtol=0, atol=1e-6)
+    for (*_, after), (before, *_) in zip(steps.steps, steps.steps[1:]):
+        # Between two steps only the holding of the depth moves a ratio.
+        held = search.mutator.topk.held > 0
+        assert torch.equal(after[~held], before[~held])
+    moved = [not torch.equal(step[0], step[-1]) for step in steps.steps]
     assert sum(moved) > 3
-    (ratios,) = runner.model.structural_parameters()
-    assert ratios not in runner.optim_wrapper.optimizer.state

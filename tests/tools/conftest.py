@@ -57,9 +57,7 @@ model = dict(
     mutator=dict(
         type='mmrazor.DMSMutator',
         parse_cfg=dict(demo_input=(1, 3, 16, 16))))
-optim_wrapper.update(
-    constructor='mmrazor.DMSOptimWrapperConstructor',
-    paramwise_cfg=dict(structure=dict(lr=5e-2)))
+optim_wrapper.update(constructor='mmrazor.DMSOptimWrapperConstructor')
 custom_hooks = [
     dict(type='mmrazor.ResourceHook', target=0.5, divisor=2, interval=4)]
 """

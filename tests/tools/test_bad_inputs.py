@@ -8,7 +8,7 @@ HOOK = 'custom_hooks.0.'
 MUTATOR = 'model.mutator.'
 WIDTH = MUTATOR + 'channel_unit_cfg.'
 DEPTH = MUTATOR + 'depth_unit_cfg.'
-OPTIM = 'optim_wrapper.paramwise_cfg.structure.'
+STEP = 'model.structure_step.'
 
 # What is wrong in the config → what the line contains.
 CONFIGS = [
@@ -55,7 +55,12 @@ CONFIGS = [
     (WIDTH + 'default_args.max_ratio=-1', ('`max_ratio`', '-1')),
     (WIDTH + 'default_args.steps=2', ('steps', 'channel_unit_cfg')),
     (WIDTH + 'unit.x=1', ('`channel_unit_cfg`', "['unit']")),
-    (OPTIM + 'weight_decay=0', ('structure.weight_decay', 'no meaning')),
+    (STEP + 'weight_decay=0', ('structure_step.weight_decay', '`rule`')),
+    (STEP + 'rule=fame', ('structure_step', "'fame'")),
+    (STEP + 'lr=0', ('structure_step', 'lr', 'got 0')),
+    (STEP + 'lr=fast', ('structure_step', 'lr', "'fast'")),
+    (STEP + 'lr=nan', ('structure_step', 'lr', 'got nan')),
+    (STEP + 'average=1', ('structure_step', 'average', 'got 1')),
     (DEPTH + 'default_args.min_blocks=-1', ('min_blocks', '-1')),
     (DEPTH + 'default_args.max_blocks=9', ('max_blocks', '9')),
     (DEPTH + 'default_args.min_blocks=few', ('min_blocks', "'few'")),
@@ -94,11 +99,11 @@ def test_config(options, texts, workspace, call):
 
 
 TRAININGS = [
-    (OPTIM + 'lr=0', ('structure.lr', 'got 0')),
-    (OPTIM + 'lr=-1', ('structure.lr', 'got -1')),
-    (OPTIM + 'lr=fast', ('structure.lr', "'fast'")),
-    (OPTIM + 'lr=nan', ('structure.lr', 'got nan')),
-    (OPTIM + 'momentum=0.9', ('structure.momentum', 'lr · gradient')),
+    (STEP + 'lr=-1', ('structure_step', 'lr', 'got -1')),
+    (
+        'optim_wrapper.paramwise_cfg.structure.lr=0.1',
+        ('paramwise_cfg.structure', 'model.structure_step', 'lr=0.1'),
+    ),
     ('model={architecture}', ('DMSAlgorithm', 'ImageClassifier')),
     ('model={architecture} {default}', ('ResourceHook needs', 'DMSAlgo')),
     (HOOK + 'divisor=0', ('`divisor`', 'got 0')),
@@ -133,7 +138,6 @@ def test_training(options, texts, workspace, files, train, tmp_path):
         text = config.read_text() + 'model = architecture\n'
         if '{default}' in options:
             text += "optim_wrapper.pop('constructor')\n"
-            text += "optim_wrapper.pop('paramwise_cfg')\n"
         config, options = tmp_path / 'search.py', ''
         config.write_text(text)
     args = options.format(files=files).split()

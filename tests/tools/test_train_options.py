@@ -42,7 +42,7 @@ def config(**optim_wrapper):
 def test_amp_keeps_the_constructor(train, parse, with_gpu, given):
     cfg = config(
         constructor='mmrazor.DMSOptimWrapperConstructor',
-        paramwise_cfg=dict(structure=dict(lr=0.1)),
+        paramwise_cfg=dict(norm_decay_mult=0.0),
         **given,
     )
     train['apply_options'](cfg, parse('--amp'))
@@ -50,7 +50,7 @@ def test_amp_keeps_the_constructor(train, parse, with_gpu, given):
     assert wrapper.type == 'AmpOptimWrapper'
     assert wrapper.loss_scale == 'dynamic'
     assert wrapper.constructor == 'mmrazor.DMSOptimWrapperConstructor'
-    assert wrapper.paramwise_cfg.structure.lr == 0.1
+    assert wrapper.paramwise_cfg.norm_decay_mult == 0.0
 
 
 def test_amp_keeps_a_loss_scale(train, parse, with_gpu):

@@ -25,18 +25,13 @@ class Recorder(Hook):
 
     def __init__(self):
         self.rows = []
-        self.rates = []
-
-    def before_train_iter(self, runner, batch_idx, **kwargs):
-        groups = runner.optim_wrapper.optimizer.param_groups
-        self.rates.append((groups[0]['lr'], groups[-1]['lr']))
 
     def after_train_iter(self, runner, batch_idx, **kwargs):
         algorithm = runner.model
         mutator = algorithm.mutator
         self.rows.append(
             dict(
-                target=float(algorithm.targets[0]),
+                target=float(algorithm.structure.targets[0]),
                 depths=[s.current_choice for s in mutator.depth_units],
                 widths=[u.current_choice for u in mutator.units],
                 updates=int(mutator.topk.num_updates),
@@ -237,14 +232,6 @@ def test_depth_becomes_hard_without_a_jump(searches, portion):
 
 
 @PORTIONS
-def test_the_structural_learning_rate_is_not_scheduled(searches, portion):
-    weights, structure = zip(*searches(portion).recorder.rates)
-    assert set(structure) == {3e-2}
-    assert list(weights) == sorted(weights, reverse=True)
-    assert weights[-1] < 0.01 * weights[0]
-
-
-@PORTIONS
 def test_one_importance_update_per_iteration(searches, portion):
     updates = searches(portion).recorder.column('updates')
     assert updates == list(range(1, ITERATIONS + 1))
@@ -342,12 +329,11 @@ def test_structure_only(run):
 
 def test_gradient_accumulation(run):
     optim_wrapper = dict(
-        constructor='mmrazor.DMSOptimWrapperConstructor',
         optimizer=dict(type='SGD', lr=0.05),
-        paramwise_cfg=dict(structure=dict(lr=1e-2)),
         accumulative_counts=2,
     )
     search = run(5, optim_wrapper=optim_wrapper)
+    assert int(search.algorithm.structure.step.count) == 3
     # The last iteration is a step of its own.
     assert search.recorder.column('updates') == [0, 1, 1, 2, 3]
 
@@ -412,38 +398,6 @@ def log_of(search):
     return path.read_text()
 
 
-def test_advice_is_given_once(run):
-    optim_wrapper = dict(
-        constructor='mmrazor.DMSOptimWrapperConstructor',
-        optimizer=dict(type='SGD', lr=0.05),
-        paramwise_cfg=dict(structure=dict(lr=1e-6)),
-    )
-    search = run(28, dict(target=0.2, decay=1.0), optim_wrapper=optim_wrapper)
-    lines = [li for li in log_of(search).splitlines() if 'Advice' in li]
-    assert len(lines) == 1
-    assert 'WARNING' in lines[0] and 'after 14 iterations' in lines[0]
-    assert 'the structure can follow' in lines[0]
-
-
-def test_a_soft_landing_ends_nearer_to_the_target(run):
-    """A structural learning rate whose steps are larger than the gap."""
-    optim_wrapper = dict(
-        constructor='mmrazor.DMSOptimWrapperConstructor',
-        optimizer=dict(type='SGD', lr=1e-3),
-        paramwise_cfg=dict(structure=dict(lr=0.3)),
-    )
-    distances, warned = [], []
-    for soft in (False, True):
-        hook = dict(target=0.4, decay=0.5, soft_landing=soft)
-        search = run(24, hook, optim_wrapper=optim_wrapper)
-        target = 0.4 * search.algorithm.mutator.table.full['macs']
-        below = [1 - row['soft'] / target for row in search.recorder.rows[13:]]
-        distances.append(max(below))
-        warned.append('One step of the resource loss' in log_of(search))
-    assert distances[0] > 0.03 > distances[1]
-    assert warned == [True, False]
-
-
 def test_a_target_that_constrains_nothing(run):
     search = run(1, dict(target=dict(macs=0.5, params=1.0)))
     log = log_of(search)
@@ -462,7 +416,7 @@ def test_several_targets_and_a_folder(run, tmp_path):
     assert rows['params']['target'] == 100_000
     for row in rows.values():
         assert row['subnet'] <= row['target']
-    assert search.algorithm.targets.shape == (2,)
+    assert search.algorithm.structure.targets.shape == (2,)
 
 
 def test_depth_may_go_on(run):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dms_mmrazor.core.structure_step import RULES
 from dms_mmrazor.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
@@ -35,21 +36,28 @@ def places(search):
     return {name: tensor.data_ptr() for name, tensor in tensors}
 
 
-@pytest.mark.parametrize('metric', ['taylor', 'fisher', 'index', 'l1'])
-@pytest.mark.parametrize('landing_lr', [None, 1e-2])
-def test_steps_are_alike_and_in_place(zoo, batch, metric, landing_lr):
+@pytest.mark.parametrize(
+    'metric, rule',
+    [
+        *[('taylor', rule) for rule in RULES],
+        *[(metric, RULES[0]) for metric in ('fisher', 'index', 'l1')],
+    ],
+)
+def test_steps_are_alike_and_in_place(zoo, batch, metric, rule):
     search = zoo.algorithm(
-        zoo.cifar_resnet(18), mutator=dict(importance=dict(metric=metric))
+        zoo.cifar_resnet(18),
+        mutator=dict(importance=dict(metric=metric)),
+        structure_step=dict(rule=rule),
     ).train()
     full = search.mutator.table.full['macs']
-    search.set_constraints({'macs': 1.0}, landing_lr)
+    search.set_constraints({'macs': 1.0})
+    search.structure.step.set_length(4)
     wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
         dict(
             type='mmrazor.DMSOptimWrapperConstructor',
             optim_wrapper_cfg=dict(
                 optimizer=dict(type='SGD', lr=0.1, momentum=0.9)
             ),
-            paramwise_cfg=dict(structure=dict(lr=1e-2)),
         )
     )(search)
     data = batch()
@@ -67,5 +75,8 @@ def test_steps_are_alike_and_in_place(zoo, batch, metric, landing_lr):
         lying.append(places(search))
     assert steps[2] == steps[3]
     assert lying[0] == lying[3]
-    assert 'mutator.masks.mask_grad' in lying[0] and 'targets' in lying[0]
+    assert (
+        'mutator.masks.mask_grad' in lying[0]
+        and 'structure.targets' in lying[0]
+    )
     assert search.mutator.topk.num_updates == 4

@@ -47,7 +47,6 @@ def wrapper_of(search):
         dict(
             type='mmrazor.DMSOptimWrapperConstructor',
             optim_wrapper_cfg=cfg,
-            paramwise_cfg=dict(structure=dict(lr=1e-2)),
         )
     )(search)
 

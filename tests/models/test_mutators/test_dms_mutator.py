@@ -30,7 +30,7 @@ def test_resnet50_search_space(zoo):
     assert len(mutator.units) == 37
     assert sum(unit.num_channels for unit in mutator.units) == 11456
     assert [stage.num_blocks for stage in mutator.depth_units] == [2, 3, 5, 2]
-    (ratios,) = search.structural_parameters()
+    (ratios,) = mutator.topk.learnable()
     assert ratios.shape == (41,)
     report = str(mutator.report())
     assert '37 width units with 11456 channels' in report

@@ -29,6 +29,13 @@ def state(parts):
     return state
 
 
+def finish(state, grad_scale=None, scores=None):
+    """What a structure step does for importances; the gradient."""
+    grad = state.take_gradient(grad_scale, ())
+    state.update_importance(grad, scores)
+    return grad
+
+
 def backward(state, weight=1.0):
     state.use_soft_masks()
     mask = torch.cat(state.table.masks)
@@ -69,7 +76,7 @@ def test_importance_follows_equation_4(state):
     backward(state)
     grad = torch.arange(1.0, 14.0)
     assert torch.equal(state.mask_grad, grad)
-    state.finish_step()
+    finish(state)
     expected = 0.99 * before + 0.01 * (mask * grad).square()
     torch.testing.assert_close(state.topk.importance, expected)
     assert state.topk.num_updates == 2
@@ -85,7 +92,7 @@ def test_gradients_are_summed_until_the_step_and_unscaled(state):
         backward_of(scaled.table.masks).sum().mul(8.0).backward()
     assert torch.equal(scaled.mask_grad, torch.full((10,), 24.0))
     mask = scaled.mask.clone()
-    scaled.finish_step(grad_scale=torch.tensor(8.0))
+    finish(scaled, torch.tensor(8.0))
     expected = 0.01 * (3 * mask).square()
     torch.testing.assert_close(scaled.topk.importance, expected)
 
@@ -94,21 +101,35 @@ def test_gradients_are_summed_until_the_step_and_unscaled(state):
 def test_gradients_that_are_not_finite_change_nothing(state, value):
     before = {k: v.clone() for k, v in state.topk.state_dict().items()}
     backward(state, torch.tensor([1.0] * 5 + [value] + [1.0] * 7))
-    state.finish_step()
+    finish(state)
     for name, tensor in state.topk.state_dict().items():
         assert torch.equal(tensor, before[name]), name
     assert not state.mask_grad.any()
     backward(state)
-    state.finish_step()
+    finish(state)
     assert state.topk.num_updates == before['num_updates'] + 1
     assert torch.isfinite(state.topk.importance).all()
 
 
 def test_pruning_ratios_return_into_their_limits(state):
     state.topk.pruning_ratio.data.copy_(torch.tensor([-0.5, 2.0, 0.5]))
-    backward(state)
-    state.finish_step()
+    state.topk.project_()
     assert state.topk.pruning_ratio.tolist() == [0.0, 0.75, 0.5]
+
+
+def test_the_gradient_goes_on_to_the_pruning_ratios(state):
+    """As if the network had been one graph with the top-k."""
+    state.topk.pruning_ratio.data.fill_(0.4)
+    ratio, weight = state.topk.pruning_ratio, torch.arange(1.0, 14.0)
+    loss = (state.topk.soft_mask() * weight).sum()
+    (expected,) = torch.autograd.grad(loss, ratio)
+    backward(state)
+    assert ratio.grad is None
+    found = state.ratio_gradient(state.take_gradient(None, ()))
+    torch.testing.assert_close(found, expected)
+    state.update_importance(weight)
+    with pytest.raises(DMSError, match='forward'):
+        state.ratio_gradient(weight)
 
 
 def test_a_held_depth_does_not_change(state):
@@ -138,7 +159,7 @@ def test_other_metrics(parts, metric):
     mask = state.topk.soft_mask().detach()
     backward(state)
     grad = torch.arange(1.0, 14.0)
-    state.finish_step()
+    finish(state)
     score = (mask * grad).abs() if metric == 'snip' else grad.square()
     torch.testing.assert_close(state.topk.importance, score)
 
@@ -146,7 +167,7 @@ def test_other_metrics(parts, metric):
 def test_static_scores_are_set_and_counted(parts):
     state = MaskState(*parts, metric='index')
     backward(state)
-    state.finish_step(scores=torch.arange(13.0))
+    finish(state, scores=torch.arange(13.0))
     assert torch.equal(state.topk.importance, torch.arange(13.0))
     assert state.topk.num_updates == 1
 
