@@ -3,7 +3,15 @@
 import logging
 import os
 from copy import deepcopy
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
+from typing import (
+    Any,
+    Dict,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Union,
+)
 
 import torch
 from mmengine.logging import print_log
@@ -13,7 +21,13 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.verify import TOLERANCE, compare
-from dms_mmrazor.models.subnet import Structure, pruned_copy, save_structure
+from dms_mmrazor.models.subnet import (
+    Structure,
+    load_structure,
+    prune,
+    pruned_copy,
+    save_structure,
+)
 from dms_mmrazor.models.tracing import count_macs
 from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.outputs import IncomparableError
@@ -218,6 +232,27 @@ def _resource_rows(
     for kind, notes in mutator.table.notes.items():
         table[kind].update(notes)
     return table
+
+
+def apply_structure(
+    model: nn.Module, structure: Union[str, Structure]
+) -> nn.Module:
+    """Cut a plain model down to a structure that a search has found.
+
+    Args:
+        model (nn.Module): The whole model as it was searched; it changes.
+            Its weights stay with the channels that are kept.
+        structure (str | Structure): What was found, or the file of it.
+
+    Returns:
+        nn.Module: The model.
+
+    Raises:
+        DMSError: If the structure is of another model.
+    """
+    if isinstance(structure, str):
+        structure = load_structure(structure)
+    return prune(model, structure)
 
 
 def save_subnet(

@@ -13,7 +13,7 @@ from dms_mmrazor.compat.recomputation import recomputes, without_reentrance
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
 from dms_mmrazor.registry import MODELS
-from dms_mmrazor.search import StructureSearch
+from dms_mmrazor.search.structure_search import StructureSearch
 
 
 @MODELS.register_module()

@@ -1,0 +1,336 @@
+"""A search in a training loop of one's own."""
+
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dms_mmrazor.core.durations import Duration, phase_lengths
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.subnet import save_structure
+from dms_mmrazor.search.arguments import (
+    as_weights,
+    check_counts,
+    check_schedule,
+)
+from dms_mmrazor.search.export import ExportedSubnet, export_subnet
+from dms_mmrazor.search.latency import use_latency_table
+from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
+from dms_mmrazor.search.phases import Moment, SearchPhases
+from dms_mmrazor.search.structure_search import StructureSearch
+from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
+from dms_mmrazor.version import __version__
+
+_STATE = ('mutator', 'structure')
+
+
+class Search:
+    """Finds widths and depths of a model while its user trains it.
+
+    The model becomes a supernet in place: in training its layers see soft
+    masks, in evaluation those of what an export now would keep. Call
+    :meth:`step` after each step of the optimizer, which trains the weights
+    alone::
+
+        search = Search(model, images, {'macs': 0.5}, total_steps=steps)
+        for images, labels in loader:
+            loss = F.cross_entropy(search.model(images), labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            search.step()
+        small = search.export('subnet.yaml').model
+
+    Each process of a distributed training makes its own search, before the
+    model is wrapped; all of them keep the same structure.
+
+    Attributes:
+        model (nn.Module): The supernet.
+        mutator (DMSMutator): Its units and stages.
+        structure (StructureSearch): What moves them.
+        targets (dict[str, float]): Final targets, absolute.
+        iteration (int): Steps that were made.
+        log (dict): Phase, resources, targets and losses of the last step.
+
+    Args:
+        model (nn.Module): Any model whose forward takes one tensor.
+        example_inputs (Tensor): A batch of the shape it is used with: MACs
+            are counted on it. Its values do not matter.
+        target (int | float | str | Mapping): In (0, 1] a ratio of the
+            model, otherwise absolute, also as text: '1G'. A mapping sets
+            several kinds: {'macs': 0.5, 'params': '10M'}.
+        total_steps (int): Optimizer steps of the whole search.
+        resource (str): Kind of a single target: 'macs', 'params' or
+            'latency'. Defaults to 'macs'.
+        loss_weight (float | Mapping): Weights of several kinds against each
+            other. Defaults to 1.
+        warmup (float | str): How long nothing is constrained: a portion of
+            the search or '500 iterations'. Defaults to 0.
+        decay (float | str): How long the target falls; the rest refines at
+            a constant one. Defaults to 0.8.
+        schedule (str): 'exponential' (Eq. 10), 'linear', 'cosine' or
+            'constant'. Defaults to 'exponential'.
+        hold_depth (bool): Hold the depth while refining. Defaults to True.
+        structure_step (Mapping, optional): Arguments of
+            :class:`StructureStep`. Defaults to None, its defaults.
+        latency_table (str, optional): What ``tools/profile_latency.py`` has
+            measured. Defaults to None.
+        latency_device (str, optional): Part of the name of the table's
+            device, if it is not the one at hand. Defaults to None.
+        mutator (Mapping, optional): Further arguments of
+            :class:`DMSMutator`, such as ``exclude``. Defaults to None.
+
+    Raises:
+        DMSError: If an argument cannot be meant, the model cannot be
+            searched, or a target not be reached.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Tensor,
+        target: Union[Target, Mapping[str, Target]],
+        total_steps: int,
+        resource: str = 'macs',
+        loss_weight: Union[float, Mapping[str, float]] = 1.0,
+        warmup: Duration = 0.0,
+        decay: Duration = 0.8,
+        schedule: str = 'exponential',
+        hold_depth: bool = True,
+        structure_step: Optional[Mapping[str, Any]] = None,
+        latency_table: Optional[str] = None,
+        latency_device: Optional[str] = None,
+        mutator: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        check_counts('Search', total_steps=total_steps)
+        check_schedule(warmup, decay, schedule, 'Search')
+        wanted = as_targets(target, resource, 'Search')
+        weights = as_weights(loss_weight, wanted, 'Search')
+        self.model = model
+        self.mutator = _prepare(model, example_inputs, mutator)
+        if latency_table is not None:
+            use_latency_table(self.mutator, latency_table, latency_device)
+        elif 'latency' in wanted:
+            raise DMSError(
+                'Search: a latency target needs `latency_table`, a file that '
+                'tools/profile_latency.py makes.'
+            )
+        self.targets = resolve_targets(self.mutator, wanted, 1, 'Search')
+        self.structure = StructureSearch(self.mutator, structure_step)
+        self.structure.set_constraints(weights)
+        self.structure.step.set_length(total_steps)
+        self.total_steps = total_steps
+        self.iteration = 0
+        self.log: Dict[str, Any] = {}
+        self._wanted = wanted
+        self._losses: Dict[str, Tensor] = {}
+        self._scaler: Any = None
+        self._steps: Optional[StepCounter] = None
+        self._scale: Optional[Tensor] = None
+        try:
+            lengths = phase_lengths(warmup, decay, total_steps)
+        except ValueError as error:
+            raise DMSError(f'Search: {error}') from None
+        self._phases = SearchPhases(
+            self.mutator,
+            self.structure,
+            self.targets,
+            lengths,
+            schedule,
+            hold_depth,
+        )
+        self._moment: Optional[Moment] = None
+        model.register_forward_pre_hook(self._begin_forward)
+
+    @property
+    def architecture(self) -> nn.Module:
+        """The supernet, under the name that an algorithm has for it."""
+        return self.model
+
+    def use_scaler(self, scaler: Any, optimizer: Optimizer) -> None:
+        """Let the search know the loss scaler of mixed precision.
+
+        Steps that the scaler skips then do not count for the structure
+        either, and the scale does not count for the importances.
+
+        Args:
+            scaler (GradScaler): ``scaler.update()`` comes before
+                :meth:`step`.
+            optimizer (Optimizer): What it steps.
+        """
+        self._scaler = scaler
+        self._steps = StepCounter(optimizer)
+
+    def step(self) -> Dict[str, Any]:
+        """Move the structure; call after each step of the optimizer.
+
+        Returns:
+            dict: :attr:`log`: ``phase``, ``progress`` in it, for each kind
+            of resource ``{kind}_ratio``, ``{kind}_target`` (relative to
+            the model) and ``loss_{kind}`` as tensors, and ``news`` if the
+            depth begins to be held.
+
+        Raises:
+            DMSError: If no forward and backward pass in training mode
+                precedes, or the search is over.
+        """
+        if self._moment is None:
+            raise DMSError(
+                'Search: `step()` needs a forward pass of `search.model` in '
+                'training mode and `loss.backward()` before it, and no more '
+                f'than total_steps={self.total_steps} calls.'
+            )
+        after = None
+        if self._scaler is not None:
+            after = scale_of(self._scaler, self.mutator.topk.importance)
+        skipped = self._steps is not None and self._steps.skipped()
+        self.structure.finish(step_scale(self._scale, after, skipped))
+        phase, _, news = self._moment
+        self.log = {
+            'phase': phase.name,
+            'progress': phase.progress,
+            **self._losses,
+            **({'news': news} if news else {}),
+        }
+        self.iteration += 1
+        self._moment = None
+        return self.log
+
+    def report(self) -> str:
+        """What is searched, what is held and why, as a table."""
+        return str(self.mutator.report())
+
+    def resources(self) -> Dict[str, float]:
+        """Resources of what an export now would keep, absolute."""
+        return {
+            kind: self.mutator.resource(kind)
+            for kind in self.mutator.table.full
+        }
+
+    def export(
+        self, path: Optional[str] = None, divisor: int = 8
+    ) -> ExportedSubnet:
+        """Cut what was found out of the supernet, which stays as it is.
+
+        Args:
+            path (str, optional): Where to write the structure, for
+                :func:`dms_mmrazor.apply_structure`. Defaults to None.
+            divisor (int): Widths are multiples of it, or full. Defaults to
+                8; 1 is the paper's setting.
+
+        Returns:
+            ExportedSubnet: ``model`` is plain, with the supernet's weights,
+            on the CPU.
+
+        Raises:
+            DMSError: If no such widths reach the targets.
+        """
+        check_counts('Search', divisor=divisor)
+        info = {
+            'dms_mmrazor': __version__,
+            'torch': str(torch.__version__),
+            'target': {kind: _plain(v) for kind, v in self._wanted.items()},
+            'iterations': self.iteration,
+        }
+        # An unfinished search is not cut down to its final target.
+        over = self.iteration >= self.total_steps
+        targets = self.targets if over else {}
+        subnet = export_subnet(self, targets, divisor, info)
+        if path is not None:
+            save_structure(subnet.structure, path)
+        return subnet
+
+    def state_dict(self) -> Dict[str, Any]:
+        """All that a search needs to go on, beside the model's weights."""
+        parts = {name: getattr(self, name).state_dict() for name in _STATE}
+        return {'iteration': self.iteration, 'units': self._units(), **parts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another search of the same model has stopped.
+
+        Args:
+            state (Mapping): What :meth:`state_dict` gave. The weights of
+                the model and the optimizer's state are loaded by the user.
+
+        Raises:
+            DMSError: If it is of a search of other units.
+        """
+        missing = {'iteration', 'units', *_STATE} - set(state)
+        if missing or list(state['units']) != self._units():
+            raise DMSError(
+                'Search: the state is of a search of other units or stages; '
+                'make the search of the same model with the same arguments.'
+            )
+        for name in _STATE:
+            getattr(self, name).load_state_dict(state[name])
+        self.iteration = int(state['iteration'])
+        phases = self._phases
+        self._phases = SearchPhases(
+            self.mutator,
+            self.structure,
+            self.targets,
+            phases.lengths,
+            phases.schedule,
+            phases.hold_depth,
+        )
+
+    def _units(self) -> List[str]:
+        units = [*self.mutator.units, *self.mutator.depth_units]
+        sizes = self.mutator.topk.sizes
+        return [f'{unit.name}: {n}' for unit, n in zip(units, sizes)]
+
+    def _begin_forward(self, model: nn.Module, inputs: Sequence[Any]) -> None:
+        """Show the layers the masks of this pass."""
+        if not (model.training and torch.is_grad_enabled()):
+            self.mutator.masks.use_hard_masks()
+            return
+        if self.iteration >= self.total_steps:
+            raise DMSError(
+                f'Search: all total_steps={self.total_steps} are made; call '
+                '`export()` and train its model.'
+            )
+        if self._moment is None:
+            self._moment = self._phases.begin(self.iteration)
+            if self._scaler is not None:
+                like = self.mutator.topk.importance
+                self._scale = scale_of(self._scaler, like)
+        self.structure.begin()
+        self._losses = self.structure.losses()
+
+
+def _prepare(
+    model: nn.Module,
+    example_inputs: Tensor,
+    settings: Optional[Mapping[str, Any]],
+) -> DMSMutator:
+    """The mutator of a model that has become a supernet.
+
+    Raises:
+        DMSError: If the input is no example or the model cannot be
+            searched.
+    """
+    if not isinstance(example_inputs, Tensor) or example_inputs.dim() < 2:
+        raise DMSError(
+            'Search: `example_inputs` must be a batch that `model` takes, a '
+            'tensor [B, C, …] such as torch.rand(1, 3, 224, 224); got '
+            f'{type(example_inputs).__name__}.'
+        )
+    settings = dict(settings or {})
+    settings.setdefault('parse_cfg', {})
+    settings['parse_cfg'] = {
+        'type': 'DMSChannelAnalyzer',
+        **settings['parse_cfg'],
+        'demo_input': tuple(example_inputs.shape),
+    }
+    mutator = DMSMutator(**settings)
+    mutator.prepare_from_supernet(model)
+    mutator.restore_masks(model)
+    return mutator
+
+
+def _plain(value: Any) -> Any:
+    """A value that any YAML reader knows."""
+    known = isinstance(value, (int, float, str)) or value is None
+    return value if known else str(value)
