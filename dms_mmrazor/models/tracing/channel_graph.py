@@ -4,7 +4,7 @@ import operator
 import sys
 from functools import partial
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from mmrazor.structures.graph.base_graph import BaseGraph
 from mmrazor.structures.graph.channel_graph import ChannelGraph

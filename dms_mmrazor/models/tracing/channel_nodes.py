@@ -38,6 +38,8 @@ from dms_mmrazor.models.tracing.moved_channels import (
     is_mover,
     moved_channels,
 )
+from dms_mmrazor.models.tracing.recorder import written
+from dms_mmrazor.models.tracing.training_pass import read_in_training
 
 
 class TracedNode(ModuleNode):
@@ -333,6 +335,11 @@ def convert_node(
                 return opaque
         if is_norm(node.val) and not isinstance(node.val, _BatchNorm):
             return NormChannelNode.copy_from(node)
+    if node.val is written:
+        return _written_node(node)
+    if node.val is read_in_training:
+        reason = 'what runs only in training reads its channels'
+        return FixedChannelNode(node.name, f'{UNFOLLOWED}{reason}', 1)
     if node.val is torch.cat and traced is not None:
         return _cat_node(node, traced)
     if traced is not None and is_mover(traced) and len(node.prev_nodes) == 1:
@@ -340,6 +347,22 @@ def convert_node(
         moved.module_name = node.module_name
         return moved
     return default_channel_node_converter(node)
+
+
+def _written_node(node: ModuleNode) -> ChannelNode:
+    """A tensor into which something was written."""
+    traced = node.traced
+    shape, size = traced.meta[SHAPE], node.prev_nodes[0].out_channels
+    index = traced.args[1]
+    index = index if isinstance(index, tuple) else (index,)
+    # All channels, wherever they are: they are those of what is written.
+    if Ellipsis not in index and all(
+        size != length or part == slice(None)
+        for length, part in zip(shape, index)
+    ):
+        return BindChannelNode.copy_from(node)
+    reason = f'{UNFOLLOWED}{place_of(traced)}: a part of it is written to'
+    return FixedChannelNode(node.name, reason, size)
 
 
 def _cat_node(node: ModuleNode, traced: fx.Node) -> CatNode:
