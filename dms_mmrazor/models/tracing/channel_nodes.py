@@ -352,17 +352,16 @@ def convert_node(
 def _written_node(node: ModuleNode) -> ChannelNode:
     """A tensor into which something was written."""
     traced = node.traced
-    shape, size = traced.meta[SHAPE], node.prev_nodes[0].out_channels
+    shape = traced.meta[SHAPE]
+    dim = 1 if len(shape) > 3 else len(shape) - 1
     index = traced.args[1]
     index = index if isinstance(index, tuple) else (index,)
-    # All channels, wherever they are: they are those of what is written.
-    if Ellipsis not in index and all(
-        size != length or part == slice(None)
-        for length, part in zip(shape, index)
+    if all(isinstance(part, slice) for part in index) and all(
+        part == slice(None) for part in index[dim : dim + 1]
     ):
-        return BindChannelNode.copy_from(node)
+        return BindChannelNode.copy_from(node)  # all channels, somewhere
     reason = f'{UNFOLLOWED}{place_of(traced)}: a part of it is written to'
-    return FixedChannelNode(node.name, reason, size)
+    return FixedChannelNode(node.name, reason, shape[dim])
 
 
 def _cat_node(node: ModuleNode, traced: fx.Node) -> CatNode:

@@ -144,6 +144,11 @@ class _Recorder(TorchFunctionMode):
         """Write down what the model gave."""
         tensors = [t for t in flatten_tensors(outputs) if self._is_known(t)]
         self.graph.output(tuple(map(self._node, tensors)))
+        # Numbers that the code looked at are no output of the model.
+        for node in reversed(self.graph.nodes):
+            if node.op in ('call_function', 'call_method', 'get_attr'):
+                if not node.users:
+                    self.graph.erase_node(node)
 
     def _add(
         self, operation: str, target: Any, args: Any, kwargs: Any, result: Any
