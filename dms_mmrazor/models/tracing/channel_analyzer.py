@@ -40,7 +40,7 @@ from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.norm_readers import find_norm_readers
 from dms_mmrazor.models.tracing.recorder import record
-from dms_mmrazor.models.tracing.running import raise_device_error
+from dms_mmrazor.models.tracing.running import one_line, raise_device_error
 from dms_mmrazor.models.tracing.training_pass import (
     TrainingLayers,
     follow_training,
@@ -140,7 +140,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             except Exception as error:
                 raise TracingError(
                     f'{type(model).__name__} cannot be traced by '
-                    f'{self.tracer_type}: {error}. Name the module by '
+                    f'{self.tracer_type}: {one_line(error)}. Name the module by '
                     '`mutator.parse_cfg.fixed` to leave it as it is, or tie '
                     'layers yourself by `mutator.groups`.'
                 ) from error
@@ -215,7 +215,11 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
     ) -> ChannelGraph:
         """The graph of a trace, and of layers that run only in training."""
         self.training = follow_training(
-            trace, model, plain, self.proof_size, tracer.is_leaf_module
+            trace,
+            model,
+            plain,
+            (self.proof_size, self.input_size),
+            tracer.is_leaf_module,
         )
         graph = build_channel_graph(
             trace, model, self.input_size, self.passes, self.fixed

@@ -14,6 +14,7 @@ from typing import (
     List,
     Mapping,
     NamedTuple,
+    Sequence,
     Set,
     Tuple,
 )
@@ -73,7 +74,7 @@ def follow_training(
     trace: fx.Graph,
     model: nn.Module,
     plain: nn.Module,
-    size: Tuple[int, ...],
+    sizes: Sequence[Tuple[int, ...]],
     is_leaf: Callable[[nn.Module, str], bool],
 ) -> TrainingLayers:
     """Add the layers that only a training pass runs to a trace, in place.
@@ -82,7 +83,8 @@ def follow_training(
         trace (fx.Graph): Trace of the model in evaluation mode.
         model (nn.Module): The traced model, a throw-away copy.
         plain (nn.Module): Another copy.
-        size (tuple): (B, C, H, W) of images to train on.
+        sizes (Sequence[tuple]): (B, C, H, W) of images to train on; the
+            first on which that works.
         is_leaf (Callable): Whether it is not looked into a module; takes
             the module and its name.
     """
@@ -90,13 +92,17 @@ def follow_training(
     if not missing:
         return TrainingLayers()
     weighted = [n for n in missing if _read(model.get_submodule(n))]
-    try:
-        recording = record_training(light_copy(plain), size, is_leaf)
-    except Exception as error:  # whatever a model's code may raise
-        raise_device_error(error)
+    for size in dict.fromkeys(sizes):
+        try:
+            recording = record_training(light_copy(plain), size, is_leaf)
+            break
+        except Exception as error:  # whatever a model's code may raise
+            raise_device_error(error)
+            failed = one_line(error)
+    else:
         why = (
             'it does not run in evaluation, and a training pass on made-up '
-            f'data fails ({one_line(error)})'
+            f'data fails ({failed})'
         )
         return TrainingLayers(unseen={name: why for name in weighted})
     ran = {n.target for n in recording.nodes if n.op == 'call_module'}
