@@ -140,9 +140,9 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             except Exception as error:
                 raise TracingError(
                     f'{type(model).__name__} cannot be traced by '
-                    f'{self.tracer_type}: {one_line(error)}. Name the module by '
-                    '`mutator.parse_cfg.fixed` to leave it as it is, or tie '
-                    'layers yourself by `mutator.groups`.'
+                    f'{self.tracer_type}: {one_line(error)}. Name the module '
+                    'by `mutator.parse_cfg.fixed` to leave it as it is, or '
+                    'tie layers yourself by `mutator.groups`.'
                 ) from error
         modules = dict(model.named_modules())
         configs = graph.generate_units_config().values()

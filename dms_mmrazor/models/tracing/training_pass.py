@@ -4,7 +4,6 @@ What is traced and proven is a pass in evaluation. A layer that only the loss
 uses reads features, too: where channels are removed, it must fit them.
 """
 
-import sys
 from typing import (
     Any,
     Callable,
@@ -25,6 +24,7 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.models.ops import channels_of, is_norm, is_weighted
 from dms_mmrazor.models.tracing.channel_groups import ChannelGroup
+from dms_mmrazor.models.tracing.demo_samples import demo_samples
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.recorder import Recording, record
 from dms_mmrazor.models.tracing.running import one_line, raise_device_error
@@ -172,7 +172,7 @@ def record_training(
     image = torch.rand((2, *size[1:]), generator=generator)
     image = image.to(next(model.parameters()))
     error: Exception = ValueError('it takes no data')
-    for samples in _data_samples(model, size):
+    for samples in demo_samples(model, size):
 
         def run(net: nn.Module, inputs: Tensor, samples: Any = samples) -> Any:
             if isinstance(net, BaseModel):
@@ -186,76 +186,6 @@ def record_training(
             raise_device_error(failed)
             error = failed
     raise error
-
-
-def _data_samples(model: nn.Module, size: Tuple[int, ...]) -> Iterator[Any]:
-    """What the loss of a model may want beside images."""
-    libraries = {
-        kind.__module__.partition('.')[0] for kind in type(model).mro()
-    }
-    if 'mmpretrain' in libraries:
-        structures = sys.modules['mmpretrain.structures']
-        yield [
-            structures.DataSample().set_gt_label([label]) for label in (0, 0)
-        ]
-    if 'mmdet' in libraries:
-        yield [_detection(size) for _ in range(2)]
-    if 'mmyolo' in libraries:
-        yield _yolo(size)
-    if 'mmseg' in libraries:
-        yield [_segmentation(size) for _ in range(2)]
-    yield None
-
-
-def _meta(size: Tuple[int, ...]) -> Dict[str, Any]:
-    """What a data sample tells of its image."""
-    shape = tuple(size[2:])
-    keys = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
-    return dict({key: shape for key in keys}, scale_factor=(1.0, 1.0))
-
-
-def _box(size: Tuple[int, ...]) -> Tensor:
-    """The middle of an image [1, 4]."""
-    height, width = size[2:]
-    corners = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
-    return torch.tensor([corners])
-
-
-def _detection(size: Tuple[int, ...]) -> Any:
-    """An object with a mask, as mmdet describes it."""
-    structures = sys.modules['mmdet.structures']
-    masks = sys.modules['mmdet.structures.mask']
-    elements = sys.modules['mmengine.structures']
-    sample = structures.DetDataSample(metainfo=_meta(size))
-    mask = torch.zeros(1, *size[2:], dtype=torch.uint8).numpy()
-    mask[:, size[2] // 4 : -(size[2] // 4), size[3] // 4 :] = 1
-    sample.gt_instances = elements.InstanceData(
-        bboxes=_box(size),
-        labels=torch.zeros(1, dtype=torch.long),
-        masks=masks.BitmapMasks(mask, *size[2:]),
-    )
-    classes = torch.zeros(1, *size[2:], dtype=torch.long)
-    sample.gt_sem_seg = elements.PixelData(sem_seg=classes)
-    return sample
-
-
-def _yolo(size: Tuple[int, ...]) -> Dict[str, Any]:
-    """An object of each of two images, as mmyolo describes them."""
-    rows = [
-        torch.cat([torch.tensor([[float(index), 0.0]]), _box(size)], dim=1)
-        for index in range(2)
-    ]
-    return dict(bboxes_labels=torch.cat(rows), img_metas=[_meta(size)] * 2)
-
-
-def _segmentation(size: Tuple[int, ...]) -> Any:
-    """A class for each pixel, as mmseg describes it."""
-    elements = sys.modules['mmengine.structures']
-    structures = sys.modules['mmseg.structures']
-    sample = structures.SegDataSample(metainfo=_meta(size))
-    classes = torch.zeros(1, *size[2:], dtype=torch.long)
-    sample.gt_sem_seg = elements.PixelData(data=classes)
-    return sample
 
 
 def graft(

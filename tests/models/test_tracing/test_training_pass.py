@@ -3,9 +3,12 @@
 import pytest
 import torch
 from mmengine.model import BaseModel
+from mmpretrain.models import ImageClassifier
 from torch import nn
 
+from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing import DMSChannelAnalyzer
+from dms_mmrazor.models.tracing.running import check_demo_input
 
 
 def cbr(inputs, outputs):
@@ -112,3 +115,16 @@ def test_written_slices(part, held):
     groups = groups_of(Writing(part))
     given = [g for g in groups.values() if ('b', True) in g.layers]
     assert given and all(bool(group.reason) == held for group in given)
+
+
+def test_a_model_that_needs_data_samples_is_told_apart():
+    class NeedsSamples(ImageClassifier):
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            assert data_samples is not None
+            return super().forward(inputs, data_samples, mode)
+
+    model = NeedsSamples(dict(type='mmpretrain.LeNet5'))
+    with pytest.raises(DMSError, match='data samples'):
+        check_demo_input(model, (1, 1, 32, 32))
+    with pytest.raises(DMSError, match='shape'):
+        check_demo_input(nn.Conv2d(3, 4, 1), (1, 1, 32, 32))
