@@ -120,7 +120,7 @@ def plain():
     return chain(cbr(16, 16), cbr(16, 16))
 
 
-@toy('a head that only runs in training', outcome='broken', wanted='searched')
+@toy('a head that only runs in training', held=1)
 def training_only_head():
     def forward(net, x):
         x = net.body(net.stem(x))
@@ -329,7 +329,7 @@ def deconv_cat():
     )
 
 
-@toy('its forward decides by values', outcome='refused', wanted='searched')
+@toy('its forward decides by values')
 def value_dependent():
     def forward(net, x):
         x = net.stem(x)
@@ -340,7 +340,7 @@ def value_dependent():
     return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
 
 
-@toy('writes into slices', outcome='refused', wanted='advised')
+@toy('writes into slices')
 def slice_writes():
     def forward(net, x):
         x = net.stem(x)

@@ -5,11 +5,12 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
+import torch
 from mmengine.logging import MMLogger
 from mmengine.model.utils import revert_sync_batchnorm
 from mmrazor.models.task_modules.tracer import ChannelAnalyzer
 from mmrazor.structures.graph.channel_graph import ChannelGraph
-from torch import nn
+from torch import fx, nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops import (
@@ -30,10 +31,20 @@ from dms_mmrazor.models.tracing.channel_groups import (
     all_channels,
     reason_against,
 )
-from dms_mmrazor.models.tracing.demo import demo_tensor, limit_sides
+from dms_mmrazor.models.tracing.demo import (
+    demo_tensor,
+    forward_tensors,
+    limit_sides,
+)
 from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.norm_readers import find_norm_readers
+from dms_mmrazor.models.tracing.recorder import record
+from dms_mmrazor.models.tracing.running import one_line, raise_device_error
+from dms_mmrazor.models.tracing.training_pass import (
+    TrainingLayers,
+    follow_training,
+)
 from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
 from dms_mmrazor.registry import TASK_UTILS
 
@@ -69,6 +80,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
     Attributes:
         norm_readers (dict[str, str]): Layer norms of the model analyzed last
             that one linear layer alone reads → that layer.
+        training (TrainingLayers): Layers of the model analyzed last that
+            only its loss runs.
         proof_size (tuple): (B, C, H, W) of an input on which to compare
             this model with its subnets: at most 256 x 256 pixels where its
             code decides nothing by the size, otherwise the demo input's.
@@ -89,6 +102,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         self.fixed = _names('fixed', fixed)
         self.norm_readers: Dict[str, str] = {}
         self.proof_size = self.input_size
+        self.training = TrainingLayers()
 
     @property
     def input_size(self) -> Tuple[int, ...]:
@@ -126,9 +140,9 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             except Exception as error:
                 raise TracingError(
                     f'{type(model).__name__} cannot be traced by '
-                    f'{self.tracer_type}: {error}. Name the module by '
-                    '`mutator.parse_cfg.fixed` to leave it as it is, or tie '
-                    'layers yourself by `mutator.groups`.'
+                    f'{self.tracer_type}: {one_line(error)}. Name the module '
+                    'by `mutator.parse_cfg.fixed` to leave it as it is, or '
+                    'tie layers yourself by `mutator.groups`.'
                 ) from error
         modules = dict(model.named_modules())
         configs = graph.generate_units_config().values()
@@ -138,28 +152,75 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             if _weighted_layers(config, modules)
             and not _is_within_attention(config, modules)
         ]
-        return _name_groups(groups, modules) + _attention_groups(model)
+        groups = _name_groups(groups, modules) + _attention_groups(model)
+        return self.training.hold(groups, modules)
 
     def _channel_graph(self, model: nn.Module) -> ChannelGraph:
         """mmrazor's graph of channel dependencies, channels propagated."""
+        plain = light_copy(model)
+        tracer = self._tracer(model)
+        try:
+            trace = self._fx_trace(model, tracer)
+            return self._graph_of(trace, model, plain, tracer)
+        except Exception as error:  # whatever a model's code may raise
+            raise_device_error(error)
+            failed = error
+        # A trace of one run, where the code cannot be followed with symbols.
+        self.proof_size = self.input_size
+        model = light_copy(plain)
+        try:
+            image = demo_tensor(model, self.input_size)
+            leaf = tracer.is_leaf_module
+            with torch.no_grad():
+                trace = record(model, forward_tensors, image, leaf)
+            trace.give_constants(model)
+            return self._graph_of(trace, model, plain, tracer)
+        except Exception as error:  # the first failure tells more
+            raise_device_error(error)
+            raise failed from error
+
+    def _tracer(self, model: nn.Module) -> DemoTracer:
+        """What traces a model, a throw-away copy; its class may change."""
         leaves = (*self.default_leaf_modules, *leaf_types(model))
         files = source_files(model)
-        model = with_tensor_forward(model, self.input_size)
-        self.tracer = DemoTracer(
-            model,
+        return DemoTracer(
+            with_tensor_forward(model, self.input_size),
             demo_tensor(model, self.input_size),
             opaque=(*self.passes, *self.fixed),
             autowrap_modules=files,
             leaf_module=leaves,
         )
-        trace = self._fx_trace(model)
+
+    def _fx_trace(self, model: nn.Module, tracer: DemoTracer) -> fx.Graph:
+        """Trace a model with symbols."""
+        # mmrazor's method reads it; it would keep this copy of the model.
+        self.tracer = tracer
+        try:
+            trace = super()._fx_trace(model)
+        finally:
+            self.tracer = None
         small = limit_sides(self.input_size, _ENOUGH)
-        if small != self.input_size and self.tracer.decides_alike(
+        if small != self.input_size and tracer.decides_alike(
             demo_tensor(model, small)
         ):
             self.proof_size = small
-        # It would keep this copy of the model, and what it computes.
-        self.tracer = None
+        return trace
+
+    def _graph_of(
+        self,
+        trace: fx.Graph,
+        model: nn.Module,
+        plain: nn.Module,
+        tracer: DemoTracer,
+    ) -> ChannelGraph:
+        """The graph of a trace, and of layers that run only in training."""
+        self.training = follow_training(
+            trace,
+            model,
+            plain,
+            (self.proof_size, self.input_size),
+            tracer.is_leaf_module,
+        )
         graph = build_channel_graph(
             trace, model, self.input_size, self.passes, self.fixed
         )

@@ -4,7 +4,7 @@ import operator
 import sys
 from functools import partial
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from mmrazor.structures.graph.base_graph import BaseGraph
 from mmrazor.structures.graph.channel_graph import ChannelGraph
@@ -26,13 +26,14 @@ from dms_mmrazor.models.ops.known_types import (
     is_kind,
 )
 from dms_mmrazor.models.ops.multihead import is_multihead
-from dms_mmrazor.models.tracing.channel_groups import TORN, UNFOLLOWED
+from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
 from dms_mmrazor.models.tracing.channel_nodes import (
     InputProjection,
     ParameterNode,
     TracedNode,
     convert_node,
 )
+from dms_mmrazor.models.tracing.channel_sets import group_configs
 from dms_mmrazor.models.tracing.demo import demo_tensor
 from dms_mmrazor.models.tracing.fx_values import (
     BEHIND_PADDING,
@@ -92,25 +93,8 @@ class DMSChannelGraph(ChannelGraph):
         self.places: Dict[str, str] = {}
 
     def generate_units_config(self) -> Dict[Any, Dict[str, Any]]:
-        """mmrazor's groups; those that it gets wrong have a reason.
-
-        It takes channels for one group that belong to the same tensors.
-        Shuffled several times, they are tied in other ways.
-        """
-        configs = super().generate_units_config()
-        known: Dict[Any, List[Any]] = {}
-        for node in self.topo_traverse():
-            for tensor in (node.out_channel_tensor, node.in_channel_tensor):
-                for (start, end), key in tensor.elems_hash_dict.items():
-                    size = configs[key]['init_args']['num_channels']
-                    roots = [elem.root for elem in tensor[start:end]]
-                    each, rest = divmod(len(roots), size)
-                    first = known.setdefault(key, roots[::each])
-                    expanded = [root for root in first for _ in range(each)]
-                    one_each = len(set(first)) == len(first) == size
-                    if rest or not one_each or expanded != roots:
-                        configs[key][TORN] = True
-        return configs
+        """mmrazor's groups; those that it gets wrong have a reason."""
+        return dict(enumerate(group_configs(self.topo_traverse())))
 
     def _convert_a_node_to_end_node(self, node: ChannelNode) -> None:
         """Let channels end before a node that does not fit them."""

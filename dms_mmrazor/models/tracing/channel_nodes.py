@@ -38,6 +38,8 @@ from dms_mmrazor.models.tracing.moved_channels import (
     is_mover,
     moved_channels,
 )
+from dms_mmrazor.models.tracing.recorder import written
+from dms_mmrazor.models.tracing.training_pass import read_in_training
 
 
 class TracedNode(ModuleNode):
@@ -333,6 +335,11 @@ def convert_node(
                 return opaque
         if is_norm(node.val) and not isinstance(node.val, _BatchNorm):
             return NormChannelNode.copy_from(node)
+    if node.val is written:
+        return _written_node(node)
+    if node.val is read_in_training:
+        reason = 'what runs only in training reads its channels'
+        return FixedChannelNode(node.name, f'{UNFOLLOWED}{reason}', 1)
     if node.val is torch.cat and traced is not None:
         return _cat_node(node, traced)
     if traced is not None and is_mover(traced) and len(node.prev_nodes) == 1:
@@ -340,6 +347,21 @@ def convert_node(
         moved.module_name = node.module_name
         return moved
     return default_channel_node_converter(node)
+
+
+def _written_node(node: ModuleNode) -> ChannelNode:
+    """A tensor into which something was written."""
+    traced = node.traced
+    shape = traced.meta[SHAPE]
+    dim = 1 if len(shape) > 3 else len(shape) - 1
+    index = traced.args[1]
+    index = index if isinstance(index, tuple) else (index,)
+    if all(isinstance(part, slice) for part in index) and all(
+        part == slice(None) for part in index[dim : dim + 1]
+    ):
+        return BindChannelNode.copy_from(node)  # all channels, somewhere
+    reason = f'{UNFOLLOWED}{place_of(traced)}: a part of it is written to'
+    return FixedChannelNode(node.name, reason, shape[dim])
 
 
 def _cat_node(node: ModuleNode, traced: fx.Node) -> CatNode:

@@ -22,6 +22,9 @@ BEHIND_PADDING = 'dms_behind_padding'
 """True for a layer that reads what its module pads with zeros first."""
 
 
+RECORDED = 'dms_recorded'
+"""What a node gave when it was run, with shapes in place of tensors."""
+
 IN_PROJECTION = 'dms_in_projection'
 """Full name of the weight that a node stands for."""
 
@@ -49,7 +52,10 @@ def _annotate(graph: fx.Graph, runner: NodeRunner) -> bool:
     users = {node: len(node.users) for node in graph.nodes}
     complete = True
     for node in graph.nodes:
-        value = runner.value(node, values)
+        if RECORDED in node.meta:
+            value = node.meta[RECORDED]
+        else:
+            value = runner.value(node, values)
         values[node] = value
         complete = complete and value is not UNKNOWN
         node.meta[SHAPE] = tuple(value.shape) if _is_tensor(value) else None

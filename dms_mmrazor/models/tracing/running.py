@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, Callable, Collection, Dict, Iterator, List, Tuple
 
 import torch
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -14,6 +15,7 @@ from dms_mmrazor.models.tracing.demo import (
     evaluating,
     forward_tensors,
 )
+from dms_mmrazor.models.tracing.demo_samples import demo_samples
 
 
 def one_line(error: BaseException) -> str:
@@ -181,11 +183,33 @@ def check_demo_input(model: nn.Module, input_size: Tuple[int, ...]) -> None:
         with evaluating(model), naming_modules(model):
             forward_tensors(model, demo_tensor(model, input_size))
     except ForwardError as error:
+        advice = 'Give the shape that it is trained on.'
+        if _runs_on_samples(model, input_size):
+            advice = (
+                'It does run with data samples, which only training and '
+                'tests have (as in the DETR family): no shape helps. Search '
+                'a model whose `mode="tensor"` takes images alone.'
+            )
         raise DMSError(
             f'{type(model).__name__} does not run on an input of '
             f'`mutator.parse_cfg.demo_input`={tuple(input_size)}: it fails '
-            f'{error}. Give the shape that it is trained on.'
+            f'{error}. {advice}'
         ) from error
+
+
+def _runs_on_samples(model: nn.Module, input_size: Tuple[int, ...]) -> bool:
+    """Whether a model that fails on images alone runs with data samples."""
+    if not isinstance(model, BaseModel):
+        return False
+    image = demo_tensor(model, (2, *input_size[1:]))
+    for samples in demo_samples(model, input_size):
+        try:
+            with evaluating(model):
+                model(image, samples, mode='tensor')
+            return True
+        except Exception as error:  # whatever a module's code may raise
+            raise_device_error(error)
+    return False
 
 
 def live_tensors(model: nn.Module) -> Dict[str, Tensor]:

@@ -88,6 +88,20 @@ def test_reason_of_a_single_channel():
     assert reasons(model)['0'] == 'it has a single channel'
 
 
+def test_a_model_that_decides_by_values_is_recorded():
+    class Opaque(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 1)
+            self.head = nn.Conv2d(4, 2, 1)
+
+        def forward(self, image):
+            image = self.conv(image)
+            return self.head(image + 1 if image.sum() > 0 else image)
+
+    assert not reasons(Opaque())['conv']
+
+
 def test_a_model_that_cannot_be_traced():
     class Opaque(nn.Module):
         def __init__(self):
@@ -95,8 +109,7 @@ def test_a_model_that_cannot_be_traced():
             self.conv = nn.Conv2d(3, 4, 1)
 
         def forward(self, image):
-            image = self.conv(image)
-            return image + 1 if image.sum() > 0 else image
+            raise ValueError('not so\nnor so')
 
     with pytest.raises(DMSError, match='Opaque cannot be traced') as error:
         analyze(Opaque())
