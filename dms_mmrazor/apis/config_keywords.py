@@ -35,7 +35,7 @@ def check_keywords(cfg: Config) -> None:
     if not _check('model', model, MODELS, 'DMSAlgorithm'):
         return
     mutator = model.get('mutator')
-    if _check('model.mutator', mutator, MODELS, 'DMSMutator'):
+    if _check('model.mutator', mutator, MODELS, 'DMSMutator', ''):
         _check(
             *('model.mutator.parse_cfg', mutator.get('parse_cfg')),
             *(TASK_UTILS, 'DMSChannelAnalyzer', 'ChannelAnalyzer', ''),

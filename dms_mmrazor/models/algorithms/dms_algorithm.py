@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dms_mmrazor.compat.recomputation import recomputes, without_reentrance
+from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
-from dms_mmrazor.registry import MODELS
+from dms_mmrazor.registry import MODELS, check_architecture
 from dms_mmrazor.search import StructureSearch
+from dms_mmrazor.type_names import type_name
 
 
 @MODELS.register_module()
@@ -52,6 +54,7 @@ class DMSAlgorithm(BaseAlgorithm):
         module_inplace: bool = True,
         structure_step: Optional[Dict[str, Any]] = None,
     ) -> None:
+        check_architecture(architecture)
         if isinstance(architecture, dict) and data_preprocessor is not None:
             # The architecture may extend it (batch augmentations, say).
             architecture = {
@@ -62,11 +65,7 @@ class DMSAlgorithm(BaseAlgorithm):
         super().__init__(
             architecture, data_preprocessor, init_cfg, module_inplace
         )
-        mutator = dict(type='DMSMutator') if mutator is None else mutator
-        if isinstance(mutator, dict):
-            # Whatever scope the config has: mutators are mmrazor's.
-            mutator = MODELS.build({'_scope_': 'mmrazor', **mutator})
-        self.mutator: DMSMutator = mutator
+        self.mutator = _build_mutator(mutator)
         sync_norms = revert_sync_norms(self.architecture)
         self.mutator.prepare_from_supernet(self.architecture)
         apply_sync_norms(self.architecture, sync_norms)
@@ -137,6 +136,34 @@ class DMSAlgorithm(BaseAlgorithm):
                 None.
         """
         self.structure.finish(grad_scale)
+
+
+def _build_mutator(
+    mutator: Union[DMSMutator, Dict[str, Any], None],
+) -> DMSMutator:
+    """The mutator of a config; without a type it is ours.
+
+    Raises:
+        DMSError: If it is of another type.
+    """
+    if isinstance(mutator, dict):
+        kind = type_name(mutator) or 'DMSMutator'
+        if kind != 'DMSMutator':
+            raise DMSError(
+                f'`model.mutator.type` must be DMSMutator, got {kind!r}: '
+                'other mutators do not know the masks of this search.'
+            )
+        # Whatever scope the config has: mutators are mmrazor's.
+        mutator = MODELS.build(
+            {'_scope_': 'mmrazor', 'type': 'DMSMutator', **mutator}
+        )
+    mutator = DMSMutator() if mutator is None else mutator
+    if not isinstance(mutator, DMSMutator):
+        raise DMSError(
+            '`model.mutator` must be a dict of settings, or a DMSMutator, '
+            f'got {mutator!r}.'
+        )
+    return mutator
 
 
 def _keep_from_wrapper(algorithm: DMSAlgorithm) -> None:

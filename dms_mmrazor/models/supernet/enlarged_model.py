@@ -13,7 +13,7 @@ from dms_mmrazor.models.tracing.demo import (
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.registry import MODELS
+from dms_mmrazor.registry import MODELS, check_architecture
 
 Config = Dict[str, Any]
 
@@ -62,6 +62,7 @@ def EnlargedModel(  # noqa: N802
         DMSError: If a name matches nothing, a factor is below 1, the
             architecture names a checkpoint, or its code does not follow.
     """
+    check_architecture(architecture)
     model = build_with_constants({**kwargs, **architecture}, constants or {})
     _refuse_checkpoints(model)
     if deepen is not None or widen is not None:
