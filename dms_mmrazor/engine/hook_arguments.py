@@ -2,6 +2,7 @@
 
 from typing import Any, Dict, Mapping, Union
 
+from dms_mmrazor.apis.config_keywords import unknown_key
 from dms_mmrazor.core import scheduled_target
 from dms_mmrazor.core.durations import check_durations
 from dms_mmrazor.engine.resource_target import Target
@@ -58,3 +59,30 @@ def check_counts(**values: Any) -> None:
             raise DMSError(
                 f'ResourceHook: `{key}` must be an int >= 1, got {value!r}.'
             )
+
+
+def refuse_unknown(name: str, unknown: Mapping[str, Any]) -> None:
+    """Raise DMSError if there are settings that a hook does not have.
+
+    Args:
+        name (str): Class of the hook.
+        unknown (Mapping[str, Any]): What was given beside its settings.
+    """
+    if unknown:
+        raise unknown_key('custom_hooks', name, next(iter(unknown)))
+
+
+def needed_target(
+    target: Union[Target, Mapping[str, Target], None],
+) -> Union[Target, Mapping[str, Target]]:
+    """The target of a search, without which there is none.
+
+    Raises:
+        DMSError: If there is none.
+    """
+    if target is None:
+        raise DMSError(
+            'ResourceHook: `target` is missing: write `target=0.5` for half '
+            "of the supernet's MACs, or an absolute such as `target='1G'`."
+        )
+    return target

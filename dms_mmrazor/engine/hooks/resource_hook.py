@@ -16,6 +16,8 @@ from dms_mmrazor.engine.hook_arguments import (
     as_weights,
     check_counts,
     check_schedule,
+    needed_target,
+    refuse_unknown,
 )
 from dms_mmrazor.engine.latency_constraint import (
     divisor_warning,
@@ -48,6 +50,7 @@ from dms_mmrazor.engine.search_targets import (
     targets_now,
 )
 from dms_mmrazor.engine.unsupported import refuse_unsupported
+from dms_mmrazor.errors import check_flag
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import HOOKS
 
@@ -67,6 +70,7 @@ class ResourceHook(Hook):
         target (int | float | str | dict): In (0, 1] a ratio of the
             supernet, otherwise absolute, also as text: '1G', '300M'. A dict
             sets several kinds together: dict(macs=0.5, params='10M').
+            Needed.
         resource (str): Kind of a single target: 'macs', 'params' or
             'latency' ('3ms', or a ratio). Defaults to 'macs'.
         loss_weight (float | dict): Weight λ_r of the resource loss (Table
@@ -92,6 +96,9 @@ class ResourceHook(Hook):
             None.
         latency_device (str, optional): Part of the name of the table's
             device, if it is not the one at hand. Defaults to None.
+
+    Raises:
+        DMSError: If a setting is missing, unknown or cannot be meant.
     """
 
     # After the parameter schedulers, before checkpoints are written.
@@ -99,7 +106,7 @@ class ResourceHook(Hook):
 
     def __init__(
         self,
-        target: Union[Target, Mapping[str, Target]],
+        target: Union[Target, Mapping[str, Target], None] = None,
         resource: str = 'macs',
         loss_weight: Union[float, Mapping[str, float]] = 1.0,
         warmup: Duration = 0.0,
@@ -111,11 +118,14 @@ class ResourceHook(Hook):
         out_dir: Optional[str] = None,
         latency_table: Optional[str] = None,
         latency_device: Optional[str] = None,
+        **unknown: Any,
     ) -> None:
-        self.wanted = as_targets(target, resource)
+        refuse_unknown('ResourceHook', unknown)
+        self.wanted = as_targets(needed_target(target), resource)
         self.weights = as_weights(loss_weight, self.wanted)
         check_schedule(warmup, decay, schedule)
         check_counts(divisor=divisor, interval=interval)
+        check_flag('ResourceHook.hold_depth', hold_depth)
         self.warmup = warmup
         self.decay = decay
         self.schedule = schedule

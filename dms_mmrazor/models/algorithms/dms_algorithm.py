@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dms_mmrazor.compat.recomputation import recomputes, without_reentrance
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
 from dms_mmrazor.registry import MODELS, check_architecture
@@ -55,6 +55,8 @@ class DMSAlgorithm(BaseAlgorithm):
         structure_step: Optional[Dict[str, Any]] = None,
     ) -> None:
         check_architecture(architecture)
+        check_flag('model.structure_only', structure_only)
+        check_flag('model.module_inplace', module_inplace)
         if isinstance(architecture, dict) and data_preprocessor is not None:
             # The architecture may extend it (batch augmentations, say).
             architecture = {
@@ -99,6 +101,22 @@ class DMSAlgorithm(BaseAlgorithm):
             super().init_weights()
         else:
             self.architecture.init_weights()
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Dict[str, Tensor]:
+        """As mmengine's, for a search that somebody leads.
+
+        Raises:
+            DMSError: If nobody has set constraints: a training to its end
+                would find nothing.
+        """
+        if not self.structure.kinds:
+            raise DMSError(
+                'nothing leads this search, `custom_hooks` has no '
+                "ResourceHook: add `dict(type='mmrazor.ResourceHook', "
+                'target=0.5)` to it (in a loop of your own, call '
+                '`set_constraints`).'
+            )
+        return super().train_step(*args, **kwargs)
 
     def set_constraints(self, weights: Mapping[str, float]) -> None:
         """Choose the constrained resources: kind → weight λ_r of its loss."""

@@ -30,7 +30,11 @@ from dms_mmrazor.models.tracing.channel_groups import (
     all_channels,
     reason_against,
 )
-from dms_mmrazor.models.tracing.demo import demo_tensor, limit_sides
+from dms_mmrazor.models.tracing.demo import (
+    check_input,
+    demo_tensor,
+    limit_sides,
+)
 from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.norm_readers import find_norm_readers
@@ -74,7 +78,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             code decides nothing by the size, otherwise the demo input's.
 
     Raises:
-        DMSError: If ``passes`` or ``fixed`` is no list of names.
+        DMSError: If ``demo_input`` is no shape, or ``passes`` or ``fixed``
+            no list of names.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         passes: Sequence[str] = (),
         fixed: Sequence[str] = (),
     ) -> None:
+        check_input('mutator.parse_cfg.demo_input', demo_input)
         super().__init__(demo_input=demo_input, tracer_type=tracer_type)
         self.passes = _names('passes', passes)
         self.fixed = _names('fixed', fixed)
