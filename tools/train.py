@@ -8,6 +8,7 @@ from mmengine.device import get_device
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis import checkpoint_files, command_line
 from dms_mmrazor.apis.resume import choose_resume, make_repeatable
+from dms_mmrazor.apis.start_weights import check_start_weights
 from dms_mmrazor.engine.hooks import find_resource_hook
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.type_names import has_type, type_name
@@ -97,8 +98,9 @@ def main() -> None:
     check_search(cfg)
     resumed = checkpoint_files.check_config_checkpoints(cfg)
     runner = command_line.build_runner(cfg)
+    model = command_line.plain_model(runner)
+    check_start_weights(model, cfg)
     if resumed is not None:
-        model = command_line.plain_model(runner)
         checkpoint_files.check_fits(model, *resumed)
     runner.train()
     command_line.leave_processes()
