@@ -29,7 +29,6 @@ SEARCHES: Dict[str, Dict[str, Any]] = {
     'macs 0.5': dict(target=dict(macs=0.5)),
     'macs 0.25': dict(target=dict(macs=0.25)),
     'macs 0.1': dict(target=dict(macs=0.1)),
-    'macs 0.1, soft landing': dict(target=dict(macs=0.1), soft_landing=True),
     'params 0.5': dict(target=dict(params=0.5)),
     'both 0.5': dict(target=dict(macs=0.5, params=0.5)),
 }

@@ -10,6 +10,7 @@ PACKAGE = 'dms_mmrazor'
 
 # A layer may import those that stand after it.
 LAYERS = [
+    'configs',
     'plugin',
     'baselines',
     'engine',

@@ -8,8 +8,10 @@ from mmengine.device import get_device
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis import checkpoint_files, command_line
 from dms_mmrazor.apis.resume import choose_resume, make_repeatable
+from dms_mmrazor.apis.start_weights import check_start_weights
+from dms_mmrazor.engine.hooks import find_resource_hook
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.type_names import type_name
+from dms_mmrazor.type_names import has_type, type_name
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,8 +44,6 @@ def parse_args() -> argparse.Namespace:
 
 def use_amp(cfg: Config) -> None:
     """Switch to mixed precision; the constructor stays what it is."""
-    if get_device() in ('cpu', 'mps'):
-        raise DMSError('--amp needs a GPU; none is available.')
     wrapper = cfg.optim_wrapper
     kind = type_name(wrapper)
     if kind not in ('', 'OptimWrapper', 'AmpOptimWrapper'):
@@ -52,6 +52,23 @@ def use_amp(cfg: Config) -> None:
         )
     wrapper.type = 'AmpOptimWrapper'
     wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def check_search(cfg: Config) -> None:
+    """Find what would stop a training late, or never.
+
+    Raises:
+        DMSError: If a search has no ResourceHook, or a training by mixed
+            precision no GPU.
+    """
+    if has_type(cfg.get('model'), 'DMSAlgorithm'):
+        find_resource_hook(cfg)
+    amp = has_type(cfg.get('optim_wrapper'), 'AmpOptimWrapper')
+    if amp and get_device() in ('cpu', 'mps'):
+        raise DMSError(
+            '`optim_wrapper.type=AmpOptimWrapper`, or --amp, needs a GPU; '
+            'none is available: write `OptimWrapper` without `loss_scale`.'
+        )
 
 
 def apply_options(cfg: Config, args: argparse.Namespace) -> None:
@@ -78,10 +95,12 @@ def main() -> None:
     cfg = command_line.read_config(args.config, args.cfg_options)
     command_line.prepare_launch(cfg, args)
     apply_options(cfg, args)
+    check_search(cfg)
     resumed = checkpoint_files.check_config_checkpoints(cfg)
     runner = command_line.build_runner(cfg)
+    model = command_line.plain_model(runner)
+    check_start_weights(model, cfg)
     if resumed is not None:
-        model = command_line.plain_model(runner)
         checkpoint_files.check_fits(model, *resumed)
     runner.train()
     command_line.leave_processes()

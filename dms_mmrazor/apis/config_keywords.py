@@ -1,7 +1,7 @@
 """Misspelled keys of a search's config, found before anything is built."""
 
 import inspect
-from typing import Any, Mapping
+from typing import Any, List, Mapping
 
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -14,6 +14,14 @@ from dms_mmrazor.registry import (
     TASK_UTILS,
 )
 from dms_mmrazor.type_names import type_name
+
+# Settings that there were once, and what does their work now.
+_FORMER = {
+    ('ResourceHook', 'soft_landing'): (
+        'remove it, a step never falls far below its target with the default '
+        "`model.structure_step=dict(rule='price')`"
+    ),
+}
 
 _BUILD_KEYS = {'type', '_scope_', 'priority'}
 
@@ -28,14 +36,19 @@ def check_keywords(cfg: Config) -> None:
         DMSError: It names the key and those that are known.
     """
     hooks = cfg.get('custom_hooks') or []
-    for hook in hooks:
-        _check('custom_hooks', hook, HOOKS, 'ResourceHook')
+    found = [_check('custom_hooks', h, HOOKS, 'ResourceHook') for h in hooks]
+    if sum(found) > 1:
+        raise DMSError(
+            f'`custom_hooks` has {sum(found)} of ResourceHook, and one would '
+            'overrule the others: keep one. Several targets are one dict, '
+            "`target=dict(macs=0.5, params='10M')`."
+        )
     _check_structure(cfg.get('optim_wrapper') or {})
     model = cfg.get('model')
     if not _check('model', model, MODELS, 'DMSAlgorithm'):
         return
     mutator = model.get('mutator')
-    if _check('model.mutator', mutator, MODELS, 'DMSMutator'):
+    if _check('model.mutator', mutator, MODELS, 'DMSMutator', ''):
         _check(
             *('model.mutator.parse_cfg', mutator.get('parse_cfg')),
             *(TASK_UTILS, 'DMSChannelAnalyzer', 'ChannelAnalyzer', ''),
@@ -51,19 +64,47 @@ def _check(
         return False
     if type_name(cfg) not in (name, *aliases):
         return False
-    known = [*inspect.signature(known_class).parameters]
-    unknown = sorted(set(cfg) - set(known) - _BUILD_KEYS)
+    unknown = sorted(set(cfg) - set(_settings(known_class)) - _BUILD_KEYS)
     if unknown:
-        raise DMSError(
-            f'`{key}`: {name} has no setting {unknown[0]!r}; it takes '
-            f'{", ".join(known)}.'
-        )
+        raise unknown_key(key, name, unknown[0])
     return True
 
 
+def unknown_key(key: str, name: str, unknown: str) -> DMSError:
+    """What to say of a setting that a part of ours does not have.
+
+    Args:
+        key (str): Where the part is in a config.
+        name (str): Class of the part.
+        unknown (str): The setting.
+    """
+    former = _FORMER.get((name, unknown))
+    if former is not None:
+        return DMSError(f'`{key}`: {name}.{unknown} is gone: {former}.')
+    registries = (HOOKS, MODELS, TASK_UTILS)
+    found = [r.module_dict[name] for r in registries if name in r.module_dict]
+    return DMSError(
+        f'`{key}`: {name} has no setting {unknown!r}; it takes '
+        f'{", ".join(_settings(found[0]))}.'
+    )
+
+
+def _settings(known_class: type) -> List[str]:
+    """Names of the arguments of a class, but ``**kwargs``."""
+    parameters = inspect.signature(known_class).parameters.values()
+    return [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
+
+
 def _check_structure(cfg: Mapping[str, Any]) -> None:
-    """Let our constructor read its options, which it does at once."""
+    """Let our constructor read its options, which it does at once.
+
+    mmengine's own, and most others, would not say a word of `structure`.
+    """
     name = 'DMSOptimWrapperConstructor'
     constructor = OPTIM_WRAPPER_CONSTRUCTORS.module_dict.get(name)
-    if constructor is not None and type_name(cfg, 'constructor') == name:
-        constructor(cfg, cfg.get('paramwise_cfg'))
+    if constructor is None:
+        return
+    options = cfg.get('paramwise_cfg')
+    named = type_name(cfg, 'constructor') == name
+    if named or 'structure' in (options or {}):
+        constructor(cfg, options)

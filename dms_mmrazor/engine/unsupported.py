@@ -1,7 +1,8 @@
-"""What a search does not work with."""
+"""What a search does not work with, looked for before it starts."""
 
 from typing import Any
 
+from dms_mmrazor.apis.config_keywords import check_keywords
 from dms_mmrazor.errors import DMSError
 
 
@@ -11,6 +12,7 @@ def refuse_unsupported(runner: Any) -> None:
     Raises:
         DMSError: It names the config key.
     """
+    check_keywords(runner.cfg)
     if hasattr(runner, 'strategy'):
         raise DMSError(
             '`runner_type=FlexibleRunner` is not supported in a search: its '

@@ -18,6 +18,16 @@ def find_resource_hook(cfg: Config) -> ResourceHook:
             keys = set(hook) - {'type', '_scope_', 'priority'}
             return ResourceHook(**{key: hook[key] for key in keys})
     raise DMSError(
-        f'{cfg.filename}: `custom_hooks` has no ResourceHook; this is not '
-        'the config of a search.'
+        f'{cfg.filename}: `custom_hooks` has no ResourceHook, which leads a '
+        f'search and exports what it found{_misplaced(cfg)}: write '
+        "`custom_hooks = [dict(type='mmrazor.ResourceHook', target=0.5)]`."
     )
+
+
+def _misplaced(cfg: Config) -> str:
+    """Where else such a hook is, perhaps by a misspelled key."""
+    for key, value in cfg.items():
+        hooks = value if isinstance(value, (list, tuple)) else ()
+        if any(has_type(hook, 'ResourceHook') for hook in hooks):
+            return f' (`{key}` has one, but nothing reads `{key}`)'
+    return ''

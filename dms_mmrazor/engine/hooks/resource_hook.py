@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from dms_mmrazor.apis.config_keywords import unknown_key
 from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.engine.averaged_weights import share_structure
 from dms_mmrazor.engine.latency_constraint import (
@@ -37,6 +38,7 @@ from dms_mmrazor.engine.search_targets import (
     structure_steps,
 )
 from dms_mmrazor.engine.unsupported import refuse_unsupported
+from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import HOOKS
 from dms_mmrazor.search.arguments import (
@@ -64,6 +66,7 @@ class ResourceHook(Hook):
         target (int | float | str | dict): In (0, 1] a ratio of the
             supernet, otherwise absolute, also as text: '1G', '300M'. A dict
             sets several kinds together: dict(macs=0.5, params='10M').
+            Needed.
         resource (str): Kind of a single target: 'macs', 'params' or
             'latency' ('3ms', or a ratio). Defaults to 'macs'.
         loss_weight (float | dict): Weight λ_r of the resource loss (Table
@@ -89,6 +92,9 @@ class ResourceHook(Hook):
             None.
         latency_device (str, optional): Part of the name of the table's
             device, if it is not the one at hand. Defaults to None.
+
+    Raises:
+        DMSError: If a setting is missing, unknown or cannot be meant.
     """
 
     # After the parameter schedulers, before checkpoints are written.
@@ -96,7 +102,7 @@ class ResourceHook(Hook):
 
     def __init__(
         self,
-        target: Union[Target, Mapping[str, Target]],
+        target: Union[Target, Mapping[str, Target], None] = None,
         resource: str = 'macs',
         loss_weight: Union[float, Mapping[str, float]] = 1.0,
         warmup: Duration = 0.0,
@@ -108,11 +114,14 @@ class ResourceHook(Hook):
         out_dir: Optional[str] = None,
         latency_table: Optional[str] = None,
         latency_device: Optional[str] = None,
+        **unknown: Any,
     ) -> None:
-        self.wanted = as_targets(target, resource)
+        _refuse_unknown('ResourceHook', unknown)
+        self.wanted = as_targets(_needed_target(target), resource)
         self.weights = as_weights(loss_weight, self.wanted)
         check_schedule(warmup, decay, schedule)
         check_counts(divisor=divisor, interval=interval)
+        check_flag('ResourceHook.hold_depth', hold_depth)
         self.warmup = warmup
         self.decay = decay
         self.schedule = schedule
@@ -261,3 +270,30 @@ class ResourceHook(Hook):
             self.divisor,
             self.out_dir or osp.join(runner.work_dir, 'subnet'),
         )
+
+
+def _refuse_unknown(name: str, unknown: Mapping[str, Any]) -> None:
+    """Raise DMSError if there are settings that a hook does not have.
+
+    Args:
+        name (str): Class of the hook.
+        unknown (Mapping[str, Any]): What was given beside its settings.
+    """
+    if unknown:
+        raise unknown_key('custom_hooks', name, next(iter(unknown)))
+
+
+def _needed_target(
+    target: Union[Target, Mapping[str, Target], None],
+) -> Union[Target, Mapping[str, Target]]:
+    """The target of a search, without which there is none.
+
+    Raises:
+        DMSError: If there is none.
+    """
+    if target is None:
+        raise DMSError(
+            'ResourceHook: `target` is missing: write `target=0.5` for half '
+            "of the supernet's MACs, or an absolute such as `target='1G'`."
+        )
+    return target

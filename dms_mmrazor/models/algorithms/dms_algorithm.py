@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dms_mmrazor.compat.recomputation import recomputes, without_reentrance
+from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
-from dms_mmrazor.registry import MODELS
+from dms_mmrazor.registry import MODELS, check_architecture
 from dms_mmrazor.search.structure_search import StructureSearch
+from dms_mmrazor.type_names import type_name
 
 
 @MODELS.register_module()
@@ -52,6 +54,9 @@ class DMSAlgorithm(BaseAlgorithm):
         module_inplace: bool = True,
         structure_step: Optional[Dict[str, Any]] = None,
     ) -> None:
+        check_architecture(architecture)
+        check_flag('model.structure_only', structure_only)
+        check_flag('model.module_inplace', module_inplace)
         if isinstance(architecture, dict) and data_preprocessor is not None:
             # The architecture may extend it (batch augmentations, say).
             architecture = {
@@ -62,11 +67,7 @@ class DMSAlgorithm(BaseAlgorithm):
         super().__init__(
             architecture, data_preprocessor, init_cfg, module_inplace
         )
-        mutator = dict(type='DMSMutator') if mutator is None else mutator
-        if isinstance(mutator, dict):
-            # Whatever scope the config has: mutators are mmrazor's.
-            mutator = MODELS.build({'_scope_': 'mmrazor', **mutator})
-        self.mutator: DMSMutator = mutator
+        self.mutator = _build_mutator(mutator)
         sync_norms = revert_sync_norms(self.architecture)
         self.mutator.prepare_from_supernet(self.architecture)
         apply_sync_norms(self.architecture, sync_norms)
@@ -100,6 +101,22 @@ class DMSAlgorithm(BaseAlgorithm):
             super().init_weights()
         else:
             self.architecture.init_weights()
+
+    def train_step(self, *args: Any, **kwargs: Any) -> Dict[str, Tensor]:
+        """As mmengine's, for a search that somebody leads.
+
+        Raises:
+            DMSError: If nobody has set constraints: a training to its end
+                would find nothing.
+        """
+        if not self.structure.kinds:
+            raise DMSError(
+                'nothing leads this search, `custom_hooks` has no '
+                "ResourceHook: add `dict(type='mmrazor.ResourceHook', "
+                'target=0.5)` to it (in a loop of your own, call '
+                '`set_constraints`).'
+            )
+        return super().train_step(*args, **kwargs)
 
     def set_constraints(self, weights: Mapping[str, float]) -> None:
         """Choose the constrained resources: kind → weight λ_r of its loss."""
@@ -137,6 +154,34 @@ class DMSAlgorithm(BaseAlgorithm):
                 None.
         """
         self.structure.finish(grad_scale)
+
+
+def _build_mutator(
+    mutator: Union[DMSMutator, Dict[str, Any], None],
+) -> DMSMutator:
+    """The mutator of a config; without a type it is ours.
+
+    Raises:
+        DMSError: If it is of another type.
+    """
+    if isinstance(mutator, dict):
+        kind = type_name(mutator) or 'DMSMutator'
+        if kind != 'DMSMutator':
+            raise DMSError(
+                f'`model.mutator.type` must be DMSMutator, got {kind!r}: '
+                'other mutators do not know the masks of this search.'
+            )
+        # Whatever scope the config has: mutators are mmrazor's.
+        mutator = MODELS.build(
+            {'_scope_': 'mmrazor', 'type': 'DMSMutator', **mutator}
+        )
+    mutator = DMSMutator() if mutator is None else mutator
+    if not isinstance(mutator, DMSMutator):
+        raise DMSError(
+            '`model.mutator` must be a dict of settings, or a DMSMutator, '
+            f'got {mutator!r}.'
+        )
+    return mutator
 
 
 def _keep_from_wrapper(algorithm: DMSAlgorithm) -> None:

@@ -15,7 +15,7 @@ from dms_mmrazor.core import (
     LatencyFit,
     ResourceModel,
 )
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators.extreme_choices import (
     full_choices,
     narrow_choices,
@@ -146,7 +146,7 @@ class DMSMutator(ChannelMutator):
         self._exclude = check_exclude(exclude)
         self._importance = check_importance(importance)
         self._declared = tuple(groups)
-        self._verify = verify
+        self._verify = check_flag('mutator.verify', verify)
         self._layer_reports: Tuple[LayerReport, ...] = ()
         self.layer_widths: Tuple[LayerWidths, ...] = ()
         self.stage_reasons: Dict[str, str] = {}

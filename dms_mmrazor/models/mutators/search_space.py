@@ -321,4 +321,28 @@ def split_unit_cfg(
             f'`{key}` has unknown keys {sorted(cfg)}; it takes `type`, '
             '`default_args` and `units`.'
         )
+    _check_args(f'{key}.default_args', default_args)
+    _check_args(f'{key}.units', units_cfg)
+    for name, entry in units_cfg.items():
+        _check_entry(f'{key}.units[{name!r}]', entry)
     return unit_type, dict(default_args), dict(units_cfg)
+
+
+def _check_args(key: str, args: Any) -> None:
+    """Raise DMSError unless these are settings by name."""
+    if not isinstance(args, Mapping):
+        raise DMSError(f'`{key}` must be a dict, got {args!r}.')
+
+
+def _check_entry(key: str, entry: Any) -> None:
+    """Raise DMSError unless a unit's entry has its arguments in place."""
+    _check_args(key, entry)
+    outside = {name: entry[name] for name in entry if name != 'init_args'}
+    if outside:
+        args = {**outside, **(entry.get('init_args') or {})}
+        text = ', '.join(f'{name}={value!r}' for name, value in args.items())
+        raise DMSError(
+            f'`{key}` has {sorted(outside)[0]!r} beside `init_args`, where '
+            f'it is not read: write `dict(init_args=dict({text}))`.'
+        )
+    _check_args(f'{key}.init_args', entry.get('init_args', {}))

@@ -9,6 +9,7 @@ from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.models.subnet.surgery import (
     count_touched_channels,
     count_weighted_layers,
+    strides_of,
 )
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
@@ -32,6 +33,7 @@ class StructureWriter:
         self._stages = tuple(stages)
         self._slices = [unit_slices(unit, sides.parts) for unit in units]
         self._layers = count_weighted_layers(sides.modules)
+        self._strides = strides_of(sides.modules)
         self._channels = count_touched_channels(sides.parts, self._slices)
 
     def __call__(
@@ -60,4 +62,5 @@ class StructureWriter:
             self._channels,
             resources or {},
             search or {},
+            self._strides,
         )

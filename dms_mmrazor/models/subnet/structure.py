@@ -6,7 +6,7 @@ its kept blocks. Channels are written as ranges ('0-15, 18') to stay
 readable.
 """
 
-from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.yaml_files import (
@@ -71,6 +71,8 @@ class Structure(NamedTuple):
         channels (int): Channels of all sides of layers that units touch.
         resources (dict): kind → {'supernet': …, 'subnet': …, 'target': …}.
         search (dict): How it was found: versions, target, iterations, seed.
+        strides (dict, optional): Layer → stride of the supernet's convs and
+            poolings, except 1. None in files that do not say it.
     """
 
     units: Tuple[UnitStructure, ...]
@@ -79,6 +81,7 @@ class Structure(NamedTuple):
     channels: int
     resources: Dict[str, Dict[str, float]]
     search: Dict[str, Any]
+    strides: Optional[Dict[str, str]] = None
 
     @property
     def removed_blocks(self) -> List[str]:
@@ -136,12 +139,14 @@ def _unit_to_dict(unit: UnitStructure) -> Dict[str, Any]:
 
 def structure_to_dict(structure: Structure) -> Dict[str, Any]:
     """Plain data of a structure, in the order of the file."""
+    strides = structure.strides
     return {
         'format': f'dms_mmrazor subnet {FORMAT_VERSION}',
         'resources': structure.resources,
         'search': structure.search,
         'supernet_layers': structure.layers,
         'supernet_channels': structure.channels,
+        **({} if strides is None else {'supernet_strides': dict(strides)}),
         'stages': {
             s.name: {'blocks': list(s.blocks), 'kept': list(s.kept)}
             for s in structure.stages
@@ -195,6 +200,15 @@ def _stage_from_dict(source: str, name: Any, raw: Any) -> StageStructure:
     return StageStructure(str(name), blocks, kept)
 
 
+def _strides_from_dict(raw: Any, source: str) -> Optional[Dict[str, str]]:
+    """The strides, which older files do not have."""
+    key = 'supernet_strides'
+    if key not in raw:
+        return None
+    strides = read_field(raw, source, key, as_mapping)
+    return {str(name): str(stride) for name, stride in strides.items()}
+
+
 def structure_from_dict(raw: Any, source: str = 'the structure') -> Structure:
     """Check plain data and make a structure of it.
 
@@ -220,6 +234,7 @@ def structure_from_dict(raw: Any, source: str = 'the structure') -> Structure:
         read_field(raw, source, 'supernet_channels', as_count),
         read_field(raw, source, 'resources', as_mapping),
         read_field(raw, source, 'search', as_mapping),
+        _strides_from_dict(raw, source),
     )
 
 

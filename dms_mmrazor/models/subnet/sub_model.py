@@ -11,7 +11,7 @@ from dms_mmrazor.models.subnet.structure import (
     structure_from_dict,
 )
 from dms_mmrazor.models.subnet.surgery import prune
-from dms_mmrazor.registry import MODELS
+from dms_mmrazor.registry import MODELS, check_architecture
 
 
 @MODELS.register_module()
@@ -49,6 +49,7 @@ def DMSSubModel(  # noqa: N802
         structure = load_structure(structure)
     elif isinstance(structure, dict):
         structure = structure_from_dict(structure)
+    check_architecture(architecture)
     if isinstance(architecture, dict):
         architecture = MODELS.build({**kwargs, **architecture})
     elif kwargs:

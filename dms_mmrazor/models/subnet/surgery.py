@@ -5,7 +5,7 @@ checkpoint has plain keys and its forward is what the architecture's own code
 says.
 """
 
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -127,6 +127,45 @@ def count_touched_channels(
     return sum(channels_of(modules[layer], bool(i)) for layer, i in sides)
 
 
+def strides_of(modules: Mapping[str, Any]) -> Dict[str, str]:
+    """Layer → stride, as '2' or '2x1', of all layers with another than 1.
+
+    Weights fit whatever the stride is: this is what a structure and its
+    resources were found with, and no shape tells.
+
+    Args:
+        modules (Mapping[str, Any]): Modules (and other parts) by name.
+    """
+    found = {}
+    for name, module in modules.items():
+        stride = getattr(module, 'stride', None)
+        is_layer = isinstance(module, nn.Module) and not any(module.children())
+        if not is_layer or not isinstance(stride, (int, tuple)):
+            continue
+        sides = stride if isinstance(stride, tuple) else (stride,)
+        sides = sides[:1] if len(set(sides)) == 1 else sides
+        found[name] = 'x'.join(str(side) for side in sides)
+    return {name: text for name, text in found.items() if text != '1'}
+
+
+def _check_strides(
+    modules: Mapping[str, Any], wanted: Optional[Mapping[str, str]]
+) -> None:
+    """Raise if a layer has another stride than the supernet's had."""
+    if wanted is None:
+        return
+    strides = strides_of(modules)
+    for name in {**wanted, **strides}:
+        now, then = strides.get(name, '1'), wanted.get(name, '1')
+        if name in modules and now != then:
+            raise DMSError(
+                f'layer {name!r} has stride {now}, the supernet of the '
+                f'structure had {then}: its MACs and its accuracy are of '
+                f'another network. Set the strides of `model.architecture` '
+                'as in the search, or search again.'
+            )
+
+
 def _check_architecture(
     modules: Dict[str, Part], structure: Structure
 ) -> None:
@@ -159,6 +198,7 @@ def _check_architecture(
             f'the searched layers of the model have {channels} channels, '
             f'those of the supernet had {structure.channels}: {hint}'
         )
+    _check_strides(modules, structure.strides)
 
 
 def _drop(

@@ -9,11 +9,12 @@ from dms_mmrazor.models.supernet.constants import build_with_constants
 from dms_mmrazor.models.supernet.deepen import deepen as deepen_stages
 from dms_mmrazor.models.supernet.widen import widen as widen_units
 from dms_mmrazor.models.tracing.demo import (
+    check_input,
     demo_tensor,
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.registry import MODELS
+from dms_mmrazor.registry import MODELS, check_architecture
 
 Config = Dict[str, Any]
 
@@ -62,6 +63,8 @@ def EnlargedModel(  # noqa: N802
         DMSError: If a name matches nothing, a factor is below 1, the
             architecture names a checkpoint, or its code does not follow.
     """
+    check_architecture(architecture)
+    check_input('EnlargedModel.demo_input', demo_input)
     model = build_with_constants({**kwargs, **architecture}, constants or {})
     _refuse_checkpoints(model)
     if deepen is not None or widen is not None:

@@ -32,6 +32,7 @@ from dms_mmrazor.models.tracing.channel_groups import (
     reason_against,
 )
 from dms_mmrazor.models.tracing.demo import (
+    check_input,
     demo_tensor,
     forward_tensors,
     limit_sides,
@@ -87,7 +88,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             code decides nothing by the size, otherwise the demo input's.
 
     Raises:
-        DMSError: If ``passes`` or ``fixed`` is no list of names.
+        DMSError: If ``demo_input`` is no shape, or ``passes`` or ``fixed``
+            no list of names.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         passes: Sequence[str] = (),
         fixed: Sequence[str] = (),
     ) -> None:
+        check_input('mutator.parse_cfg.demo_input', demo_input)
         super().__init__(demo_input=demo_input, tracer_type=tracer_type)
         self.passes = _names('passes', passes)
         self.fixed = _names('fixed', fixed)

@@ -1,13 +1,14 @@
 """Run a model once on an input of the shape it will be used with."""
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Sequence, Tuple
+from typing import Any, Iterator, Mapping, Sequence, Tuple
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing.light_copy import is_lifeless
 from dms_mmrazor.models.tracing.two_stage import (
     demo_regions,
@@ -145,3 +146,23 @@ def enliven(model: nn.Module, shape: Any) -> None:
     forward_tensors(model, demo_tensor(model, (2, *shape[1:])), True)
     for module, mode in modes:
         module.training = mode
+
+
+def check_input(key: str, shape: Any) -> None:
+    """Raise DMSError for a demo input that is no shape.
+
+    Args:
+        key (str): Where a config says it, for the message.
+        shape (Any): (B, C, H, W) or the like; a config of one of mmrazor's
+            demo inputs passes.
+    """
+    if isinstance(shape, Mapping) or hasattr(shape, 'input_shape'):
+        return
+    several = isinstance(shape, (tuple, list)) and len(shape) > 1
+    if several and all(type(side) is int and side > 0 for side in shape):
+        return
+    side = shape if type(shape) is int and shape > 0 else 224
+    raise DMSError(
+        f'`{key}` must be the shape (B, C, H, W) of an input, got {shape!r}: '
+        f'write `(1, 3, {side}, {side})` for images of {side} x {side}.'
+    )

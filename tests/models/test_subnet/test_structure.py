@@ -48,6 +48,7 @@ EXAMPLE = Structure(
     channels=28,
     resources={'macs': {'supernet': 1000, 'subnet': 500, 'ratio': 0.5}},
     search={'seed': 1, 'target': {'macs': 0.5}, 'config': 'name.py'},
+    strides={'backbone.conv1': '2', 'pool': '2x1'},
 )
 
 

@@ -12,7 +12,7 @@ from dms_mmrazor.models.subnet import (
     UnitStructure,
     prune,
 )
-from dms_mmrazor.models.subnet.surgery import remove_blocks
+from dms_mmrazor.models.subnet.surgery import remove_blocks, strides_of
 
 
 def network():
@@ -79,6 +79,21 @@ def test_named_blocks_keep_their_names():
         model.stage.add_module(name, nn.Linear(2, 2))
     remove_blocks(model, ['stage.y'])
     assert [name for name, _ in model.stage.named_children()] == ['x', 'z']
+
+
+@pytest.mark.parametrize('strides', [{}, {'a': '1x2'}])
+def test_strides_of_another_network(strides):
+    """No shape of a weight tells that the network is another."""
+    model = network()
+    model.a.stride = (2, 2)
+    with pytest.raises(DMSError, match="'a' has stride 2") as error:
+        prune(model, structure(strides=strides))
+    assert strides.get('a', 'had 1') in str(error.value)
+    # The advice: strides as in the search. Older files say nothing of them.
+    prune(model, structure(strides=strides_of(dict(model.named_modules()))))
+    older = network()
+    older.a.stride = (2, 2)
+    prune(older, structure())
 
 
 def with_slice(**kwargs):

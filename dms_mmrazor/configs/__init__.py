@@ -1,0 +1,1 @@
+"""Base files of configs in mmengine's newer style, ``with read_base()``."""
