@@ -4,7 +4,7 @@ import operator
 import sys
 from functools import partial
 from types import ModuleType
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmrazor.structures.graph.base_graph import BaseGraph
 from mmrazor.structures.graph.channel_graph import ChannelGraph
@@ -95,22 +95,31 @@ class DMSChannelGraph(ChannelGraph):
         """mmrazor's groups; those that it gets wrong have a reason.
 
         It takes channels for one group that belong to the same tensors.
-        Shuffled several times, they are tied in other ways.
+        Shuffled several times, they are tied in other ways. And it counts
+        the channels of the smallest side, where there may be fewer: those
+        of a group norm go in whole groups.
         """
         configs = super().generate_units_config()
+        for key, roots in self._tied_roots():
+            args = configs[key]['init_args']
+            args['num_channels'] = min(args['num_channels'], len(set(roots)))
         known: Dict[Any, List[Any]] = {}
+        for key, roots in self._tied_roots():
+            size = configs[key]['init_args']['num_channels']
+            each, rest = divmod(len(roots), size)
+            first = known.setdefault(key, roots[::each])
+            expanded = [root for root in first for _ in range(each)]
+            one_each = len(set(first)) == len(first) == size
+            if rest or not one_each or expanded != roots:
+                configs[key][TORN] = True
+        return configs
+
+    def _tied_roots(self) -> Iterator[Tuple[Any, List[Any]]]:
+        """Key of a group and what stands for each channel, side by side."""
         for node in self.topo_traverse():
             for tensor in (node.out_channel_tensor, node.in_channel_tensor):
                 for (start, end), key in tensor.elems_hash_dict.items():
-                    size = configs[key]['init_args']['num_channels']
-                    roots = [elem.root for elem in tensor[start:end]]
-                    each, rest = divmod(len(roots), size)
-                    first = known.setdefault(key, roots[::each])
-                    expanded = [root for root in first for _ in range(each)]
-                    one_each = len(set(first)) == len(first) == size
-                    if rest or not one_each or expanded != roots:
-                        configs[key][TORN] = True
-        return configs
+                    yield key, [elem.root for elem in tensor[start:end]]
 
     def _convert_a_node_to_end_node(self, node: ChannelNode) -> None:
         """Let channels end before a node that does not fit them."""
