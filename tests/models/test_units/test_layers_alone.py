@@ -5,6 +5,7 @@ import torch
 from mmcv.cnn import Scale
 from mmengine.model import BaseModel
 from torch import nn
+from torchvision.models.convnext import LayerNorm2d
 
 from dms_mmrazor.apis import export_subnet
 from dms_mmrazor.errors import DMSError
@@ -79,6 +80,8 @@ def test_the_norm_behind_a_depthwise_conv_sees_no_second_mask(times):
         (lambda: nn.InstanceNorm2d(CHANNELS, affine=True), CHANNELS),
         (lambda: nn.PReLU(CHANNELS), CHANNELS),
         (lambda: nn.PReLU(), CHANNELS),
+        (lambda: nn.GroupNorm(1, CHANNELS), CHANNELS),
+        (lambda: LayerNorm2d(CHANNELS), CHANNELS),
         (lambda: Scale(2.0), CHANNELS),
     ],
 )
