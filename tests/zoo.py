@@ -260,11 +260,7 @@ def depthwise():
     return chain(*body, cbr(16, 16))
 
 
-@toy(
-    'a depthwise convolution that gives two channels for each',
-    held=2,
-    wanted='searched',
-)
+@toy('a depthwise convolution that gives two channels for each')
 def depthwise_multiplier():
     body = (conv(16, 32, groups=16), nn.BatchNorm2d(32), nn.ReLU())
     return chain(*body, cbr(32, 16))
@@ -275,11 +271,7 @@ def grouped():
     return chain(cbr(16, 16), conv(16, 16, groups=4), nn.ReLU())
 
 
-@toy(
-    'a norm without parameters ends the branches',
-    outcome='refused',
-    wanted='searched',
-)
+@toy('a norm without parameters ends the branches')
 def plain_norm_ends_branch():
     blocks = [Residual(norm=nn.BatchNorm2d(16, affine=False)) for _ in '123']
     return chain(*blocks)
@@ -290,13 +282,13 @@ def group_norm():
     return chain(conv(16, 16), nn.GroupNorm(4, 16), nn.ReLU(), cbr(16, 16))
 
 
-@toy('a group norm without parameters', outcome='advised', wanted='searched')
+@toy('a group norm without parameters')
 def plain_group_norm():
     norm = nn.GroupNorm(4, 16, affine=False)
     return chain(conv(16, 16), norm, nn.ReLU(), cbr(16, 16))
 
 
-@toy('a parameter without dimensions', outcome='broken', wanted='searched')
+@toy('a parameter without dimensions')
 def scalar_parameter():
     net = chain(cbr(16, 16))
     net.scale = nn.Parameter(torch.tensor(2.0))
@@ -371,12 +363,12 @@ def nondeterministic():
     return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
 
 
-@toy('a slope for each channel', held=2, wanted='searched')
+@toy('a slope for each channel')
 def prelu():
     return chain(conv(16, 16), nn.PReLU(16), conv(16, 16), nn.PReLU(16))
 
 
-@toy('frozen batch norms', outcome='advised', wanted='searched')
+@toy('frozen batch norms')
 def frozen_norm():
     from torchvision.ops import FrozenBatchNorm2d
 
@@ -543,12 +535,7 @@ def in_place():
     return Net(forward, stem=cbr(3, 16), body=conv(16, 16), head=conv(16, 4))
 
 
-@toy(
-    'a buffer with a number for each channel',
-    outcome='advised',
-    held=1,
-    wanted='searched',
-)
+@toy('a buffer with a number for each channel')
 def channel_buffer():
     net = chain(cbr(16, 16))
     net.register_buffer('mean', torch.rand(1, 16, 1, 1))

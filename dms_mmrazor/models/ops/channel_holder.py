@@ -30,7 +30,7 @@ class ChannelHolder:
 
 
 class BareParameter(ChannelHolder):
-    """A parameter with channels in one dimension.
+    """A parameter or buffer with channels in one dimension.
 
     Args:
         owner (nn.Module): The module that it belongs to.
@@ -44,15 +44,16 @@ class BareParameter(ChannelHolder):
     @property
     def channels(self) -> int:
         """Number of channels."""
-        parameter = self.owner._parameters[self.key]
+        parameter = getattr(self.owner, self.key)
         return parameter.shape[channel_dim(parameter)]
 
     def narrow(self, kept: Tensor) -> None:
         """Keep some channels, in place."""
-        old = self.owner._parameters[self.key]
+        old = getattr(self.owner, self.key)
         data = old.detach().index_select(channel_dim(old), kept.to(old.device))
-        new = nn.Parameter(data, requires_grad=old.requires_grad)
-        setattr(self.owner, self.key, new)
+        if isinstance(old, nn.Parameter):
+            data = nn.Parameter(data, requires_grad=old.requires_grad)
+        setattr(self.owner, self.key, data)
 
 
 class ChannelCount(ChannelHolder):
@@ -99,8 +100,20 @@ def channel_dim(parameter: Tensor) -> int:
     return long[0] if len(long) == 1 else parameter.dim() - 1
 
 
+def is_vector(tensor: Tensor) -> bool:
+    """Whether a tensor of real numbers has several in one dimension alone.
+
+    Such a buffer is taken for one number for each channel.
+    """
+    return tensor.is_floating_point() and tensor.numel() in (
+        size for size in tensor.shape if size > 1
+    )
+
+
 def bare_parameters(model: nn.Module) -> Dict[str, ChannelHolder]:
-    """All parameters that belong to no conv, linear or norm layer.
+    """All parameters and vectors that belong to no conv, linear or norm.
+
+    The statistics of a frozen norm are buffers.
 
     Args:
         model (nn.Module): A plain model.
@@ -112,6 +125,8 @@ def bare_parameters(model: nn.Module) -> Dict[str, ChannelHolder]:
         f'{name}.{key}' if name else key: BareParameter(module, key)
         for name, module in model.named_modules()
         if not is_layer(module)
-        for key, parameter in module._parameters.items()
-        if parameter is not None and parameter.dim() > 0
+        for key, tensor in {**module._parameters, **module._buffers}.items()
+        if tensor is not None
+        and tensor.dim() > 0
+        and (key in module._parameters or is_vector(tensor))
     }

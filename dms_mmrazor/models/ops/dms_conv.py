@@ -17,7 +17,7 @@ class FoldedConv(DMSOp):
     """A convolution whose weight is multiplied by the masks of its input.
 
     A depthwise convolution does not mix channels: the mask of its channels
-    acts in the next layer that does, so it is applied once.
+    acts in the next layer that does, so none is registered here.
     """
 
     carries_depth: ClassVar[bool] = True

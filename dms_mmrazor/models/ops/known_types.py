@@ -7,6 +7,7 @@ model uses them.
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 LAYER_NORM_2D = 'mmpretrain.models.utils.norm.LayerNorm2d'
 GRN = 'mmpretrain.models.utils.norm.GRN'
@@ -35,9 +36,47 @@ def is_kind(module: object, name: str) -> bool:
 
 
 def is_norm(module: object) -> bool:
-    """Whether a layer has one parameter of each sort per channel."""
-    return isinstance(module, (_BatchNorm, nn.LayerNorm)) or is_kind(
-        module, GRN
+    """Whether a layer has one parameter of each sort per channel.
+
+    Its inputs and outputs are the same channels. So is a PReLU, unless all
+    channels share one slope.
+    """
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters > 1
+    kinds = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
+    return isinstance(module, kinds) or is_kind(module, GRN)
+
+
+def groups_of_norm(module: object) -> int:
+    """In how many groups a layer normalizes channels; 0: in no groups.
+
+    A group norm of a single group counts as none: like a layer norm it
+    normalizes all channels together.
+    """
+    groups = getattr(module, 'num_groups', 0)
+    return groups if isinstance(module, nn.GroupNorm) and groups > 1 else 0
+
+
+def is_depthwise(module: object) -> bool:
+    """Whether a convolution gives channels that each come from one input.
+
+    One or, with a multiplier, several for each.
+    """
+    return is_conv(module) and module.groups == module.in_channels > 1
+
+
+def acts_alone(module: object) -> bool:
+    """Whether what a layer gives for a channel depends on that one alone.
+
+    Then the masks of the layers that read it suffice. A second one would
+    count twice: a norm behind a depthwise convolution would see its square.
+    In a group norm it is whole groups, which are kept or removed together.
+    """
+    kinds = (_BatchNorm, _InstanceNorm, nn.PReLU)
+    return (
+        isinstance(module, kinds)
+        or is_depthwise(module)
+        or groups_of_norm(module) > 0
     )
 
 
@@ -57,5 +96,5 @@ def is_weighted(module: object) -> bool:
 
 
 def is_layer(module: object) -> bool:
-    """Whether a layer can be narrowed: conv, linear or norm."""
+    """Whether a layer can be narrowed: conv, linear, norm or PReLU."""
     return is_weighted(module) or is_norm(module)

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops.channel_holder import ChannelHolder
 from dms_mmrazor.models.ops.known_types import (
     GRN,
+    groups_of_norm,
     is_conv,
     is_kind,
     is_transposed,
@@ -29,8 +31,12 @@ def channels_of(
         return module.normalized_shape[-1]
     if is_kind(module, GRN):
         return module.in_channels
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, (_BatchNorm, _InstanceNorm)):
         return module.num_features
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters
     if isinstance(module, nn.Linear):
         return module.in_features if is_input else module.out_features
     if isinstance(module, nn.MultiheadAttention):  # its input projection
@@ -59,8 +65,13 @@ def narrow_layer(
     one_side = out_kept if in_kept is None else in_kept
     if isinstance(layer, ChannelHolder):
         layer.narrow(one_side)
-    elif isinstance(layer, _BatchNorm):
+    elif isinstance(layer, (_BatchNorm, _InstanceNorm)):
         _narrow_batch_norm(layer, one_side)
+    elif isinstance(layer, nn.GroupNorm):
+        _narrow_group_norm(layer, one_side)
+    elif isinstance(layer, nn.PReLU):
+        layer.weight = _select(layer.weight, 0, one_side)
+        layer.num_parameters = len(layer.weight)
     elif isinstance(layer, nn.LayerNorm):
         _narrow_layer_norm(layer, one_side)
     elif is_kind(layer, GRN):
@@ -90,7 +101,9 @@ def _select(
     return data
 
 
-def _narrow_batch_norm(layer: _BatchNorm, kept: Indices) -> None:
+def _narrow_batch_norm(
+    layer: Union[_BatchNorm, _InstanceNorm], kept: Indices
+) -> None:
     if kept is None:
         return
     layer.num_features = len(kept)
@@ -98,6 +111,24 @@ def _narrow_batch_norm(layer: _BatchNorm, kept: Indices) -> None:
     layer.bias = _select(layer.bias, 0, kept)
     layer.running_mean = _select(layer.running_mean, 0, kept)
     layer.running_var = _select(layer.running_var, 0, kept)
+
+
+def _narrow_group_norm(layer: nn.GroupNorm, kept: Indices) -> None:
+    if kept is None:
+        return
+    groups = groups_of_norm(layer)
+    if groups:
+        sizes = _by_group(layer.num_channels, groups, kept).sum(dim=1)
+        whole = layer.num_channels // groups
+        if set(sizes.tolist()) - {0, whole}:
+            raise DMSError(
+                'a group norm keeps or loses whole groups, here '
+                f'{sorted(set(sizes.tolist()))} of {whole} channels.'
+            )
+        layer.num_groups = int((sizes > 0).sum())
+    layer.num_channels = len(kept)
+    layer.weight = _select(layer.weight, 0, kept)
+    layer.bias = _select(layer.bias, 0, kept)
 
 
 def _narrow_layer_norm(layer: nn.LayerNorm, kept: Indices) -> None:

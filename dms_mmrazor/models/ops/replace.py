@@ -8,6 +8,10 @@ from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from dms_mmrazor.models.ops.channel_first_norms import (
+    DMSGroupNorm,
+    channel_first_norm,
+)
 from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
 from dms_mmrazor.models.ops.dms_conv import DYNAMIC_CONVS
@@ -47,7 +51,12 @@ class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
     def __getitem__(self, kind: Type[nn.Module]) -> Type[DMSOp]:
         if kind in self._known:
             return self._known[kind]
-        name = self._optional[qualified_name(kind)]
+        name = self._optional.get(qualified_name(kind))
+        if name is None:
+            own = channel_first_norm(kind)
+            if own is None:
+                raise KeyError(kind)
+            return own
         ops = importlib.import_module('dms_mmrazor.models.ops.mmpretrain_ops')
         return getattr(ops, name)
 
@@ -68,6 +77,7 @@ DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = _DynamicOps(
         MMCVLinear: DMSLinear,
         nn.BatchNorm2d: DMSBatchNorm2d,
         nn.LayerNorm: DMSLayerNorm,
+        nn.GroupNorm: DMSGroupNorm,
         nn.SiLU: DMSSiLU,
         nn.MultiheadAttention: DMSMultiheadAttention,
         NonDynamicallyQuantizableLinear: DMSOutProjection,

@@ -3,10 +3,9 @@
 from typing import Any, Dict, List, NamedTuple, Tuple
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from dms_mmrazor.models.ops import DYNAMIC_OPS, is_weighted
-from dms_mmrazor.models.ops.known_types import is_conv
+from dms_mmrazor.models.ops import DYNAMIC_OPS, is_layer, is_weighted
+from dms_mmrazor.models.ops.known_types import acts_alone, is_depthwise
 from dms_mmrazor.models.ops.multihead import is_multihead
 
 SINGLE = 'it has a single channel'
@@ -51,6 +50,19 @@ def all_channels(config: Dict[str, Any]) -> List[Dict[str, Any]]:
     return channels['output_related'] + channels['input_related']
 
 
+def has_vectors(module: nn.Module) -> bool:
+    """Whether a module has parameters of several numbers.
+
+    One number, such as mmcv's ``Scale`` has, is the same for any channels.
+    """
+    return any(p.numel() > 1 for p in module.parameters())
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether a layer that needs no masks can be cut."""
+    return is_layer(module) and acts_alone(module)
+
+
 def _is_wide(module: nn.LayerNorm) -> bool:
     """Whether statistics run over more than the channels."""
     return len(module.normalized_shape) > 1
@@ -69,16 +81,15 @@ def reason_against(
         if name.startswith(UNFOLLOWED):
             return name[len(UNFOLLOWED) :]
         module = modules.get(name)
-        if module is None or not any(True for _ in module.parameters()):
+        if module is None or not has_vectors(module):
             continue
         if is_weighted(module) and 'weight' not in module._parameters:
             return (
                 f'{name} computes its weight from other parameters '
                 '(weight_norm, spectral_norm or the like), not supported'
             )
-        if type(module) not in DYNAMIC_OPS and not isinstance(
-            module, _BatchNorm
-        ):
+        known = type(module) in DYNAMIC_OPS or _is_plain(module)
+        if not known:
             return f'{name} is a {type(module).__name__}, not supported'
         if isinstance(module, nn.MultiheadAttention):
             return f'{name} reads keys of its own width, not supported'
@@ -113,7 +124,7 @@ def _mixing(
     names = []
     for channel in channels:
         module = modules.get(str(channel['name']))
-        if is_conv(module) and module.groups == module.in_channels > 1:
+        if is_depthwise(module):
             continue
         if is_weighted(module) or _is_in_projection(channel, modules):
             names.append(channel['name'])

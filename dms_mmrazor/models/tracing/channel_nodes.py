@@ -30,8 +30,8 @@ from dms_mmrazor.models.ops import (
 )
 from dms_mmrazor.models.ops.attention import input_layer, output_layer
 from dms_mmrazor.models.ops.channel_holder import channel_dim
-from dms_mmrazor.models.ops.known_types import is_conv
-from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED
+from dms_mmrazor.models.ops.known_types import groups_of_norm, is_conv
+from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED, has_vectors
 from dms_mmrazor.models.tracing.fx_values import SHAPE, place_of
 from dms_mmrazor.models.tracing.moved_channels import (
     Moved,
@@ -75,8 +75,31 @@ class ParameterChannelNode(InputChannelNode):
         return True
 
 
+def tie_runs(tensor: ChannelTensor, groups: ChannelTensor) -> None:
+    """Tie each run of contiguous channels to one element, in place.
+
+    Args:
+        tensor (ChannelTensor): Channels, as many for each element.
+        groups (ChannelTensor): Elements.
+    """
+    each = len(tensor) // len(groups)
+    for index, element in enumerate(tensor):
+        groups[index // each].union(element)
+
+
 class NormChannelNode(PassUnionChannelNode):
-    """LayerNorm and the like: one parameter per channel."""
+    """LayerNorm and the like: one parameter per channel.
+
+    Whole groups of a group norm stay together.
+    """
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """Give what is read."""
+        given = super().channel_forward(tensors)
+        groups = groups_of_norm(self.val)
+        if groups:
+            tie_runs(given, ChannelTensor(groups))
+        return given
 
     @property
     def _in_channels(self) -> int:
@@ -103,6 +126,24 @@ class ConvChannelNode(ConvNode):
     ) -> None:
         # mmrazor's node insists on `nn.Conv2d`.
         MixChannelNode.__init__(self, name, val, module_name)
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """Outputs of a depthwise one go with the input they come from.
+
+        So do the inputs of one that gives a single output for each group.
+        """
+        conv = self.val
+        if conv.groups == 1 or conv.groups < min(
+            conv.in_channels, conv.out_channels
+        ):
+            return super().channel_forward(tensors)
+        (read,) = tensors
+        given = ChannelTensor(conv.out_channels)
+        groups = ChannelTensor(conv.groups)
+        for tensor in (read, given):
+            tie_runs(tensor, groups)
+        self.in_channel_tensor, self.out_channel_tensor = read, given
+        return given
 
 
 class AttentionChannelNode(MixChannelNode):
@@ -292,7 +333,7 @@ def _fixed_node(node: ModuleNode) -> FixedChannelNode:
 def _is_opaque(module: nn.Module) -> bool:
     """Whether a module has weights that no search knows."""
     known = type(module) in DYNAMIC_OPS or is_layer(module)
-    return not known and any(True for _ in module.parameters())
+    return not known and has_vectors(module)
 
 
 def convert_node(

@@ -63,6 +63,11 @@ def group_configs(nodes: Iterable[ChannelNode]) -> List[Dict[str, Any]]:
         sides = [s for part in config['channels'].values() for s in part]
         number = min(side['end'] - side['start'] for side in sides)
         config['init_args']['num_channels'] = number
+    for group, found in parts:
+        # Those of a group norm go in whole groups: fewer than a side has.
+        args = groups[group]['init_args']
+        distinct = len({id(channels) for channels in found})
+        args['num_channels'] = min(args['num_channels'], distinct)
     _mark_torn(groups, parts)
     return list(groups.values())
 

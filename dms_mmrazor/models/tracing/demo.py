@@ -119,12 +119,12 @@ def enliven(model: nn.Module, shape: Any) -> None:
 
     Args:
         model (nn.Module): A throw-away copy; its norms, all parameters with
-            one dimension and all constant ones change.
+            at most one dimension and all constant ones change.
         shape (tuple): (B, C, H, W) of a demo input.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        if parameter.dim() == 1:
+        if parameter.dim() <= 1:
             values = torch.rand(parameter.shape, generator=generator)
             parameter.copy_(0.5 + values)
         elif is_lifeless(parameter):

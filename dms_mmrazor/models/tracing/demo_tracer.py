@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 from mmrazor.models.task_modules.tracer.fx_tracer import MMFxTracer
 from torch import Tensor, fx, nn
 
+from dms_mmrazor.models.ops.channel_holder import is_vector
 from dms_mmrazor.models.tracing.node_values import (
     UNKNOWN,
     NodeRunner,
@@ -158,9 +159,10 @@ class DemoTracer(MMFxTracer):
     def getattr(
         self, attr: str, attr_val: Any, parameter_proxy_cache: Dict[str, Any]
     ) -> Any:
-        """Record the use of a parameter."""
+        """Record the use of a parameter, or of a vector in a buffer."""
         if self._running:
             return attr_val
+        self._record_vectors(attr_val)
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def _module_getattr(
@@ -169,4 +171,13 @@ class DemoTracer(MMFxTracer):
         """As ``getattr``, by its name in torch < 1.13."""
         if self._running:
             return attr_val
+        self._record_vectors(attr_val)
         return super()._module_getattr(attr, attr_val, parameter_proxy_cache)
+
+    def _record_vectors(self, value: Any) -> None:
+        """Let torch's tracer record a buffer of numbers for each channel.
+
+        Others, such as tables of positions, may decide what the code does.
+        """
+        vector = isinstance(value, Tensor) and is_vector(value)
+        self.proxy_buffer_attributes = vector

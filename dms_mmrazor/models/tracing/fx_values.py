@@ -8,6 +8,7 @@ from typing import Any, Dict, Optional, Tuple
 
 from torch import Tensor, fx, nn
 
+from dms_mmrazor.models.ops.channel_holder import is_vector
 from dms_mmrazor.models.tracing.node_values import (
     UNKNOWN,
     NodeRunner,
@@ -94,7 +95,8 @@ def _has_channels(node: fx.Node, value: Any) -> bool:
     if node.op == 'placeholder':
         return _is_tensor(value)
     if node.op == 'get_attr':
-        return isinstance(value, nn.Parameter) and value.numel() > 1
+        is_parameter = isinstance(value, nn.Parameter) and value.numel() > 1
+        return is_parameter or (_is_tensor(value) and is_vector(value))
     if is_embedding(node):
         return True
     if not any(n.meta[HAS_CHANNELS] for n in node.all_input_nodes):

@@ -81,10 +81,10 @@ def as_shape(tensor: Tensor) -> Tensor:
 def is_lifeless(parameter: Tensor) -> bool:
     """Whether a parameter of a fresh model tells nothing.
 
-    Vectors (of norms, scales and biases) and constants such as a head that
-    is initialized with zeros.
+    Vectors (of norms, scales and biases), single numbers and constants such
+    as a head that is initialized with zeros.
     """
-    if parameter.dim() == 1:
+    if parameter.dim() <= 1:
         return True
     if parameter.numel() == 0:
         return False

@@ -7,7 +7,6 @@ from typing import Any, List, Optional, Union
 from mmrazor.models.mutables import MutableChannelUnit
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutables import (
@@ -26,6 +25,7 @@ from dms_mmrazor.models.ops import (
     is_norm,
     replace_with_dynamic,
 )
+from dms_mmrazor.models.ops.known_types import acts_alone
 from dms_mmrazor.models.ops.multihead import find_in_projection
 from dms_mmrazor.registry import MODELS
 
@@ -161,14 +161,14 @@ class DMSChannelUnit(MutableChannelUnit):
     def layer_channels(self, model: nn.Module) -> List[Channel]:
         """The unit's channels that belong to layers with masks.
 
-        A norm has the same channels on both sides and is listed once; a
-        batch norm treats every channel alone and needs no mask.
+        A norm has the same channels on both sides and is listed once; what
+        treats every channel alone needs no mask.
         """
         modules = dict(model.named_modules())
         channels = []
         for channel in [*self.output_related, *self.input_related]:
             module = modules.get(channel.name)
-            if not is_layer(module) or isinstance(module, _BatchNorm):
+            if not is_layer(module) or acts_alone(module):
                 continue
             if is_norm(module) and channel.is_output_channel:
                 continue
