@@ -220,7 +220,7 @@ def keyword_blocks():
     return Net(forward, stem=cbr(3, 16), blocks=blocks, head=conv(16, 4))
 
 
-@toy('weights in bfloat16', outcome='refused', wanted='searched')
+@toy('weights in bfloat16')
 def bfloat16():
     return chain(cbr(16, 16), Residual()).bfloat16()
 
@@ -303,8 +303,6 @@ def wide_layer_norm():
 
 @toy(
     'a deconvolution before a concatenation',
-    outcome='refused',
-    wanted='searched',
 )
 def deconv_cat():
     def forward(net, x):
@@ -376,7 +374,12 @@ def frozen_norm():
     return chain(conv(16, 16), norm, nn.ReLU(), cbr(16, 16))
 
 
-@toy('convolutions along one axis', outcome='refused', wanted='searched')
+@toy(
+    'convolutions along one axis',
+    outcome='advised',
+    held=1,
+    wanted='searched',
+)
 def conv1d():
     def forward(net, x):
         x = net.stem(x).flatten(2)
@@ -391,7 +394,7 @@ def conv1d():
     )
 
 
-@toy('convolutions of volumes', outcome='refused', wanted='searched')
+@toy('convolutions of volumes')
 def conv3d():
     def forward(net, x):
         x = net.stem(x).unsqueeze(2)
@@ -407,7 +410,7 @@ def conv3d():
     )
 
 
-@toy('channels that are shuffled', outcome='advised', wanted='searched')
+@toy('channels that are shuffled')
 def channel_shuffle():
     shuffle = nn.ChannelShuffle(4)
     return chain(cbr(16, 16), shuffle, cbr(16, 16))
@@ -418,14 +421,14 @@ def pixel_shuffle():
     return chain(cbr(16, 16), nn.PixelShuffle(2), cbr(4, 16))
 
 
-@toy('a weight norm', outcome='advised', held=2, wanted='searched')
+@toy('a weight norm', held=2)
 def weight_norm():
     from torch.nn.utils import weight_norm as normalize
 
     return chain(normalize(conv(16, 16)), nn.ReLU(), cbr(16, 16))
 
 
-@toy("torch's own transformer", outcome='refused', wanted='searched')
+@toy("torch's own transformer")
 def transformer_encoder():
     def forward(net, x):
         tokens = net.stem(x).flatten(2).transpose(1, 2)
@@ -456,9 +459,7 @@ def numbered_sequence():
     return Net(forward, layers=nn.Sequential(*layers), head=conv(32, 4))
 
 
-@toy(
-    'halves that are concatenated again', outcome='advised', wanted='searched'
-)
+@toy('halves that are concatenated again')
 def chunk_cat():
     def forward(net, x):
         x = net.stem(x)

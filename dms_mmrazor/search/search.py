@@ -142,7 +142,7 @@ class Search:
             hold_depth,
         )
         self._moment: Optional[Moment] = None
-        model.register_forward_pre_hook(self._begin_forward)
+        self._hook = model.register_forward_pre_hook(self._begin_forward)
 
     @property
     def architecture(self) -> nn.Module:
@@ -237,7 +237,14 @@ class Search:
         # An unfinished search is not cut down to its final target.
         over = self.iteration >= self.total_steps
         targets = self.targets if over else {}
-        subnet = export_subnet(self, targets, divisor, info)
+        # The subnet is a copy, and is compared with masks of its own.
+        self._hook.remove()
+        try:
+            subnet = export_subnet(self, targets, divisor, info)
+        finally:
+            self._hook = self.model.register_forward_pre_hook(
+                self._begin_forward
+            )
         if path is not None:
             save_structure(subnet.structure, path)
         return subnet

@@ -65,9 +65,11 @@ def group_configs(nodes: Iterable[ChannelNode]) -> List[Dict[str, Any]]:
         config['init_args']['num_channels'] = number
     for group, found in parts:
         # Those of a group norm go in whole groups: fewer than a side has.
+        # If all of them are tied to one another, the group is torn.
         args = groups[group]['init_args']
         distinct = len({id(channels) for channels in found})
-        args['num_channels'] = min(args['num_channels'], distinct)
+        if distinct > 1:
+            args['num_channels'] = min(args['num_channels'], distinct)
     _mark_torn(groups, parts)
     return list(groups.values())
 
