@@ -283,6 +283,20 @@ class Search:
             phases.hold_depth,
         )
 
+    def __deepcopy__(self, memo: Dict[int, Any]) -> 'Search':
+        """Copies of the model (averages of weights) show the same masks.
+
+        A hook of the model refers to its search, and is copied before the
+        layers are.
+        """
+        masks = self.mutator.masks
+        shared = [*self.mutator.modules(), masks.table]
+        shared += [
+            p.masks for p in (*masks.layers.whole, *masks.layers.products)
+        ]
+        memo.update({id(part): part for part in shared})
+        return self
+
     def _units(self) -> List[str]:
         units = [*self.mutator.units, *self.mutator.depth_units]
         sizes = self.mutator.topk.sizes

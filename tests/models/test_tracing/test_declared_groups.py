@@ -89,7 +89,7 @@ def test_tied_layers_are_one_unit():
 
 def test_a_recorded_model_has_the_declared_units():
     mutator = prepare(Deciding(), [TIED])
-    assert [unit.name for unit in mutator.units] == ['first']
+    assert [u.name for u in mutator.units] == ['first', 'second']
 
 
 def test_a_module_that_passes_its_channels():
