@@ -13,7 +13,10 @@ _base_ = [
 algorithm = _base_.algorithm
 algorithm.mutator.depth_unit_cfg = dict(
     type='DMSDepthUnit',
-    units={'backbone.layer[17]': dict(init_args=dict(min_blocks=0))},
+    units={
+        'backbone.layer1': dict(init_args=dict(min_blocks=0)),
+        'backbone.layer7': dict(init_args=dict(min_blocks=0)),
+    },
 )
 
 architecture = _base_.model

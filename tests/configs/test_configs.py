@@ -4,7 +4,6 @@ import copy
 import os.path as osp
 import random
 import re
-from contextlib import contextmanager
 from functools import lru_cache
 from glob import glob
 
@@ -13,7 +12,6 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.models.mutators.verify import randomize
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 CONFIGS = sorted(
@@ -67,43 +65,6 @@ def traced_size(cfg):
     return tuple(round(side / 4 / 32) * 32 for side in (height, width))
 
 
-def iterations(path, cfg):
-    """Of a training on all of ImageNet or COCO."""
-    if 'max_iters' in cfg.train_cfg:
-        return cfg.train_cfg.max_iters
-    gpus = re.search(r'_(\d+)xb\d+-', path)
-    batch = cfg.train_dataloader.batch_size * int(gpus.group(1) if gpus else 8)
-    images = 118287 if 'coco' in path else 1281167
-    return cfg.train_cfg.max_epochs * images / batch
-
-
-@contextmanager
-def pruned_to(mutator, kind, target):
-    """Equal pruning ratios of all units with which a search is at a target."""
-    ratio = mutator.topk.pruning_ratio.data
-    ratio.zero_()
-    while mutator.resource(kind, hard=False) > target:
-        ratio.add_(0.01)
-        mutator.topk.project_()
-    try:
-        yield
-    finally:
-        ratio.zero_()
-
-
-@contextmanager
-def in_a_search(mutator):
-    """Random importances, with which depth masks are soft."""
-    topk = mutator.topk
-    randomize(topk.importance, seed=0)
-    topk.num_updates.fill_(1)
-    try:
-        yield
-    finally:
-        topk.importance.zero_()
-        topk.num_updates.zero_()
-
-
 @pytest.fixture(scope='module')
 def search():
     """The search of a config, built once per supernet."""
@@ -134,7 +95,6 @@ def test_search(path, search):
     targets = hook.resolve(algorithm)
     assert 0 < targets['macs'] < algorithm.mutator.table.full['macs']
     assert not algorithm.mutator.report().unsearched
-    assert cfg.optim_wrapper.constructor.endswith('DMSOptimWrapperConstructor')
     searched = 'width' not in name_of(path).split('-')
     assert bool(algorithm.mutator.depth_units) == searched
     structure_only = cfg.model.get('structure_only', False)
