@@ -80,6 +80,8 @@ class StructureStep(nn.Module):
 
     Attributes:
         lr (float): Learning rate at the start; 0 until it is known.
+        follows_length (bool): Whether it is derived from the length of the
+            search.
 
     Args:
         number (int): Number U of ratios (or of other learnable numbers).
@@ -121,7 +123,7 @@ class StructureStep(nn.Module):
         self.rule = rule
         self.average = average
         self.lr = lr or _RATES.get(rule, 0.0)
-        self._follows_length = not self.lr
+        self.follows_length = not self.lr
         self._length = 0
         # Of `price` the scale of all prices, of `adam` the squares.
         squares = torch.zeros(number if rule == 'adam' else 1)
@@ -137,7 +139,7 @@ class StructureStep(nn.Module):
             iterations (int): Steps of the whole search, >= 1.
         """
         self._length = max(iterations, 1)
-        if self._follows_length:
+        if self.follows_length:
             wanted = _TRAVEL / self._length
             self.lr = min(max(wanted, _SLOWEST), _FASTEST)
 

@@ -39,6 +39,7 @@ def settings_of(
     """
     masks, full = algorithm.mutator.masks, algorithm.mutator.table.full
     step = algorithm.structure.step
+    lr = None if step.follows_length else step.lr
     names = ('warmup', 'decay', 'schedule', 'hold_depth', 'divisor')
     return {
         **{f'target.{kind}': _plain(v) for kind, v in hook.wanted.items()},
@@ -48,7 +49,7 @@ def settings_of(
         'max_iters': runner.max_iters,
         'importance': [masks.metric, masks.decay],
         'structure_only': algorithm.structure_only,
-        'structure_step': [step.rule, step.lr, step.average],
+        'structure_step': [step.rule, lr, step.average],
     }
 
 

@@ -138,9 +138,12 @@ class StructureSearch(nn.Module):
         """
         mutator = self._mutator[0]
         masks, topk = mutator.masks, self._topk
-        grad = masks.take_gradient(grad_scale, self._state())
+        grad = masks.take_gradient(grad_scale)
+        # All that needs the graph of this step, before state is written.
         task = masks.ratio_gradient(grad)
         constraint = self._constraint() if self.kinds else None
+        of_step = () if constraint is None else constraint[:2]
+        masks.reduce([grad, task], [*of_step, *self._state()])
         masks.update_importance(grad, mutator.static_scores())
         if constraint is not None:
             (learnable,) = topk.learnable()

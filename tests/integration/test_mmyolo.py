@@ -205,7 +205,6 @@ def test_bf16(yolo, tmp_path, monkeypatch):
     topk = runner.model.mutator.topk
     assert topk.num_updates == 4 and topk.pruning_ratio.max() > 0.01
     assert torch.isfinite(topk.importance).all() and topk.importance.any()
-    assert all(rows[3][0] == LR for rows in recorder.groups)
     assert (tmp_path / 'subnet' / 'subnet.yaml').is_file()
 
 

@@ -122,31 +122,39 @@ class MaskState(KeepsPrecision):
         self.mask_grad.add_(grad.detach())
 
     @torch.no_grad()
-    def take_gradient(
-        self, grad_scale: Optional[Tensor], shared: Sequence[Tensor]
-    ) -> Tensor:
-        """The task's gradient of the masks since the last call, shape [C].
-
-        Averaged over ranks in one collective, which also gives all ranks
-        the first one's ``shared`` tensors: sums on a GPU may differ in
-        their last bit between ranks, and such differences would stay.
+    def take_gradient(self, grad_scale: Optional[Tensor]) -> Tensor:
+        """This rank's gradient of the masks since the last call, shape [C].
 
         Args:
             grad_scale (Tensor, optional): Loss scale of AMP that the
                 gradients carry.
-            shared (Sequence[Tensor]): Floating-point state, changed in
-                place.
         """
         grad = self.mask_grad.clone()
         self.mask_grad.zero_()
-        ranks = dist.get_world_size()
-        if ranks > 1:
-            main = dist.is_main_process()
-            sent = [t if main else torch.zeros_like(t) for t in shared]
-            flat = _pack([grad / ranks, *sent])
-            dist.all_reduce(flat, op='sum')
-            _unpack(flat, [grad, *shared])
         return grad if grad_scale is None else grad / grad_scale.to(grad)
+
+    @torch.no_grad()
+    def reduce(
+        self, averaged: Sequence[Tensor], shared: Sequence[Tensor]
+    ) -> None:
+        """Make ranks equal in one collective, in place.
+
+        Sums on a GPU may differ in their last bit between ranks, and such
+        differences would stay.
+
+        Args:
+            averaged (Sequence[Tensor]): They become the mean over ranks.
+            shared (Sequence[Tensor]): Floating-point tensors that become
+                those of the first rank.
+        """
+        ranks = dist.get_world_size()
+        if ranks == 1:
+            return
+        main = dist.is_main_process()
+        sent = [t if main else torch.zeros_like(t) for t in shared]
+        flat = _pack([*(tensor / ranks for tensor in averaged), *sent])
+        dist.all_reduce(flat, op='sum')
+        _unpack(flat, [*averaged, *shared])
 
     def ratio_gradient(self, grad: Tensor) -> Tensor:
         """The same gradient with respect to what the top-k learns.

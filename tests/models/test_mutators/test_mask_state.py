@@ -31,7 +31,7 @@ def state(parts):
 
 def finish(state, grad_scale=None, scores=None):
     """What a structure step does for importances; the gradient."""
-    grad = state.take_gradient(grad_scale, ())
+    grad = state.take_gradient(grad_scale)
     state.update_importance(grad, scores)
     return grad
 
@@ -125,7 +125,7 @@ def test_the_gradient_goes_on_to_the_pruning_ratios(state):
     (expected,) = torch.autograd.grad(loss, ratio)
     backward(state)
     assert ratio.grad is None
-    found = state.ratio_gradient(state.take_gradient(None, ()))
+    found = state.ratio_gradient(state.take_gradient(None))
     torch.testing.assert_close(found, expected)
     state.update_importance(weight)
     with pytest.raises(DMSError, match='forward'):
