@@ -190,6 +190,11 @@ def _build_step(
     mutator: DMSMutator, settings: Optional[Mapping[str, Any]]
 ) -> StructureStep:
     """The rule of a config, checked."""
+    if not isinstance(settings, (Mapping, type(None))):
+        raise DMSError(
+            '`model.structure_step` must be a dict such as '
+            f"dict(rule='price'), got {settings!r}."
+        )
     settings = dict(settings or {})
     for key in settings:
         if key not in ('rule', 'lr', 'average'):
