@@ -105,6 +105,7 @@ def gradients(search: nn.Module, data: Dict[str, Any]) -> Dict[str, Tensor]:
     for name, parameter in search.named_parameters():
         if parameter.grad is not None:
             found[name] = parameter.grad.clone()
-    found['masks'] = search.mutator.masks.mask_grad.clone()
-    search.mutator.masks.mask_grad.zero_()
+    masks = search.mutator.masks
+    found['masks'] = masks.take_gradient(None)
+    found['ratios'] = masks.ratio_gradient(found['masks'])
     return found

@@ -4,6 +4,7 @@ import argparse
 
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis import checkpoint_files, command_line
@@ -64,7 +65,9 @@ def check_search(cfg: Config) -> None:
     if has_type(cfg.get('model'), 'DMSAlgorithm'):
         find_resource_hook(cfg)
     amp = has_type(cfg.get('optim_wrapper'), 'AmpOptimWrapper')
-    if amp and get_device() in ('cpu', 'mps'):
+    # The second is what mmengine itself asks when it builds the wrapper.
+    has_gpu = get_device() not in ('cpu', 'mps')
+    if amp and not (has_gpu or amp_optimizer_wrapper.is_cuda_available()):
         raise DMSError(
             '`optim_wrapper.type=AmpOptimWrapper`, or --amp, needs a GPU; '
             'none is available: write `OptimWrapper` without `loss_scale`.'

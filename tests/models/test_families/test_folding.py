@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from unfolded import gradients, unfold  # noqa: E402
 
 SIZE = 64
-RATIOS = 'mutator.masks.topk.pruning_ratio'
+RATIOS = 'ratios'
 
 
 def classifier(backbone, channels, **head):
