@@ -9,10 +9,11 @@ import os.path as osp
 from mmengine.config import Config
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import build_algorithm, command_line, latency
+from dms_mmrazor.apis import build_algorithm, command_line
 from dms_mmrazor.engine.hooks import find_resource_hook
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.subnet import load_structure
+from dms_mmrazor.search import latency
 
 
 def parse_args() -> argparse.Namespace:
