@@ -22,6 +22,12 @@ _YAML_ERRORS = (
 )
 
 
+def plain_value(value: Any) -> Any:
+    """A value that any YAML reader knows; what is none, as text."""
+    known = isinstance(value, (int, float, str)) or value is None
+    return value if known else str(value)
+
+
 def read_yaml(path: str, what: str) -> Any:
     """Plain data of a YAML file.
 

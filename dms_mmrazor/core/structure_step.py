@@ -171,6 +171,7 @@ class StructureStep(nn.Module):
         valid = torch.isfinite(task).all() & torch.isfinite(grad).all()
         before = [buffer.clone() for buffer in self.buffers()]
         self.count += 1
+        self._note_share(constraint)
         limits = lower, upper
         new = getattr(self, f'_{self.rule}')(ratio, task, constraint, limits)
         new = torch.min(torch.max(new, lower), upper)
@@ -203,7 +204,6 @@ class StructureStep(nn.Module):
         limits: Limits,
     ) -> Tensor:
         """Section A.3.5."""
-        self._note_share(constraint)
         self._average(task)
         grad = self.mean / self._correction(self.average)
         return ratio - self.lr * (grad + _pull(constraint))
@@ -216,7 +216,6 @@ class StructureStep(nn.Module):
         limits: Limits,
     ) -> Tensor:
         """The same, each ratio by its own usual gradient."""
-        self._note_share(constraint)
         grad = task + _pull(constraint)
         self._average(grad)
         self.square.lerp_(grad.square(), 1 - _SQUARES_DECAY)
@@ -233,7 +232,7 @@ class StructureStep(nn.Module):
     ) -> Tensor:
         """Against the own price, and together to the target."""
         lower, upper = limits
-        share = self._note_share(constraint)
+        share = self.share
         self._average(task)
         tiny = torch.finfo(ratio.dtype).tiny
         usual = task.abs().sum() / share.sum().clamp(min=tiny)
@@ -265,11 +264,10 @@ class StructureStep(nn.Module):
         steps = self.count.clamp(min=1).to(self.mean.dtype)
         return 1 - decay**steps
 
-    def _note_share(self, constraint: Constraint) -> Tensor:
+    def _note_share(self, constraint: Constraint) -> None:
         """The units' shares of the resources, by weight, shape [U]."""
         weight = constraint.weight / constraint.weight.sum()
         self.share.copy_((weight[:, None] * constraint.grad.abs()).sum(0))
-        return self.share
 
 
 def _pull(constraint: Constraint) -> Tensor:

@@ -3,7 +3,6 @@
 import os.path as osp
 from typing import Any, Dict, Mapping, Optional
 
-import torch
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import Runner
@@ -11,8 +10,9 @@ from torch import Tensor
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.search.export import how_found
 from dms_mmrazor.search.loss_scale import scale_of
-from dms_mmrazor.version import __version__
+from dms_mmrazor.yaml_files import plain_value
 
 
 def get_algorithm(runner: Runner) -> DMSAlgorithm:
@@ -49,12 +49,9 @@ def search_info(runner: Runner, wanted: Mapping[str, Any]) -> Dict[str, Any]:
         wanted (Mapping[str, Any]): Targets as the config has them.
     """
     return {
-        'dms_mmrazor': __version__,
-        'torch': str(torch.__version__),
+        **how_found(wanted, int(runner.iter)),
         'config': osp.basename(runner.cfg.filename or ''),
-        'target': {kind: _plain(value) for kind, value in wanted.items()},
-        'iterations': int(runner.iter),
-        'seed': _plain(runner.seed),
+        'seed': plain_value(runner.seed),
     }
 
 
@@ -65,9 +62,3 @@ def dataset_meta(runner: Runner) -> Optional[Mapping[str, Any]]:
         runner (Runner): After a search.
     """
     return getattr(runner.train_dataloader.dataset, 'metainfo', None)
-
-
-def _plain(value: Any) -> Any:
-    """A value that any YAML reader knows."""
-    known = isinstance(value, (int, float, str)) or value is None
-    return value if known else str(value)

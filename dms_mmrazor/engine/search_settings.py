@@ -6,6 +6,7 @@ from mmengine.runner import Runner
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.yaml_files import plain_value
 
 KEY = 'dms_search'
 """Where the settings are in a checkpoint."""
@@ -40,9 +41,12 @@ def settings_of(
     masks, full = algorithm.mutator.masks, algorithm.mutator.table.full
     step = algorithm.structure.step
     lr = None if step.follows_length else step.lr
+    wanted = {kind: plain_value(v) for kind, v in hook.wanted.items()}
     names = ('warmup', 'decay', 'schedule', 'hold_depth', 'divisor')
     return {
-        **{f'target.{kind}': _plain(v) for kind, v in hook.wanted.items()},
+        **{
+            f'target.{kind}': plain_value(v) for kind, v in hook.wanted.items()
+        },
         **{f'loss_weight.{kind}': v for kind, v in hook.weights.items()},
         **{f'supernet.{kind}': value for kind, value in full.items()},
         **{name: getattr(hook, name) for name in names},
@@ -51,11 +55,6 @@ def settings_of(
         'structure_only': algorithm.structure_only,
         'structure_step': [step.rule, lr, step.average],
     }
-
-
-def _plain(value: Any) -> Any:
-    known = isinstance(value, (int, float, str))
-    return value if known else str(value)
 
 
 def check_space(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

@@ -39,6 +39,8 @@ from dms_mmrazor.search.fitted_structure import (
 )
 from dms_mmrazor.search.plain import plain_copy
 from dms_mmrazor.search.structure_search import Searched
+from dms_mmrazor.version import __version__
+from dms_mmrazor.yaml_files import plain_value
 
 STRUCTURE_FILE = 'subnet.yaml'
 WEIGHTS_FILE = 'subnet.pth'
@@ -232,6 +234,21 @@ def _resource_rows(
     for kind, notes in mutator.table.notes.items():
         table[kind].update(notes)
     return table
+
+
+def how_found(wanted: Mapping[str, Any], iterations: int) -> Dict[str, Any]:
+    """How a structure was found, for its file.
+
+    Args:
+        wanted (Mapping[str, Any]): Targets by kind, as the user wrote them.
+        iterations (int): Of the search.
+    """
+    return {
+        'dms_mmrazor': __version__,
+        'torch': str(torch.__version__),
+        'target': {kind: plain_value(v) for kind, v in wanted.items()},
+        'iterations': iterations,
+    }
 
 
 def apply_structure(

@@ -50,8 +50,12 @@ class SearchPhases:
         self.lengths = lengths
         self.schedule = schedule
         self.hold_depth = hold_depth
-        # A resumed search goes on with the depths that it has held.
-        self._hardness = float(mutator.topk.held.max())
+        self._hardness = 0.0
+        self.resume()
+
+    def resume(self) -> None:
+        """Go on with the depths that a loaded state has held."""
+        self._hardness = float(self.mutator.topk.held.max())
 
     def begin(self, iteration: int) -> Moment:
         """Set the targets of an iteration; hold the depth when it is time.

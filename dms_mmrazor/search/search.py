@@ -15,13 +15,16 @@ from dms_mmrazor.search.arguments import (
     check_counts,
     check_schedule,
 )
-from dms_mmrazor.search.export import ExportedSubnet, export_subnet
-from dms_mmrazor.search.latency import use_latency_table
+from dms_mmrazor.search.export import (
+    ExportedSubnet,
+    export_subnet,
+    how_found,
+)
+from dms_mmrazor.search.latency import prepare_latency
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
 from dms_mmrazor.search.phases import Moment, SearchPhases
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
-from dms_mmrazor.version import __version__
 
 _STATE = ('mutator', 'structure')
 
@@ -110,13 +113,9 @@ class Search:
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
         self.mutator = _prepare(model, example_inputs, mutator)
-        if latency_table is not None:
-            use_latency_table(self.mutator, latency_table, latency_device)
-        elif 'latency' in wanted:
-            raise DMSError(
-                'Search: a latency target needs `latency_table`, a file that '
-                'tools/profile_latency.py makes.'
-            )
+        prepare_latency(
+            self.mutator, wanted, latency_table, latency_device, 'Search'
+        )
         self.targets = resolve_targets(self.mutator, wanted, 1, 'Search')
         self.structure = StructureSearch(self.mutator, structure_step)
         self.structure.set_constraints(weights)
@@ -125,7 +124,6 @@ class Search:
         self.iteration = 0
         self.log: Dict[str, Any] = {}
         self._wanted = wanted
-        self._losses: Dict[str, Tensor] = {}
         self._scaler: Any = None
         self._steps: Optional[StepCounter] = None
         self._scale: Optional[Tensor] = None
@@ -186,12 +184,13 @@ class Search:
         if self._scaler is not None:
             after = scale_of(self._scaler, self.mutator.topk.importance)
         skipped = self._steps is not None and self._steps.skipped()
+        losses = self.structure.losses()
         self.structure.finish(step_scale(self._scale, after, skipped))
         phase, _, news = self._moment
         self.log = {
             'phase': phase.name,
             'progress': phase.progress,
-            **self._losses,
+            **losses,
             **({'news': news} if news else {}),
         }
         self.iteration += 1
@@ -228,19 +227,18 @@ class Search:
             DMSError: If no such widths reach the targets.
         """
         check_counts('Search', divisor=divisor)
-        info = {
-            'dms_mmrazor': __version__,
-            'torch': str(torch.__version__),
-            'target': {kind: _plain(v) for kind, v in self._wanted.items()},
-            'iterations': self.iteration,
-        }
         # An unfinished search is not cut down to its final target.
         over = self.iteration >= self.total_steps
         targets = self.targets if over else {}
         # The subnet is a copy, and is compared with masks of its own.
         self._hook.remove()
         try:
-            subnet = export_subnet(self, targets, divisor, info)
+            subnet = export_subnet(
+                self,
+                targets,
+                divisor,
+                how_found(self._wanted, self.iteration),
+            )
         finally:
             self._hook = self.model.register_forward_pre_hook(
                 self._begin_forward
@@ -273,15 +271,7 @@ class Search:
         for name in _STATE:
             getattr(self, name).load_state_dict(state[name])
         self.iteration = int(state['iteration'])
-        phases = self._phases
-        self._phases = SearchPhases(
-            self.mutator,
-            self.structure,
-            self.targets,
-            phases.lengths,
-            phases.schedule,
-            phases.hold_depth,
-        )
+        self._phases.resume()
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> 'Search':
         """Copies of the model (averages of weights) show the same masks.
@@ -318,7 +308,6 @@ class Search:
                 like = self.mutator.topk.importance
                 self._scale = scale_of(self._scaler, like)
         self.structure.begin()
-        self._losses = self.structure.losses()
 
 
 def _prepare(
@@ -349,9 +338,3 @@ def _prepare(
     mutator.prepare_from_supernet(model)
     mutator.restore_masks(model)
     return mutator
-
-
-def _plain(value: Any) -> Any:
-    """A value that any YAML reader knows."""
-    known = isinstance(value, (int, float, str)) or value is None
-    return value if known else str(value)

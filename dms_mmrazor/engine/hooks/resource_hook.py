@@ -12,10 +12,6 @@ from torch import Tensor
 from dms_mmrazor.apis.config_keywords import unknown_key
 from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.engine.averaged_weights import share_structure
-from dms_mmrazor.engine.latency_constraint import (
-    divisor_warning,
-    prepare_latency,
-)
 from dms_mmrazor.engine.runner_access import (
     get_algorithm,
     grad_scale,
@@ -45,6 +41,10 @@ from dms_mmrazor.search.arguments import (
     as_weights,
     check_counts,
     check_schedule,
+)
+from dms_mmrazor.search.latency import (
+    divisor_warning,
+    prepare_latency,
 )
 from dms_mmrazor.search.loss_scale import StepCounter, step_scale
 from dms_mmrazor.search.phases import SearchPhases

@@ -24,6 +24,8 @@ from dms_mmrazor.search.latency.table import (
 from dms_mmrazor.search.latency.use import (
     check_device,
     check_network,
+    divisor_warning,
+    prepare_latency,
     use_latency_table,
 )
 
@@ -37,11 +39,13 @@ __all__ = [
     'check_network',
     'compare_structures',
     'describe_latency_table',
+    'divisor_warning',
     'find_device',
     'fit_layers',
     'levels',
     'load_latency_table',
     'measure',
+    'prepare_latency',
     'profile_latency',
     'save_latency_table',
     'use_latency_table',

@@ -8,14 +8,14 @@ from mmengine.runner import Runner
 
 from dms_mmrazor.core import LatencyFit
 from dms_mmrazor.engine.hooks import ResourceHook
-from dms_mmrazor.engine.latency_constraint import (
-    divisor_warning,
-    prepare_latency,
-)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.subnet import load_structure
 from dms_mmrazor.models.tracing.layer_timer import device_name
-from dms_mmrazor.search.latency import save_latency_table
+from dms_mmrazor.search.latency import (
+    divisor_warning,
+    prepare_latency,
+    save_latency_table,
+)
 from dms_mmrazor.search.latency.table import Device, LatencyTable, LayerKind
 
 
