@@ -38,6 +38,7 @@ from torch import Tensor, nn
 
 from dms_mmrazor.engine.optimizers import DMSOptimWrapperConstructor
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.search.loss_scale import scale_of
 
 sys.path.append(osp.join(osp.dirname(osp.abspath(__file__)), '..', 'tests'))
 from unfolded import unfold  # noqa: E402
@@ -50,6 +51,9 @@ MODELS_OF_THE_BAR = (
     'yolov8_n',
 )
 SGD = dict(type='SGD', lr=1e-4, momentum=0.9, weight_decay=1e-4)
+
+LENGTH = 10_000
+"""Steps of the search that these are the first of."""
 
 
 class Step:
@@ -71,9 +75,9 @@ class Step:
             cfg = dict(cfg, type='AmpOptimWrapper', loss_scale='dynamic')
         self.search = isinstance(model, DMSAlgorithm)
         if self.search:
-            structure = dict(structure=dict(lr=1e-4))
-            self.wrapper = DMSOptimWrapperConstructor(cfg, structure)(model)
+            self.wrapper = DMSOptimWrapperConstructor(cfg)(model)
             model.set_constraints({'macs': 1.0})
+            model.structure.step.set_length(LENGTH)
         else:
             optimizer = torch.optim.SGD(
                 model.parameters(),
@@ -99,7 +103,7 @@ class Step:
         if not isinstance(self.wrapper, AmpOptimWrapper):
             return None
         importance = self.model.mutator.topk.importance
-        return self.wrapper.loss_scaler.scale(importance.new_ones(()))
+        return scale_of(self.wrapper.loss_scaler, importance)
 
 
 def saved_bytes(step: Step) -> int:

@@ -44,9 +44,7 @@ def settings_of(
     wanted = {kind: plain_value(v) for kind, v in hook.wanted.items()}
     names = ('warmup', 'decay', 'schedule', 'hold_depth', 'divisor')
     return {
-        **{
-            f'target.{kind}': plain_value(v) for kind, v in hook.wanted.items()
-        },
+        **{f'target.{kind}': value for kind, value in wanted.items()},
         **{f'loss_weight.{kind}': v for kind, v in hook.weights.items()},
         **{f'supernet.{kind}': value for kind, value in full.items()},
         **{name: getattr(hook, name) for name in names},
