@@ -24,9 +24,8 @@ def refresh_attributes(model: nn.Module) -> None:
             _refresh_transformer(module)
         elif isinstance(module, nn.TransformerEncoder):
             # Nested tensors are for kernels that need a stock attention.
-            if any(
-                type(m) is SlimMultiheadAttention for m in module.modules()
-            ):
+            kinds = {type(part) for part in module.modules()}
+            if SlimMultiheadAttention in kinds:
                 module.use_nested_tensor = False
 
 
