@@ -149,11 +149,11 @@ class AttentionDim(ChannelHolder):
         if len(kept) == old and is_multihead(module):
             return  # it may stay the stock module
         outputs, inputs = self._indices(kept)
+        sizes = {**attention_sizes(module), self.kind: len(kept)}
         if self.kind == QK_DIMS and _scales_by_head_dim(module):
             _scale_queries(module, (len(kept) / old) ** 0.5)
         narrow_layer(input_layer(module), outputs, None)
         narrow_layer(output_layer(module), None, inputs)
-        sizes = {**attention_sizes(module), self.kind: len(kept)}
         _make_slim(module)
         module.num_heads = sizes[HEADS]
         module.qk_dims = sizes[QK_DIMS]
