@@ -54,6 +54,7 @@ class MaskState(KeepsPrecision):
         self.metric = metric
         self.decay = decay
         self.num_units = len(units)
+        self.has_gradient = False
         self.table = MaskTable()
         self.layers: Optional[MaskPlan] = None
         self.topk = FlatTopk(
@@ -120,6 +121,7 @@ class MaskState(KeepsPrecision):
 
     def _collect(self, grad: Tensor) -> None:
         self.mask_grad.add_(grad.detach())
+        self.has_gradient = True
 
     @torch.no_grad()
     def take_gradient(self, grad_scale: Optional[Tensor]) -> Tensor:
@@ -131,6 +133,7 @@ class MaskState(KeepsPrecision):
         """
         grad = self.mask_grad.clone()
         self.mask_grad.zero_()
+        self.has_gradient = False
         return grad if grad_scale is None else grad / grad_scale.to(grad)
 
     @torch.no_grad()
