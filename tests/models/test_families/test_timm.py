@@ -32,7 +32,7 @@ MODELS = {
     ),
     'convnext': (
         'convnext_atto',
-        dict(depths=(1, 2), dims=(16, 32)),
+        dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
         set(),
     ),
 }
