@@ -15,6 +15,7 @@ compat.apply()
 
 from mmrazor.registry import (  # noqa: E402
     HOOKS,
+    LOOPS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     TASK_UTILS,
@@ -22,6 +23,7 @@ from mmrazor.registry import (  # noqa: E402
 
 __all__ = [
     'HOOKS',
+    'LOOPS',
     'MODELS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'TASK_UTILS',
