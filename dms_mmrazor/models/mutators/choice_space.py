@@ -26,6 +26,9 @@ SWEEPS = 20
 
 _EXACT = 1 + 1e-9
 
+_REMEMBERED = 100_000
+"""Structures of which it is remembered whether they meet the targets."""
+
 
 class ChoiceSpace:
     """All structures within the targets of a prepared mutator.
@@ -72,6 +75,8 @@ class ChoiceSpace:
             *(tuple(numbers) for numbers in depths),
         )
         self._masks = _depth_masks(mutator)
+        self._masks_of = mutator.topk, mutator.masks
+        self._known: Dict[Tuple[int, ...], bool] = {}
         smallest = [numbers[0] for numbers in self.allowed]
         if not self._fit(smallest):
             found = self.resources(dict(zip(self.names, smallest)))
@@ -187,12 +192,32 @@ class ChoiceSpace:
         parts = [masks[depth] for masks, depth in depths]
         return torch.cat([torch.zeros(0), *parts])
 
+    def show(self, choices: Mapping[str, int]) -> None:
+        """Let the supernet show a structure, quicker than `set_choices`.
+
+        Args:
+            choices (Mapping[str, int]): Of every unit and stage.
+        """
+        topk, masks = self._masks_of
+        ratios = [
+            1 - -(-choices[name] // op.step) / op.num_elements
+            for name, op in zip(self.names, topk.operators)
+        ]
+        ratio = topk.pruning_ratio
+        ratio.data.copy_(torch.tensor(ratios, dtype=ratio.dtype))
+        masks.use_hard_masks()
+
     def _fit(self, values: Sequence[int]) -> bool:
-        kept, blocks = self._kept(values), self._blocks(values)
-        return all(
-            self._table.evaluate(kind, kept, blocks) <= target * _EXACT
-            for kind, target in self.targets.items()
-        )
+        key = tuple(values)
+        if key not in self._known:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            kept, blocks = self._kept(values), self._blocks(values)
+            self._known[key] = all(
+                self._table.evaluate(kind, kept, blocks) <= target * _EXACT
+                for kind, target in self.targets.items()
+            )
+        return self._known[key]
 
     def _fitting(self, values: Sequence[int], index: int) -> List[int]:
         """Numbers of one unit that meet the targets beside the others.

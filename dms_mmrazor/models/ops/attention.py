@@ -38,9 +38,11 @@ from dms_mmrazor.models.ops.narrow import channels_of, narrow_layer
 HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
 
 _OPS = 'dms_mmrazor.models.ops.mmpretrain_ops'
+_RELATIVE = 'dms_mmrazor.models.spaces.autoformer.RelativeAttention'
 _SLIM = {
     ATTENTION: f'{_OPS}.SlimAttention',
     WINDOW_ATTENTION: f'{_OPS}.SlimWindowAttention',
+    _RELATIVE: _RELATIVE,  # has any number of heads from the start
 }
 
 
@@ -166,8 +168,8 @@ def _make_slim(module: nn.Module) -> None:
     if is_multihead(module):
         module.__class__ = SlimMultiheadAttention
     elif name is not None:
-        ops = importlib.import_module(_OPS)
-        module.__class__ = getattr(ops, name.rpartition('.')[2])
+        home, _, kind = name.rpartition('.')
+        module.__class__ = getattr(importlib.import_module(home), kind)
 
 
 def split_qkv(module: nn.Module, rows: Tensor) -> List[Tensor]:
