@@ -20,9 +20,7 @@ space = dict(
             '*.attn.heads': dict(init_args=dict(min_ratio=0.75)),
             # Numbers beside the whole embedding: 840 and 960 of 960.
             '*.ffn.layers.0.0': dict(
-                init_args=dict(
-                    step=1 / 8, min_ratio=0.875, follows=embedding
-                )
+                init_args=dict(step=1 / 8, min_ratio=0.875, follows=embedding)
             ),
         },
     ),

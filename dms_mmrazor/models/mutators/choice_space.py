@@ -134,7 +134,10 @@ class ChoiceSpace:
         return self._named(values)
 
     def mutate(
-        self, parent: Mapping[str, int], probability: float, draw: random.Random
+        self,
+        parent: Mapping[str, int],
+        probability: float,
+        draw: random.Random,
     ) -> Choices:
         """A structure in which some numbers of another are drawn anew.
 
@@ -249,9 +252,7 @@ def _depth_masks(
     sizes = [stage.num_blocks for stage in stages]
     found: List[Dict[int, Tensor]] = [{} for _ in stages]
     for depth in range(max(sizes, default=-1) + 1):
-        depths = [
-            min(max(depth, s.min_blocks), s.max_blocks) for s in stages
-        ]
+        depths = [min(max(depth, s.min_blocks), s.max_blocks) for s in stages]
         parts = mutator.block_mask(depths).split(sizes) if stages else ()
         for masks, number, part in zip(found, depths, parts):
             masks[number] = part

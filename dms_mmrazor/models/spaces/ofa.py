@@ -69,7 +69,9 @@ class OFAMobileNetV3(BaseModule):
     ) -> None:
         if init_cfg is None:
             init_cfg = [
-                dict(type='Kaiming', layer='Conv2d', nonlinearity='leaky_relu'),
+                dict(
+                    type='Kaiming', layer='Conv2d', nonlinearity='leaky_relu'
+                ),
                 dict(type='Constant', val=1, layer='BatchNorm2d'),
             ]
         super().__init__(init_cfg)
@@ -112,7 +114,11 @@ class OFAMobileNetV3(BaseModule):
             for index in range(depth):
                 stage.append(
                     _block(
-                        channels, scaled(width), expansion, index, settings,
+                        channels,
+                        scaled(width),
+                        expansion,
+                        index,
+                        settings,
                         norm_cfg,
                     )
                 )
