@@ -128,9 +128,10 @@ class ResourceModel(KeepsPrecision):
         self.register_buffer('links', torch.zeros(0, 4), persistent=False)
 
     def follow_(self, followings: Mapping[int, Following]) -> None:
-        """Let the numbers of some units stand for what they keep beside a
-        leader that keeps everything; with fewer of it, they keep that
-        portion of the number.
+        """Let some units keep a portion of what others keep.
+
+        Their numbers stand for what they keep beside a leader that keeps
+        everything; beside a narrower one it is that portion of the number.
 
         Args:
             followings (Mapping[int, Following]): By unit.

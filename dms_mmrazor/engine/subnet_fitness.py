@@ -32,9 +32,10 @@ class SubnetAccuracy:
         sign (int): -1 for a metric that is better when smaller. Defaults to
             1.
         dataloader (dict, optional): Evaluated instead. Defaults to None,
-            training data with the pipeline of ``val_dataloader``.
+            training data with the pipeline of ``val_dataloader``, or of
+            ``test_dataloader`` without one.
         evaluator (dict | list, optional): Defaults to None,
-            ``val_evaluator``.
+            ``val_evaluator``, or ``test_evaluator`` without one.
 
     Raises:
         DMSError: If a setting cannot be meant, or there is nothing to
@@ -52,7 +53,8 @@ class SubnetAccuracy:
     ) -> None:
         if sign not in (1, -1):
             raise DMSError(f'`fitness.sign` must be 1 or -1, got {sign!r}.')
-        evaluator = evaluator or runner.cfg.get('val_evaluator')
+        for key in ('val_evaluator', 'test_evaluator'):
+            evaluator = evaluator or runner.cfg.get(key)
         if not evaluator:
             raise DMSError(
                 'the config has no `val_evaluator` to judge subnets with: '

@@ -10,8 +10,18 @@ scores in place of the fitness, and ends as it would have ended.
 """
 
 import random
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
-from typing import Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.choice_space import Choices, ChoiceSpace

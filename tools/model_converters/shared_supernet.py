@@ -1,7 +1,7 @@
 """Turn a published supernet of OFA or AutoFormer into one of a config here.
 
-    python tools/model_converters/shared_supernet.py ofa \
-        configs/ofa/ofa-mobilenetv3_8xb64_in1k.py ofa.pth supernet.pth
+For example ``shared_supernet.py ofa configs/spaces/ofa/
+ofa-mobilenetv3_8xb64_in1k.py published.pth work_dirs/ofa/supernet.pth``.
 """
 
 import argparse

@@ -88,7 +88,7 @@ class Spaces:
 @pytest.fixture(scope='session')
 def spaces():
     """Both spaces, registered."""
-    import dms_mmrazor.plugin  # noqa: F401
     import dms_mmrazor.models.spaces  # noqa: F401, I001
+    import dms_mmrazor.plugin  # noqa: F401
 
     return Spaces()
