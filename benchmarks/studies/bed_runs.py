@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.baselines import comparison as compare
+from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.baselines.structures import STRUCTURES, Request
 from dms_mmrazor.models.subnet import (
@@ -87,10 +88,16 @@ class BedRuns:
         }
         weights = of_kind.get('supernet', {}).get('weights')
         bed = self._bed(settings, searching=True)
-        supernet, mutator = beds.prepare(bed, settings['seed'], weights)
+        method = settings['method']
+        supernet, mutator = beds.prepare(
+            bed,
+            settings['seed'],
+            weights,
+            method=method if method in MASKS else 'dms',
+        )
         targets = {'macs': settings['target'] * mutator.table.full['macs']}
         parts = supernet, mutator, bed
-        if settings['method'] in STRUCTURES:
+        if method in STRUCTURES:
             structure, images = self._constructed(
                 parts, targets, settings, of_kind.get('found')
             )

@@ -6,9 +6,7 @@ import beds
 import torch.nn.functional as F
 from torch import nn
 
-from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.core import scheduled_target
-from dms_mmrazor.models.mutables import TopkOperator
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.search import StructureSearch
 from dms_mmrazor.search.fitted_structure import fit_choices
@@ -30,27 +28,6 @@ The rule ``price`` derives its learning rate and has nothing to choose.
 """
 
 
-def use_masks(mutator: Any, method: str) -> None:
-    """Let another mask parametrization choose the elements."""
-    if method not in MASKS:
-        return
-    state = mutator.masks
-    old = state.topk.operators
-    topk = MASKS[method](
-        [op.size for op in old],
-        temperatures=[op.temperature for op in old],
-        steps=[op.step for op in old],
-        min_kept=[unit.min_kept for unit in mutator.units]
-        + [stage.min_blocks for stage in mutator.depth_units],
-        max_kept=[unit.max_kept for unit in mutator.units]
-        + [stage.max_blocks for stage in mutator.depth_units],
-    )
-    topk.project_()
-    state.topk = topk
-    for index, unit in enumerate([*mutator.units, *mutator.depth_units]):
-        unit.bind(TopkOperator(topk, state.table, index))
-
-
 def search(
     supernet: nn.Module,
     mutator: Any,
@@ -61,7 +38,6 @@ def search(
     options: Dict[str, Any],
 ) -> Tuple[Structure, int]:
     """Search on a bed; the structure and the number of images seen."""
-    use_masks(mutator, settings['method'])
     topk, masks = mutator.topk, mutator.masks
     structure = StructureSearch(mutator, options)
     structure.set_constraints({'macs': 1.0})
@@ -78,8 +54,7 @@ def search(
         decayed = min(progress / DECAY, 1.0)
         if decayed >= 1 and not topk.held.any():
             masks.hold_depth()
-        if hasattr(topk, 'set_progress_'):
-            topk.set_progress_(progress)
+        topk.set_progress_(progress)
         target = scheduled_target(decayed, full, final)
         structure.set_targets({'macs': target})
         structure.begin()

@@ -129,10 +129,6 @@ class ConfigRuns:
         method = run.settings['method']
         if method in MASKS:
             cfg.model.setdefault('mutator', {})['method'] = method
-        if method in MASKS and method != 'minmax':
-            # Prices are those of pruning ratios; logits have none.
-            step = dict(cfg.model.get('structure_step') or {})
-            cfg.model.structure_step = {'rule': 'adam', **step}
         runner = self._trained(cfg, run)
         subnet = osp.join(runner.work_dir, 'subnet', 'subnet.yaml')
         return load_structure(subnet), seen(runner)

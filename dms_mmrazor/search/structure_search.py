@@ -95,8 +95,8 @@ class StructureSearch(nn.Module):
         mutator = self._mutator[0]
         mutator.masks.use_soft_masks()
         masks = mutator.masks
-        blocks = masks.table.soft[masks.num_channels :]
         with torch.enable_grad():
+            blocks = masks.soft_blocks(masks.table.soft)
             self._current = {
                 kind: mutator.table.soft(kind, blocks) for kind in self.kinds
             }
@@ -202,7 +202,15 @@ def _build_step(
                 f'`model.structure_step.{key}` is unknown; it takes `rule`, '
                 '`lr` and `average`.'
             )
-    (learnable,) = mutator.topk.learnable()
+    topk = mutator.topk
+    (learnable,) = topk.learnable()
+    settings = {**topk.step_settings, **settings}
+    if learnable is not topk.pruning_ratio and settings['rule'] == 'price':
+        raise DMSError(
+            "`model.structure_step.rule`: 'price' moves pruning ratios, and "
+            f'mutator.method={mutator.masks.method!r} has none; leave it '
+            "away, or choose 'adam' or 'plain'."
+        )
     try:
         step = StructureStep(learnable.numel(), **settings)
     except ValueError as error:

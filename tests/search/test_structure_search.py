@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from dms_mmrazor.apis import export_subnet
+from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.core import RULES
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.search import StructureSearch
@@ -324,3 +326,36 @@ def test_bad_settings_are_named(build, settings, words):
 def test_defaults(build, settings):
     step = StructureSearch(build({}).mutator, settings).step
     assert (step.rule, step.average) == (RULES[0], 0.9)
+
+
+@pytest.mark.parametrize('method', list(MASKS))
+def test_other_masks_are_searched_and_exported(zoo, batch, method):
+    """By the same step, under the same limits, to a plain subnet."""
+    mutator = dict(method=method)
+    search = zoo.algorithm(zoo.cifar_resnet(18), mutator=mutator).train()
+    assert type(search.mutator.topk) is MASKS[method]
+    full = search.mutator.table.full['macs']
+    search.set_constraints({'macs': 1.0})
+    search.structure.step.set_length(8)
+    if method != 'minmax':
+        search.structure.step.lr = 1.5  # eight steps have to suffice
+    for seed in range(8):
+        search.set_targets({'macs': 0.2 * full})
+        backward(search, batch(2, seed=seed))
+        search.finish_step()
+    assert search.mutator.resource('macs', hard=False) < 0.9 * full
+    targets = {'macs': 0.5 * full}
+    subnet = export_subnet(search, targets, divisor=1)
+    row = subnet.structure.resources['macs']
+    assert 0.99 * row['target'] < row['subnet'] <= row['target']
+    assert subnet.difference <= 1e-5
+
+
+def test_logits_have_no_prices(zoo):
+    mutator = zoo.algorithm(
+        zoo.cifar_resnet(18), mutator=dict(method='mes')
+    ).mutator
+    with pytest.raises(DMSError, match='structure_step.rule.*mes'):
+        StructureSearch(mutator, dict(rule='price'))
+    with pytest.raises(DMSError, match='mutator.method.*nonsense'):
+        zoo.algorithm(zoo.cifar_resnet(18), mutator=dict(method='nonsense'))
