@@ -23,6 +23,7 @@ import os.path as osp
 import statistics
 import tarfile
 import time
+from functools import partial
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 import networks
@@ -274,6 +275,11 @@ def new_network(bed: Bed, seed: int) -> nn.Module:
     """The whole network with the weights of a seed."""
     torch.manual_seed(seed)
     return bed.build()
+
+
+def scaled(bed: Bed, scale: float) -> Bed:
+    """A bed whose whole network is so many times wider."""
+    return bed._replace(build=partial(bed.build, scale=scale))
 
 
 def prepare(

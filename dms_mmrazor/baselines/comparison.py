@@ -45,6 +45,10 @@ class Comparison(NamedTuple):
             setting, its default. Defaults to {}.
         retrained (bool): Whether structures are trained from scratch.
             False: the supernet's own weights are cut. Defaults to True.
+        finetuned (bool): Whether cut weights are trained further. Defaults
+            to False.
+        pretrained (Sequence[str]): Methods that start from a trained
+            supernet. Defaults to ().
     """
 
     methods: Sequence[str]
@@ -53,6 +57,8 @@ class Comparison(NamedTuple):
     common: Dict[str, Any]
     grids: Mapping[str, Sequence[Dict[str, Any]]] = {}
     retrained: bool = True
+    finetuned: bool = False
+    pretrained: Sequence[str] = ()
 
 
 def plan(comparison: Comparison) -> List[Run]:
@@ -145,7 +151,8 @@ def _found(
     if name in runs:
         return name
     needs = list(settings.get('tried', ()))
-    if method in TRAINED or not comparison.retrained:
+    judged = method in (*TRAINED, *comparison.pretrained)
+    if judged or not comparison.retrained:
         needs.append(_supernet(comparison, seed, runs))
     if method == 'depth-uniform':
         needs.append(_depths(comparison, target, seed, runs))
@@ -184,8 +191,8 @@ def _scored(
     found: str,
     runs: Dict[str, Run],
 ) -> str:
-    """Add the training of a structure, unless its weights are cut."""
-    if not comparison.retrained:
+    """Add the training of a structure, unless its weights are just cut."""
+    if not (comparison.retrained or comparison.finetuned):
         return found
     name = f'trained-{found[len("found-") :]}'
     if runs[found].settings['seed'] != seed:
@@ -218,7 +225,8 @@ def summarize(
     ``gain`` is the difference to uniform networks, ``error`` its standard
     error (of independent seeds; nan where one has fewer than two).
     """
-    kind = 'trained' if comparison.retrained else 'found'
+    trains = comparison.retrained or comparison.finetuned
+    kind = 'trained' if trains else 'found'
     rows: List[Row] = []
     for target in comparison.targets:
         reference: List[float] = []

@@ -24,10 +24,12 @@ class Searched(Protocol):
     Attributes:
         architecture (nn.Module): The supernet.
         mutator (DMSMutator): Its units.
+        structure (StructureSearch): What moves them.
     """
 
     architecture: nn.Module
     mutator: DMSMutator
+    structure: 'StructureSearch'
 
 
 class StructureSearch(nn.Module):
@@ -151,6 +153,17 @@ class StructureSearch(nn.Module):
         topk.project_()
         self._current = {}
 
+    def prices(self) -> Optional[Tensor]:
+        """Task loss per log-resource of all units and stages, shape [U].
+
+        None if nothing has moved yet, or what is learned is not a pruning
+        ratio for each of them.
+        """
+        (learnable,) = self._topk.learnable()
+        if learnable is not self._topk.pruning_ratio or not self.step.count:
+            return None
+        return self.step.prices()
+
     def agree(self) -> None:
         """Give all ranks the state of the first one, before a decision.
 
@@ -172,6 +185,7 @@ class StructureSearch(nn.Module):
             step.mean,
             step.square,
             step.share,
+            step.history,
         )
 
     def _constraint(self) -> Constraint:
