@@ -296,6 +296,7 @@ def parse(text: str, studies: Mapping[str, Any]) -> argparse.Namespace:
     parser.add_argument('--methods', nargs='+', help="some of the study's")
     parser.add_argument('--targets', type=float, nargs='+')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--trainings', type=int, default=1)
     parser.add_argument('--epochs', type=float, help="instead of the bed's")
     parser.add_argument('--search-epochs', type=float)
     parser.add_argument('--divisor', type=int, default=1)
@@ -333,6 +334,7 @@ def planned(args: argparse.Namespace, study: Any) -> compare.Comparison:
         study.mode == 'retrained',
         study.mode == 'finetuned',
         study.pretrained,
+        args.trainings,
     )
 
 

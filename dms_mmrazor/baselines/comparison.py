@@ -25,6 +25,9 @@ FIXED = ('uniform', 'compound')
 TRAINED = ('l1', 'taylor', 'greedy')
 """Methods that judge the weights of a trained supernet."""
 
+FURTHER = 1000
+"""Seeds of further trainings of a structure are so far apart."""
+
 TUNING_SEED = 100
 """Grids are tried with a seed of their own, and judged on validation data."""
 
@@ -49,6 +52,8 @@ class Comparison(NamedTuple):
             to False.
         pretrained (Sequence[str]): Methods that start from a trained
             supernet. Defaults to ().
+        trainings (int): Of each found structure, with seeds of their own.
+            Defaults to 1.
     """
 
     methods: Sequence[str]
@@ -59,6 +64,7 @@ class Comparison(NamedTuple):
     retrained: bool = True
     finetuned: bool = False
     pretrained: Sequence[str] = ()
+    trainings: int = 1
 
 
 def plan(comparison: Comparison) -> List[Run]:
@@ -124,7 +130,9 @@ def _final(
     found = _found(
         comparison, method, target, 0 if fixed else seed, settings, runs
     )
-    _scored(comparison, method, target, seed, found, runs)
+    for number in range(comparison.trainings):
+        again = seed + number * FURTHER
+        _scored(comparison, method, target, again, found, runs)
 
 
 def _settings(
@@ -323,17 +331,20 @@ def table(rows: Sequence[Row], score: str = 'score') -> str:
         'settings',
     ]
     lines = [heads, ['---'] * len(heads)]
+    # Some metrics are percent, some portions.
+    percent = any(value > 1.5 for row in rows for value in row['scores'])
+    digits = 2 if percent else 4
     for row in rows:
         gain = '–'
         if row.get('gain') is not None and row['method'] != 'uniform':
-            gain = f'{row["gain"]:+.2f} ± {row["error"]:.2f}'
+            gain = f'{row["gain"]:+.{digits}f} ± {row["error"]:.{digits}f}'
         options = ', '.join(f'{k}={v}' for k, v in row['options'].items())
         lines.append(
             [
                 f'{row["target"]:g}',
                 row['method'],
-                f'{row["mean"]:.2f} ± {row["std"]:.2f}',
-                ', '.join(f'{value:.2f}' for value in row['scores']),
+                f'{row["mean"]:.{digits}f} ± {row["std"]:.{digits}f}',
+                ', '.join(f'{value:.{digits}f}' for value in row['scores']),
                 gain,
                 f'{row["resource"]:.4f}',
                 f'{row["search_images"]:,.0f}',

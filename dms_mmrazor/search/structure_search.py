@@ -164,6 +164,10 @@ class StructureSearch(nn.Module):
             return None
         return self.step.prices()
 
+    def shares(self) -> Tensor:
+        """Shares of the resources in this step, after :meth:`begin`, [U]."""
+        return self._constraint().grad.abs().mean(0).float()
+
     def agree(self) -> None:
         """Give all ranks the state of the first one, before a decision.
 
