@@ -135,13 +135,12 @@ def at_target(problem: Problem, ratio: Tensor) -> Tensor:
     return (ratio + high).clamp(0, UPPER)
 
 
-def best(problem: Problem) -> float:
+def best(problem: Problem, steps: int) -> float:
     """Loss of the best structure: prices without noise, for long."""
     step = StructureStep(len(problem.worth), 'price', average=0.0).double()
-    step.set_length(3000)
-    return float(
-        problem.loss(at_target(problem, search(problem, step, 3000, 0.0, 0)))
-    )
+    step.set_length(steps)
+    ratio = search(problem, step, steps, 0.0, 0)
+    return float(problem.loss(at_target(problem, ratio)))
 
 
 def run(
@@ -173,14 +172,18 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=6)
     parser.add_argument('--steps', type=int, nargs='+', default=[40, 350])
     parser.add_argument('--noise', type=float, default=1.0)
+    parser.add_argument(
+        '--best', type=int, default=2000, help='steps to the best structure'
+    )
     parser.add_argument('--rules', nargs='+', default=list(RULES))
     parser.add_argument('--out', default=RESULT)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.best = [best(draw(seed)) for seed in range(args.seeds)]
+    problems = [draw(seed) for seed in range(args.seeds)]
+    args.best = [best(problem, args.best) for problem in problems]
     narrow = [
         float(p.loss(at_target(p, torch.zeros_like(p.worth)))) / b - 1
-        for p, b in zip(map(draw, range(args.seeds)), args.best)
+        for p, b in zip(problems, args.best)
     ]
     heads = ['rule', 'steps', *(f'lr × {f:.2g}' for f in FACTORS), 'missed by']
     print('| ' + ' | '.join(heads) + ' |')
