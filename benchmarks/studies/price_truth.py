@@ -11,6 +11,7 @@ see soft masks. One command, which goes on where it was stopped:
 """
 
 import argparse
+import itertools
 import json
 import math
 import os.path as osp
@@ -28,6 +29,7 @@ from dms_mmrazor.core import rank_correlation
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.search import StructureSearch
 from dms_mmrazor.search.fitted_structure import fit_choices
+from dms_mmrazor.search.structure_search import SIGNALS
 
 WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Ends of the windows of which prices are means: portions of a training."""
@@ -115,7 +117,7 @@ def measured(
     data = beds.load_data()['train']
     iterations = beds.iterations_of(bed, data)
     optimizer = beds.make_optimizer(supernet.train(), bed)
-    tasks: List[torch.Tensor] = []
+    signals: Dict[str, List[torch.Tensor]] = {s: [] for s in SIGNALS}
     for index, (images, labels) in enumerate(
         beds.batches(data, iterations, seed, bed.shift)
     ):
@@ -125,15 +127,16 @@ def measured(
         F.cross_entropy(supernet(images), labels).backward()
         optimizer.step()
         grad = masks.take_gradient(None)
-        tasks.append(masks.ratio_gradient(grad)[:number])
+        for signal, tasks in signals.items():
+            tasks.append(search.task(grad, signal)[:number])
         share = search.shares()[:number]
         masks.update_importance(grad, mutator.static_scores())
     rows = {}
-    for end in WINDOWS:
+    for (signal, tasks), end in itertools.product(signals.items(), WINDOWS):
         last = max(round(end * iterations), 2)
         window = torch.stack(tasks[max(last - WINDOW, 0) : last])
         error = window.std(0) / math.sqrt(len(window))
-        rows[f'{end:g}'] = {
+        rows[f'{signal} at {end:g}'] = {
             'price': (window.mean(0) / share).tolist(),
             'error': (error / share).tolist(),
         }
@@ -163,7 +166,7 @@ def summarize(records: Mapping[str, Record]) -> Dict[str, Any]:
         error = statistics.stdev(added) if several else math.nan
         errors.append(error / math.sqrt(len(added)))
     windows = {}
-    for end in (f'{end:g}' for end in WINDOWS):
+    for end in of_kind['prices'][0]['result']['windows']:
         prices = [
             statistics.fmean(column)
             for column in zip(
@@ -192,7 +195,7 @@ def table(summary: Mapping[str, Any]) -> str:
     def line(cells: Sequence[str]) -> str:
         return '| ' + ' | '.join(cells) + ' |'
 
-    heads = ['unit', 'true price ± error', *(f'measured at {e}' for e in ends)]
+    heads = ['unit', 'true price ± error', *ends]
     lines = [line(heads), line(['---'] * len(heads))]
     for index, unit in enumerate(summary['units']):
         true = f'{summary["truth"][index]:.3f} ± {summary["error"][index]:.3f}'

@@ -28,7 +28,7 @@ GRIDS: Mapping[str, Sequence[Options]] = {
 The rule ``price`` derives its learning rate and has nothing to choose.
 """
 
-STEP = ('rule', 'lr', 'average')
+STEP = ('rule', 'lr', 'average', 'signal')
 """Options that are those of the structure step."""
 
 
@@ -64,6 +64,7 @@ def search(
         settings (dict): Of the study: ``retrained``, ``finetuned`` (if
             neither, weights stay what they are), ``seed``, ``divisor``.
         options (dict): Of the method: ``rule``, ``lr``, ``average``,
+            ``signal``,
             ``lr_factor`` (of the rate that the step chooses itself),
             ``loss_weight``, ``warmup``, ``decay``, ``hold_depth``.
     """

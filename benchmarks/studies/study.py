@@ -120,6 +120,7 @@ STUDIES = {
         ('uniform',),
         {
             'dms': {},
+            'dms-importance': {'signal': 'importance'},
             'dms-slow-average': {'average': 0.98},
             'dms-warmup': {'warmup': 0.3, 'decay': 0.5},
             'dms-refine': {'decay': 0.4},

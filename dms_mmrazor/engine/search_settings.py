@@ -53,6 +53,7 @@ def settings_of(
         'importance': [masks.metric, masks.decay],
         'structure_only': algorithm.structure_only,
         'structure_step': [step.rule, lr, step.average],
+        'signal': algorithm.structure.signal,
     }
 
 
@@ -107,7 +108,12 @@ def report_changes(
     """
     space = space_of(algorithm)
     check_space(old['space'], space)
-    before = {'method': 'dms', **old['settings'], **limits_of(old['space'])}
+    before = {
+        'method': 'dms',
+        'signal': 'gradient',
+        **old['settings'],
+        **limits_of(old['space']),
+    }
     now = {**settings_of(hook, runner, algorithm), **limits_of(space)}
     if before['method'] != now['method']:
         raise DMSError(

@@ -359,3 +359,33 @@ def test_logits_have_no_prices(zoo):
         StructureSearch(mutator, dict(rule='price'))
     with pytest.raises(DMSError, match='mutator.method.*nonsense'):
         zoo.algorithm(zoo.cifar_resnet(18), mutator=dict(method='nonsense'))
+
+
+def test_prices_by_importance(build, batch):
+    """Σ λ m (1 − m) c of each unit, by hand, in place of the gradient."""
+    search = build({'macs': 1.0}, signal='importance')
+    mutator = search.mutator
+    randomize(mutator)
+    mutator.topk.num_updates.fill_(10**6)  # the average has no start left
+    set_portions(search, {'macs': 0.5})
+    backward(search, batch(2))
+    topk = mutator.topk
+    grad = mutator.masks.take_gradient(None)
+    found = search.structure.task(grad)
+    mask = topk.soft_mask().detach()
+    slope = topk.layout.temperature * mask * (1 - mask)
+    expected = topk.layout.sum_elements(slope * topk.importance)
+    torch.testing.assert_close(found, expected)
+    assert (search.structure.task(grad, 'gradient') != found).any()
+    assert torch.isnan(search.structure.task(grad * math.nan)).all()
+
+
+def test_importances_that_say_nothing_of_the_loss_are_no_signal(zoo):
+    importance = dict(metric='index')
+    mutator = zoo.algorithm(
+        zoo.cifar_resnet(18), mutator=dict(importance=importance)
+    ).mutator
+    with pytest.raises(DMSError, match='structure_step.signal.*index'):
+        StructureSearch(mutator, dict(signal='importance'))
+    with pytest.raises(DMSError, match='structure_step.signal.*loud'):
+        StructureSearch(mutator, dict(signal='loud'))
