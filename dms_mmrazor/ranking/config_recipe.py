@@ -117,6 +117,7 @@ class ConfigRecipe:
             'landscape_batches': self.landscape_batches,
             'evaluate': self.evaluate,
             'metric': self.metric,
+            'lower_is_better': self.sign < 0,
         }
 
     def __call__(self, structure: str, seed: int) -> Trajectory:
