@@ -162,9 +162,9 @@ class ConfigRecipe:
         _use_structure(cfg, self._structure(structure))
         if cfg.model.get('type') is None:
             raise DMSError(f'{cfg.filename}: `model` has no `type`.')
-        whole = _length(cfg, cfg.train_dataloader.dataset)
+        whole = dataset_length(cfg, cfg.train_dataloader.dataset)
         self._reduce_data(cfg)
-        left = _length(cfg, cfg.train_dataloader.dataset)
+        left = dataset_length(cfg, cfg.train_dataloader.dataset)
         shorten(cfg, self.reduction.epochs, whole, left)
         cfg.work_dir = self.folder
         cfg.randomness = dict(seed=seed)
@@ -299,7 +299,7 @@ def _use_structure(cfg: Config, structure: Any) -> None:
         cfg[key] = plain[key]
 
 
-def _length(cfg: Config, dataset: Mapping[str, Any]) -> int:
+def dataset_length(cfg: Config, dataset: Mapping[str, Any]) -> int:
     """Samples of a dataset of a config."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     built = DATASETS.build(deepcopy(dict(dataset)))
@@ -376,7 +376,7 @@ def shorten(cfg: Config, epochs: int, whole: int, left: int) -> None:
         schedulers = [schedulers]
     if schedulers:
         cfg.param_scheduler = [
-            _scheduler(s, old, iterations) for s in schedulers
+            scheduler_of_length(s, old, iterations) for s in schedulers
         ]
     factors = {key: epochs / old_epochs for key in EPOCHS}
     factors.update({key: iterations / old_iterations for key in ITERATIONS})
@@ -389,7 +389,7 @@ def shorten(cfg: Config, epochs: int, whole: int, left: int) -> None:
                 hook[key] = round(value) if whole_number else value
 
 
-def _scheduler(
+def scheduler_of_length(
     scheduler: Mapping[str, Any], old: Mapping[bool, float], new: int
 ) -> Dict[str, Any]:
     """A scheduler of a training of another length, by iteration.

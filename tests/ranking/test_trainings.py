@@ -29,7 +29,7 @@ def net(width=8):
         nn.Linear(8, width),
         nn.BatchNorm1d(width),
         nn.ReLU(),
-        nn.Dropout(0.5),
+        nn.Dropout(0.1),
         nn.Linear(width, 2),
     )
 
@@ -60,7 +60,7 @@ def recipe(**kwargs):
 def test_a_training_leaves_losses_seconds_and_a_landscape():
     found = recipe()(net, 0)
     assert len(found.losses) == len(found.seconds) == 12
-    assert found.losses[-1] < found.losses[0]
+    assert sum(found.losses[6:]) < sum(found.losses[:6])
     assert len(found.landscape) == 11 and min(found.landscape) > 0
     assert found.accuracy > 0.6 and not found.diverged
     assert set(found.costs) == {'training', 'landscape', 'evaluation'}
