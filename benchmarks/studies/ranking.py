@@ -38,6 +38,7 @@ import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis import uniform_structure
 from dms_mmrazor.baselines.runs import Record, Run, Study, environment
 from dms_mmrazor.baselines.structures import Request, random_structure
+from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.subnet import (
     load_structure,
@@ -185,6 +186,11 @@ class RankingRuns:
             close = abs(new.resources['macs']['subnet'] / target - 1) <= EQUAL
             if close and all(new.units != old.units for old in found):
                 found.append(new)
+        if len(found) < run.settings['structures']:
+            raise DMSError(
+                f'--structures: only {len(found)} within {EQUAL:.0%} of the '
+                'target were found; ask for fewer.'
+            )
         for index, structure in enumerate(found):
             save_structure(structure, self._structure(index))
         return {
@@ -592,13 +598,8 @@ def main() -> None:
         return
     beds.load_data()  # decoded once, not by every process
     records = study.execute([sys.executable, *sys.argv], args.jobs)
-    number = len(records['structures']['result']['macs'])
-    if number < args.structures:
-        raise SystemExit(
-            f'only {number} structures within {EQUAL:.0%} of the target were '
-            'found: ask for fewer.'
-        )
-    write(analyze(records, args.seeds, number), records, folder)
+    found = analyze(records, args.seeds, args.structures)
+    write(found, records, folder)
 
 
 if __name__ == '__main__':
