@@ -3,10 +3,13 @@
 import json
 
 import pytest
+import torch
 
 from dms_mmrazor.apis import build_algorithm, command_line, uniform_structure
 from dms_mmrazor.baselines.structures import Request, random_structure
+from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.subnet import load_structure, save_structure
+from dms_mmrazor.registry import TASK_UTILS
 
 VALIDATED = """
 val_dataloader = test_dataloader
@@ -114,3 +117,29 @@ def test_options_that_lack_something(call, candidates, tmp_path):
             *('--out-dir', tmp_path),
         )
         assert done.status == 2 and missing in done.err
+
+
+def test_a_short_training_judges_subnets_of_a_loop(
+    workspace, candidates, tmp_path
+):
+    cfg = command_line.read_config(str(workspace / 'search.py'))
+    cfg.work_dir = str(tmp_path)
+    cfg.experiment_name = 'short-training'
+    runner = command_line.build_runner(cfg)
+    mutator = runner.model.mutator
+    choices = {u.name: u.current_choice for u in mutator.units}
+    choices.update({s.name: s.current_choice for s in mutator.depth_units})
+
+    def fitness(**kwargs):
+        settings = dict(type='mmrazor.ShortTraining', subset=0.5, **kwargs)
+        return TASK_UTILS.build(settings, default_args=dict(runner=runner))
+
+    retrain = str(workspace / 'ranked.py')
+    for judge in (fitness(), fitness(score='final_loss', retrain=retrain)):
+        random = torch.get_rng_state()
+        found = judge(choices, None)
+        assert found['backward_images'] == 20 and found['seconds'] > 0
+        assert found['score'] == judge(choices, None)['score']
+        assert torch.equal(random, torch.get_rng_state())
+    with pytest.raises(DMSError, match='SubnetAccuracy'):
+        fitness(score='accuracy')
