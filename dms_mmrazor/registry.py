@@ -14,6 +14,7 @@ from dms_mmrazor.errors import DMSError
 compat.apply()
 
 from mmrazor.registry import (  # noqa: E402
+    DATASETS,
     HOOKS,
     LOOPS,
     MODELS,
@@ -22,6 +23,7 @@ from mmrazor.registry import (  # noqa: E402
 )
 
 __all__ = [
+    'DATASETS',
     'HOOKS',
     'LOOPS',
     'MODELS',
