@@ -17,8 +17,12 @@ from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.verify import max_difference, randomize
 from dms_mmrazor.models.subnet import prune
 from dms_mmrazor.models.tracing import count_macs
-from dms_mmrazor.models.tracing.demo import demo_tensor, enliven, evaluating
-from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
+from dms_mmrazor.models.tracing.demo import (
+    demo_tensor,
+    enliven,
+    evaluating,
+    with_tensor_forward,
+)
 from dms_mmrazor.search.plain import plain_copy
 
 Size = Tuple[int, ...]
