@@ -24,13 +24,13 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.models.ops import channels_of, is_norm, is_weighted
 from dms_mmrazor.models.tracing.channel_groups import ChannelGroup
+from dms_mmrazor.models.tracing.compared_features import compared_layers
 from dms_mmrazor.models.tracing.demo import (
     DemoInput,
     demo_tensor,
     for_norms,
     forward_tensors,
 )
-from dms_mmrazor.models.tracing.compared_features import compared_layers
 from dms_mmrazor.models.tracing.demo_samples import demo_samples
 from dms_mmrazor.models.tracing.example_inputs import ExampleInputs
 from dms_mmrazor.models.tracing.light_copy import light_copy
