@@ -76,6 +76,7 @@ class MaskState(KeepsPrecision):
         self.decay = decay
         self.method = check_method(method)
         self.num_units = len(units)
+        self.has_gradient = False
         self.table = MaskTable()
         self.layers: Optional[MaskPlan] = None
         self.followings = find_followings(units)
@@ -149,6 +150,7 @@ class MaskState(KeepsPrecision):
 
     def _collect(self, grad: Tensor) -> None:
         self.mask_grad.add_(grad.detach())
+        self.has_gradient = True
 
     @torch.no_grad()
     def take_gradient(self, grad_scale: Optional[Tensor]) -> Tensor:
@@ -160,6 +162,7 @@ class MaskState(KeepsPrecision):
         """
         grad = self.mask_grad.clone()
         self.mask_grad.zero_()
+        self.has_gradient = False
         return grad if grad_scale is None else grad / grad_scale.to(grad)
 
     @torch.no_grad()

@@ -445,7 +445,8 @@ def convert_node(
     if node.val is read_in_training:
         reason = 'what runs only in training reads its channels'
         return FixedChannelNode(node.name, f'{UNFOLLOWED}{reason}', 1)
-    if node.val is torch.cat and traced is not None:
+    # Each look at a function of torch's C code may give another object.
+    if node.val == torch.cat and traced is not None:
         return _cat_node(node, traced)
     if traced is not None and is_mover(traced) and len(node.prev_nodes) == 1:
         moved = MovedChannelNode(traced, node.name, node.val)
