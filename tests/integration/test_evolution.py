@@ -97,3 +97,13 @@ def test_random_search(small_search, run_tool, finished, tmp_path):
     rows = candidates(tmp_path)[1:]
     assert [row['origin'] for row in rows] == ['random'] * 3
     assert (tmp_path / 'subnet' / 'subnet.pth').is_file()
+
+
+@pytest.mark.timeout(60)
+def test_settings_that_a_config_inherits(
+    small_search, run_tool, finished, tmp_path
+):
+    cfg = config(small_search, dict(LOOP, by_epoch=True))
+    assert finished(run_tool(cfg, tmp_path)) == 2
+    last = (tmp_path / 'log.txt').read_text().splitlines()[-1]
+    assert 'by_epoch' in last and '_delete_=True' in last
