@@ -171,7 +171,7 @@ class ConfigRecipe:
         cfg.experiment_name = f'seed{seed}'
         hooks = dict(cfg.get('default_hooks') or {})
         cfg.default_hooks = {**hooks, 'checkpoint': None}
-        cfg.resume, cfg.load_from = False, cfg.get('load_from')
+        cfg.resume = False
         return cfg
 
     def _structure(self, path: str) -> Any:
