@@ -104,6 +104,7 @@ EXTRAS = {
     'tests': parse_requirements('tests'),
 }
 EXTRAS['all'] = sum(EXTRAS.values(), [])
+EXTRAS['benchmarks'] = parse_requirements('benchmarks')
 
 setup(
     name=PACKAGE,
