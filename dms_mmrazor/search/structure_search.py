@@ -25,8 +25,6 @@ from dms_mmrazor.models.mutators import DMSMutator
 SIGNALS = ('gradient', 'importance')
 """What the task can say of a ratio; the first one is the default."""
 
-KEYS = ('rule', 'lr', 'average', 'signal')
-
 
 class Searched(Protocol):
     """A supernet that is searched, whoever trains it.
@@ -255,10 +253,10 @@ def _checked_settings(settings: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
         )
     settings = dict(settings or {})
     for key in settings:
-        if key not in KEYS:
+        if key not in ('rule', 'lr', 'average', 'signal'):
             raise DMSError(
-                f'`model.structure_step.{key}` is unknown; it takes one of '
-                f'{list(KEYS)}.'
+                f'`model.structure_step.{key}` is unknown; it takes `rule`, '
+                '`lr`, `average` and `signal`.'
             )
     return settings
 
