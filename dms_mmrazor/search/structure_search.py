@@ -194,7 +194,8 @@ class StructureSearch(nn.Module):
         The network depends on products of masks and weights alone, so that
         ``m · ∂L/∂m`` is ``w · ∂L/∂w`` summed over the weights that read a
         channel: where weights have adapted to soft masks, the gradient of a
-        ratio is no more than what weight decay adds. The loss of removing an
+        ratio is no more than the balance of weight decay and of the
+        optimizer's noise. The loss of removing an
         element is then of second order, ``½ m² ∂²L/∂m²``, which is what the
         Taylor importances (Eq. 4) estimate up to one factor for all, with
         little noise. ``signal='importance'`` puts them in the gradient's
