@@ -14,6 +14,7 @@ GRN = 'mmpretrain.models.utils.norm.GRN'
 ATTENTION = 'mmpretrain.models.utils.attention.MultiheadAttention'
 
 WINDOW_ATTENTION = 'mmpretrain.models.utils.attention.WindowMSA'
+TIMM_GRN = 'timm.layers.grn.GlobalResponseNorm'
 TIMM_SCALE = 'timm.models.metaformer.Scale'
 TORCHVISION_VIT = 'torchvision.models.vision_transformer.VisionTransformer'
 TIMM_ATTENTION = 'timm.layers.attention.Attention'
@@ -52,7 +53,8 @@ def is_norm(module: object) -> bool:
     if isinstance(module, nn.PReLU):
         return module.num_parameters > 1
     kinds = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
-    return isinstance(module, kinds) or is_kind(module, GRN)
+    names = (GRN, TIMM_GRN)
+    return isinstance(module, kinds) or any(is_kind(module, n) for n in names)
 
 
 def groups_of_norm(module: object) -> int:
