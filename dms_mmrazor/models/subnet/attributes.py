@@ -3,7 +3,13 @@
 from torch import nn
 
 from dms_mmrazor.models.ops.csp_layers import is_split_layer, refresh_split
-from dms_mmrazor.models.ops.known_types import SWIN, is_kind
+from dms_mmrazor.models.ops.known_types import (
+    SWIN,
+    TIMM_SCALE,
+    TORCHVISION_VIT,
+    is_kind,
+)
+from dms_mmrazor.models.ops.multihead import SlimMultiheadAttention
 
 
 def refresh_attributes(model: nn.Module) -> None:
@@ -15,12 +21,21 @@ def refresh_attributes(model: nn.Module) -> None:
     for module in model.modules():
         if is_kind(module, SWIN):
             _refresh_swin(module)
+        elif is_kind(module, TIMM_SCALE):
+            module.shape = (len(module.scale), *module.shape[1:])
+        elif is_kind(module, TORCHVISION_VIT):
+            module.hidden_dim = module.conv_proj.out_channels
         elif is_split_layer(module):
             refresh_split(module)
         elif isinstance(module, nn.Embedding):
             module.embedding_dim = module.weight.shape[1]
         elif isinstance(module, nn.Transformer):
             _refresh_transformer(module)
+        elif isinstance(module, nn.TransformerEncoder):
+            # Nested tensors are for kernels that need a stock attention.
+            kinds = {type(part) for part in module.modules()}
+            if SlimMultiheadAttention in kinds:
+                module.use_nested_tensor = False
 
 
 def _refresh_transformer(module: nn.Transformer) -> None:

@@ -412,6 +412,9 @@ def convert_node(
         ChannelNode: Node of the channel graph.
     """
     traced = getattr(node, 'traced', None)
+    if traced is not None and traced.op == 'placeholder':
+        size = traced.meta[SHAPE][_input_dim(traced)]
+        return InputChannelNode(node.name, node.val, input_channels=size)
     if isinstance(node, InputProjection):
         size = node.traced.meta[SHAPE][-1]
         return InProjectionNode(node.name, node.val, input_channels=size)
@@ -442,13 +445,31 @@ def convert_node(
     if node.val is read_in_training:
         reason = 'what runs only in training reads its channels'
         return FixedChannelNode(node.name, f'{UNFOLLOWED}{reason}', 1)
-    if node.val is torch.cat and traced is not None:
+    # Each look at a function of torch's C code may give another object.
+    if node.val == torch.cat and traced is not None:
         return _cat_node(node, traced)
     if traced is not None and is_mover(traced) and len(node.prev_nodes) == 1:
         moved = MovedChannelNode(traced, node.name, node.val)
         moved.module_name = node.module_name
         return moved
     return default_channel_node_converter(node)
+
+
+def _input_dim(node: fx.Node) -> int:
+    """The dimension of an input's channels.
+
+    The second one where it has more than three or a convolution or its like
+    reads it, otherwise the last one.
+    """
+    model = node.graph.owning_module
+    read = [
+        model.get_submodule(user.target)
+        for user in node.users
+        if user.op == 'call_module'
+    ]
+    first = any(is_conv(m) or isinstance(m, _BatchNorm) for m in read)
+    dims = len(node.meta[SHAPE])
+    return 1 if dims > 1 and (first or dims > 3) else dims - 1
 
 
 def _written_node(node: ModuleNode) -> ChannelNode:
