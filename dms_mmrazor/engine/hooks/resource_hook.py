@@ -9,6 +9,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from dms_mmrazor.apis.checkpoint_files import state_dict_of
 from dms_mmrazor.apis.config_keywords import unknown_key
 from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.engine.averaged_weights import share_structure
@@ -36,6 +37,7 @@ from dms_mmrazor.engine.search_targets import (
 from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.models.subnet.foreign_weights import check_search_weights
 from dms_mmrazor.registry import HOOKS
 from dms_mmrazor.search.arguments import (
     as_weights,
@@ -157,14 +159,21 @@ class ResourceHook(Hook):
     def after_load_checkpoint(
         self, runner: Runner, checkpoint: Dict[str, Any]
     ) -> None:
-        """Say what a resumed search changes.
+        """Say what a resumed search changes; refuse foreign weights.
 
         Raises:
-            DMSError: If the importances belong to other units.
+            DMSError: If the importances belong to other units, or
+                `load_from` names weights that a search would not find.
         """
         old = checkpoint.get(KEY)
         if old and runner._resume:
             report_changes(old, self, runner, get_algorithm(runner))
+        elif not runner._resume:
+            path = str(runner._load_from)
+            state = state_dict_of(checkpoint, path)
+            check_search_weights(
+                get_algorithm(runner), state, 'load_from', path
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Check the target before anything is trained."""
