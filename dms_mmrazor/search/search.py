@@ -6,7 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dms_mmrazor.core.durations import Duration, phase_lengths
+from dms_mmrazor.core.durations import (
+    Duration,
+    iterations_of,
+    phase_lengths,
+)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.subnet import save_structure
@@ -22,6 +26,11 @@ from dms_mmrazor.search.export import (
 )
 from dms_mmrazor.search.latency import prepare_latency
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
+from dms_mmrazor.search.milestones import (
+    Milestone,
+    TargetPath,
+    as_milestones,
+)
 from dms_mmrazor.search.phases import Moment, SearchPhases
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
@@ -84,6 +93,12 @@ class Search:
             device, if it is not the one at hand. Defaults to None.
         mutator (Mapping, optional): Further arguments of
             :class:`DMSMutator`, such as ``exclude``. Defaults to None.
+        milestones (Sequence, optional): Budgets on the way to the target,
+            such as ['75%', '50%']: at each the target stays for ``settle``,
+            and then ``log['milestone']`` has its name, 'subnet-75', for
+            which :meth:`export` exports. Defaults to None.
+        settle (float | str): How long the target stays at each milestone,
+            a part of the decay. Defaults to 0.05.
 
     Raises:
         DMSError: If an argument cannot be meant, the model cannot be
@@ -106,10 +121,13 @@ class Search:
         latency_table: Optional[str] = None,
         latency_device: Optional[str] = None,
         mutator: Optional[Mapping[str, Any]] = None,
+        milestones: Optional[Sequence[Any]] = None,
+        settle: Duration = 0.05,
     ) -> None:
         check_counts('Search', total_steps=total_steps)
         check_schedule(warmup, decay, schedule, 'Search')
         wanted = as_targets(target, resource, 'Search')
+        passed = as_milestones(milestones, wanted, 'Search')
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
         self.mutator = _prepare(model, example_inputs, mutator)
@@ -129,17 +147,23 @@ class Search:
         self._scale: Optional[Tensor] = None
         try:
             lengths = phase_lengths(warmup, decay, total_steps)
+            stay = iterations_of('settle', settle, total_steps)
         except ValueError as error:
             raise DMSError(f'Search: {error}') from None
-        self._phases = SearchPhases(
+        path = TargetPath(
             self.mutator,
-            self.structure,
             self.targets,
             lengths,
             schedule,
-            hold_depth,
+            passed,
+            stay,
+            owner='Search',
+        )
+        self._phases = SearchPhases(
+            self.mutator, self.structure, path, hold_depth
         )
         self._moment: Optional[Moment] = None
+        self._due: Optional[Milestone] = None
         self._hook = model.register_forward_pre_hook(self._begin_forward)
 
     @property
@@ -167,8 +191,9 @@ class Search:
         Returns:
             dict: :attr:`log`: ``phase``, ``progress`` in it, for each kind
             of resource ``{kind}_ratio``, ``{kind}_target`` (relative to
-            the model) and ``loss_{kind}`` as tensors, and ``news`` if the
-            depth begins to be held.
+            the model) and ``loss_{kind}`` as tensors, ``news`` if the
+            depth begins to be held, and ``milestone``, its name, if one is
+            to be exported now.
 
         Raises:
             DMSError: If no forward and backward pass in training mode
@@ -186,13 +211,15 @@ class Search:
         skipped = self._steps is not None and self._steps.skipped()
         losses = self.structure.losses()
         self.structure.finish(step_scale(self._scale, after, skipped))
-        phase, _, news = self._moment
+        phase, _, news, due = self._moment
         self.log = {
             'phase': phase.name,
             'progress': phase.progress,
             **losses,
             **({'news': news} if news else {}),
+            **({'milestone': due.name} if due else {}),
         }
+        self._due = due
         self.iteration += 1
         self._moment = None
         return self.log
@@ -213,6 +240,9 @@ class Search:
     ) -> ExportedSubnet:
         """Cut what was found out of the supernet, which stays as it is.
 
+        Right after a step whose log names a milestone, the subnet meets
+        that; at the end of the search it meets the target.
+
         Args:
             path (str, optional): Where to write the structure, for
                 :func:`dms_mmrazor.apply_structure`. Defaults to None.
@@ -230,6 +260,8 @@ class Search:
         # An unfinished search is not cut down to its final target.
         over = self.iteration >= self.total_steps
         targets = self.targets if over else {}
+        if self._due is not None:
+            targets = self._due.targets
         # The subnet is a copy, and is compared with masks of its own.
         self._hook.remove()
         try:
@@ -271,6 +303,7 @@ class Search:
         for name in _STATE:
             getattr(self, name).load_state_dict(state[name])
         self.iteration = int(state['iteration'])
+        self._due = self._phases.path.due(self.iteration - 1)
         self._phases.resume()
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> 'Search':
