@@ -5,11 +5,16 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional
 
+import mmengine
 import torch
 from mmengine import dist
 from mmengine.runner import Runner, ValLoop
 
 from dms_mmrazor.engine.loss_history import mean_losses
+from dms_mmrazor.engine.retraining import (
+    retrain_command,
+    write_retrain_config,
+)
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import ExportedSubnet
 from dms_mmrazor.search.phases import Moment, SearchPhases
@@ -87,6 +92,7 @@ class SearchWatch:
 
     def budget(
         self,
+        runner: Runner,
         name: str,
         folder: str,
         done: int,
@@ -98,6 +104,8 @@ class SearchWatch:
         Returns:
             str: Path of the card.
         """
+        if name == 'subnet':
+            write_retrain_config(runner, folder)
         place = osp.relpath(folder, self.recorder.folder)
         self.recorder.budget(name, place, done, subnet.structure, metrics)
         return write_card(self.recorder.folder)
@@ -109,6 +117,8 @@ class SearchWatch:
             'seed': plain_value(runner.seed),
             'command': ' '.join(sys.argv),
             'work_dir': runner.work_dir,
+            'mmengine': mmengine.__version__,
+            'retrain': retrain_command(runner, self.recorder.folder),
             'processes': dist.get_world_size(),
         }
         algorithm, total = self.algorithm, runner.max_iters

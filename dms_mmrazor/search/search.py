@@ -1,5 +1,6 @@
 """A search in a training loop of one's own."""
 
+import os
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
 
 import torch
@@ -32,6 +33,11 @@ from dms_mmrazor.search.milestones import (
     as_milestones,
 )
 from dms_mmrazor.search.phases import Moment, SearchPhases
+from dms_mmrazor.search.record import (
+    Recorder,
+    describe_search,
+    record_interval,
+)
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
 
@@ -99,6 +105,9 @@ class Search:
             which :meth:`export` exports. Defaults to None.
         settle (float | str): How long the target stays at each milestone,
             a part of the decay. Defaults to 0.05.
+        record (str, optional): Folder in which the search records its
+            course and :meth:`export` writes, for
+            :func:`dms_mmrazor.write_card`. Defaults to None.
 
     Raises:
         DMSError: If an argument cannot be meant, the model cannot be
@@ -123,6 +132,7 @@ class Search:
         mutator: Optional[Mapping[str, Any]] = None,
         milestones: Optional[Sequence[Any]] = None,
         settle: Duration = 0.05,
+        record: Optional[str] = None,
     ) -> None:
         check_counts('Search', total_steps=total_steps)
         check_schedule(warmup, decay, schedule, 'Search')
@@ -164,6 +174,8 @@ class Search:
         )
         self._moment: Optional[Moment] = None
         self._due: Optional[Milestone] = None
+        self._recorder = None if record is None else Recorder(record)
+        self._recorded = False
         self._hook = model.register_forward_pre_hook(self._begin_forward)
 
     @property
@@ -221,6 +233,7 @@ class Search:
         }
         self._due = due
         self.iteration += 1
+        self._record(phase.name)
         self._moment = None
         return self.log
 
@@ -236,7 +249,10 @@ class Search:
         }
 
     def export(
-        self, path: Optional[str] = None, divisor: int = 8
+        self,
+        path: Optional[str] = None,
+        divisor: int = 8,
+        metrics: Optional[Mapping[str, float]] = None,
     ) -> ExportedSubnet:
         """Cut what was found out of the supernet, which stays as it is.
 
@@ -248,6 +264,8 @@ class Search:
                 :func:`dms_mmrazor.apply_structure`. Defaults to None.
             divisor (int): Widths are multiples of it, or full. Defaults to
                 8; 1 is the paper's setting.
+            metrics (Mapping, optional): Scores to be recorded with it.
+                Defaults to None.
 
         Returns:
             ExportedSubnet: ``model`` is plain, with the supernet's weights,
@@ -277,7 +295,20 @@ class Search:
             )
         if path is not None:
             save_structure(subnet.structure, path)
+        if self._recorder is not None and targets:
+            name = self._due.name if self._due is not None else 'subnet'
+            folder = self._recorder.folder
+            file = os.path.join(folder, f'{name}.yaml')
+            save_structure(subnet.structure, file)
+            self._recorder.budget(
+                name, '.', self.iteration, subnet.structure, metrics or {}
+            )
         return subnet
+
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Record scores of the present supernet, for the card."""
+        if self._recorder is not None:
+            self._recorder.score(self.iteration, metrics)
 
     def state_dict(self) -> Dict[str, Any]:
         """All that a search needs to go on, beside the model's weights."""
@@ -319,6 +350,28 @@ class Search:
         ]
         memo.update({id(part): part for part in shared})
         return self
+
+    def _record(self, phase: str) -> None:
+        """Write a line of the record, if there is one and it is time."""
+        if self._recorder is None:
+            return
+        path, done = self._phases.path, self.iteration
+        if not self._recorded:
+            search = describe_search(
+                self.mutator, self.structure, path, self.total_steps
+            )
+            self._recorder.begin(search, done - 1)
+            self._recorded = True
+        every = record_interval(self.total_steps)
+        if done % every == 0 or done == self.total_steps:
+            self._recorder.step(
+                done,
+                phase,
+                path.at(done - 1),
+                self.mutator,
+                self.structure,
+                {},
+            )
 
     def _units(self) -> List[str]:
         units = [*self.mutator.units, *self.mutator.depth_units]

@@ -126,6 +126,7 @@ def resource_rows(card: Card) -> List[List[str]]:
 
 
 def resource_notes(card: Card) -> List[str]:
+    """What the resources are of, and how time was measured."""
     size = card.record.search['input_size'][1:]
     notes = [f'MACs of one input of {size}.']
     latency = card.structure.resources.get('latency')
@@ -154,6 +155,7 @@ def budget_rows(card: Card) -> List[Dict[str, Any]]:
 
 
 def budget_table(card: Card) -> Tuple[List[str], List[List[str]]]:
+    """Names of the columns, and a row for each exported subnet."""
     rows = budget_rows(card)
     kinds = list(card.record.search['targets'])
     metrics = list(dict.fromkeys(m for row in rows for m in row['metrics']))
@@ -179,6 +181,7 @@ def budget_table(card: Card) -> Tuple[List[str], List[List[str]]]:
 
 
 def unsearched_rows(card: Card) -> List[List[str]]:
+    """Layers and stages that are held on a side, and why."""
     search = card.record.search
     rows = [list(row) for row in search['unsearched']]
     rows += [list(row) for row in search['one_sided']]
@@ -203,6 +206,7 @@ def retraining(card: Card) -> Tuple[str, str]:
 
 
 def setting_rows(card: Card) -> List[List[str]]:
+    """How the search was started: name and value."""
     search = card.record.search
     rows = [
         ['config', str(search.get('config') or 'none')],

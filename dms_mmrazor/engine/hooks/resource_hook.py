@@ -325,7 +325,9 @@ class ResourceHook(Hook):
             metrics = validated_score(runner, subnet)
         if dist.is_main_process():
             done = min(runner.iter + 1, runner.max_iters)
-            card = self._watch.budget(name, folder, done, subnet, metrics)
+            card = self._watch.budget(
+                runner, name, folder, done, subnet, metrics
+            )
             runner.logger.info(f'Wrote {card}')
 
     def _folder(self, runner: Runner) -> str:
