@@ -1,7 +1,7 @@
 """A result card as one HTML file that needs no network."""
 
 from html import escape
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from dms_mmrazor.models.subnet import UnitStructure
 from dms_mmrazor.models.subnet.stage_names import split_name
@@ -172,7 +172,6 @@ def _units_html(card: Card) -> str:
         by_stage.setdefault(split_name(unit.name)[0], []).append(unit)
     groups = group_units(card.structure)
     listed = [*by_stage.values(), *([] for _ in groups[len(by_stage) :])]
-    stage_names = [stage.name for stage in card.structure.stages]
     parts.append(
         '<div class="unit head"><span>unit</span><span>kept</span>'
         '<span class="n">channels</span><span>pruned part</span>'
@@ -180,11 +179,10 @@ def _units_html(card: Card) -> str:
     )
     for group, units in zip(groups, listed):
         parts.append(_group_html(group, units, courses, scale))
-    for name in stage_names:
-        if name in courses:
-            parts.append(
-                _row_html(f'depth of {name}', None, courses[name], scale)
-            )
+    for stage in card.structure.stages:
+        depth = len(stage.kept), len(stage.blocks)
+        label = f'depth of {stage.name}'
+        parts.append(_row_html(label, depth, courses[stage.name], scale))
     return ''.join(parts) + '</div>'
 
 
@@ -214,16 +212,14 @@ def _group_html(
 
 def _row_html(
     label: str,
-    kept: Optional[Tuple[int, int]],
+    kept: Tuple[int, int],
     course: Tuple[List[float], List[float]],
     scale: float,
 ) -> str:
     ratios, prices = course
     shown = [None if p is None else p / scale for p in prices]
     price = shown[-1] if shown else None
-    if kept is None:
-        bar, text = '<span></span>', ''
-    elif kept[0]:
+    if kept[0]:
         width = 100 * kept[0] / kept[1]
         bar = f'<div class="track"><i style="width:{width:.1f}%"></i></div>'
         text = f'{kept[0]} / {kept[1]}'

@@ -71,6 +71,7 @@ code { overflow-wrap: anywhere; }
 summary { cursor: pointer; }
 @media (max-width: 720px) {
   section { padding: 14px; }
+  td, th { padding-right: 8px; font-size: 13px; }
   .unit { grid-template-columns: minmax(0, 1fr) minmax(0, 1fr);
     padding: 6px 0; }
   .unit .track { grid-column: 1 / 3; grid-row: 2; }
