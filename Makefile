@@ -25,7 +25,7 @@ demo: env-demo  ## Search, export and compare a small model on the CPU
 
 docs: env-demo  ## Build the documentation into docs/_build/html
 	@.dev_scripts/setup_docs.sh
-	@$(DOCS)/bin/python -m sphinx -q -W --keep-going -n -b html docs \
+	@$(DOCS)/bin/python -m sphinx -q -W --keep-going -b html docs \
 	    docs/_build/html $(ARGS)
 	@echo docs/_build/html/index.html
 

@@ -6,6 +6,7 @@ Writes PNG files beside itself.
 """
 
 import json
+import math
 import os.path as osp
 from typing import Any, Dict, List
 
@@ -91,9 +92,9 @@ def draw_schedule(path: str) -> None:
     figure = new_figure(5.2, 2.6)
     axes = figure.add_axes([0.12, 0.2, 0.84, 0.72])
     bare(axes)
-    lengths = phase_lengths(0.1, 0.7, 1000)
+    lengths = phase_lengths(0.2, 0.6, 1000)
     ends = [1.0, 0.75, 0.5, 0.25]
-    falls = [a / b - 1 for a, b in zip(ends, ends[1:])]
+    falls = [math.log(a / b) for a, b in zip(ends, ends[1:])]
     line = plan_stops(lengths, falls, 50)
     x = range(lengths.total)
     plain = [0.25 ** lengths.at(i).progress for i in x]
@@ -103,7 +104,7 @@ def draw_schedule(path: str) -> None:
         stops.append(ends[leg] * (ends[leg + 1] / ends[leg]) ** progress)
     axes.plot(x, plain, color=GRAY, label='one budget')
     axes.plot(x, stops, color=BLUE, label='milestones 75 %, 50 %')
-    for start, name in ((0, 'warm-up'), (100, 'decay'), (800, 'refine')):
+    for start, name in ((0, 'warm-up'), (200, 'decay'), (800, 'refine')):
         axes.axvline(start, color=GRAY, linewidth=0.5)
         axes.text(start + 10, 1.02, name, fontsize=9, color=GRAY)
     axes.set_xlabel('iterations', fontsize=9)
