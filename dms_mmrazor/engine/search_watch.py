@@ -83,7 +83,7 @@ class SearchWatch:
             shown = mutator.structure(resources=self._resources())
             figure = plot_subnet(shown, f'Iteration {done}: if exported now')
             image = rgb_image(figure)
-            runner.visualizer.add_image('dms/structure', image, done)
+            runner.visualizer.add_image('dms_structure', image, done)
 
     def score(self, runner: Runner, metrics: Mapping[str, Any]) -> None:
         """After a validation."""

@@ -114,8 +114,7 @@ def test_a_line_says_where_the_search_stands(search):
 
 
 def test_the_visualizer_gets_pictures(search):
-    images = list(search[0].glob('*/vis_data/vis_image/dms/*.png'))
-    images += list(search[0].glob('*/vis_data/vis_image/dms*.png'))
+    images = list(search[0].glob('*/vis_data/vis_image/dms_structure*.png'))
     assert len(images) == 4
 
 
