@@ -7,6 +7,10 @@ MIM := .venv-mim
 DEMO := .venv-demo
 DOCS := .venv-docs
 ARGS ?=
+# As many processes as cores; a file's tests stay together, as they share what
+# is slow to build. `make test WORKERS=0` runs all in one process (for -s, pdb).
+WORKERS ?= logical
+PYTEST = python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
 # Threads that wait must not spin: on a busy machine that costs several times
 # the work itself.
@@ -30,10 +34,10 @@ docs: env-demo  ## Build the documentation into docs/_build/html
 	@echo docs/_build/html/index.html
 
 test: env  ## Run all tests (modern set: Python 3.11, torch 2.11)
-	@$(ENV)/bin/python -m pytest $(ARGS)
+	@$(ENV)/bin/$(PYTEST) $(ARGS)
 
 test-classic: env-classic  ## Run all tests (classic set: Python 3.10, torch 1.13)
-	@$(CLASSIC)/bin/python -m pytest $(ARGS)
+	@$(CLASSIC)/bin/$(PYTEST) $(ARGS)
 
 lint: env  ## Check style
 	@$(ENV)/bin/python -m ruff check .

@@ -14,6 +14,7 @@ from dms_mmrazor.errors import DMSError
 compat.apply()
 
 from mmrazor.registry import (  # noqa: E402
+    DATASETS,
     HOOKS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
@@ -21,6 +22,7 @@ from mmrazor.registry import (  # noqa: E402
 )
 
 __all__ = [
+    'DATASETS',
     'HOOKS',
     'MODELS',
     'OPTIM_WRAPPER_CONSTRUCTORS',

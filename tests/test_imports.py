@@ -12,6 +12,7 @@ PACKAGE = 'dms_mmrazor'
 LAYERS = [
     'configs',
     'plugin',
+    'ranking',
     'baselines',
     'engine',
     'visualization',
@@ -24,6 +25,7 @@ LAYERS = [
     'models.units',
     'models.subnet',
     'models.tracing',
+    'plugins',
     'models.ops',
     'models.mutables',
     'baselines.masks',

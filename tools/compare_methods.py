@@ -32,6 +32,18 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--seeds', type=int, default=3, help='how many')
     parser.add_argument(
+        '--trainings',
+        type=int,
+        default=1,
+        help='of each structure that is found',
+    )
+    parser.add_argument(
+        '--search-images',
+        type=float,
+        help='images of a search relative to one retraining: 0.1, or 0.02 '
+        'to be fast; by default a search is as long as its config says',
+    )
+    parser.add_argument(
         '--retrain',
         help='config that trains a structure; by default the '
         "search's architecture is trained as the search trains it",

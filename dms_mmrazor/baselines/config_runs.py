@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from dms_mmrazor.apis import build_algorithm, command_line, override_target
+from dms_mmrazor.apis.training_length import images_of, shorten
 from dms_mmrazor.baselines import comparison as compare
 from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.baselines.runs import Record, Run, Study
@@ -127,12 +128,11 @@ class ConfigRuns:
 
     def _searched(self, cfg: Config, run: Run) -> Any:
         method = run.settings['method']
+        portion = run.settings.get('search_images')
+        if portion is not None:
+            shorten(cfg, portion * images_of(self.retrain or self.cfg))
         if method in MASKS:
             cfg.model.setdefault('mutator', {})['method'] = method
-        if method in MASKS and method != 'minmax':
-            # Prices are those of pruning ratios; logits have none.
-            step = dict(cfg.model.get('structure_step') or {})
-            cfg.model.structure_step = {'rule': 'adam', **step}
         runner = self._trained(cfg, run)
         subnet = osp.join(runner.work_dir, 'subnet', 'subnet.yaml')
         return load_structure(subnet), seen(runner)
@@ -262,6 +262,12 @@ def compare_methods(args: argparse.Namespace) -> None:
         'retrain': args.retrain,
         'cfg_options': args.cfg_options or {},
     }
+    if args.search_images is not None:
+        if not 0 < args.search_images <= 1:
+            raise DMSError(
+                f'--search-images must be in (0, 1], got {args.search_images}.'
+            )
+        common['search_images'] = args.search_images
     key = args.grid_key
     grid = [{key: value} for value in args.grid or []]
     plan = compare.Comparison(
@@ -270,6 +276,7 @@ def compare_methods(args: argparse.Namespace) -> None:
         list(range(args.seeds)),
         common,
         {method: grid for method in args.methods if method not in STRUCTURES},
+        trainings=args.trainings,
     )
     folder = args.out_dir or osp.join('work_dirs', f'compare-{name}')
     study = Study(folder, compare.plan(plan))

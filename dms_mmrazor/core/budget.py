@@ -82,6 +82,16 @@ class Budget:
         (grad,) = torch.autograd.grad(total, kept)
         return (grad != 0).tolist()
 
+    def elasticities(self, counts: Sequence[float]) -> Tensor:
+        """∂log r / ∂log k of the mean of all targets, shape [U]."""
+        kept = self._tensor(counts).requires_grad_()
+        logs = [
+            model(kept, self.blocks).clamp(min=1e-300).log()
+            for model in self.models.values()
+        ]
+        (grad,) = torch.autograd.grad(sum(logs) / len(logs), kept)
+        return grad * kept.detach()
+
     def check_reachable(self, smallest: Sequence[int]) -> None:
         """Raise ValueError if the smallest numbers exceed a target."""
         for name, value in self.resources(smallest).items():

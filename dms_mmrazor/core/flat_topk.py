@@ -1,6 +1,6 @@
 """All top-k operators of a network over one flat buffer."""
 
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,9 @@ class FlatTopk(KeepsPrecision):
         ValueError: If a setting is outside its range.
     """
 
+    step_settings: Mapping[str, Any] = {}
+    """Arguments of :class:`StructureStep` unless others are given."""
+
     importance: Tensor
     num_updates: Tensor
     held: Tensor
@@ -104,6 +107,18 @@ class FlatTopk(KeepsPrecision):
         soft = torch.where(self.num_updates > 0, soft, torch.ones_like(soft))
         held = self.layout.to_elements(self.held)
         return self.layout.to_channels(torch.lerp(soft, hard, held))
+
+    def expected_mask(self, shown: Optional[Tensor] = None) -> Tensor:
+        """What a resource model sees of the masks: the soft ones.
+
+        Args:
+            shown (Tensor, optional): Soft masks [C] of this step, if they
+                are known already. Defaults to None.
+
+        Returns:
+            Tensor: Masks, shape [C].
+        """
+        return self.soft_mask() if shown is None else shown
 
     @torch.no_grad()
     def hard_mask(self) -> Tensor:
@@ -157,6 +172,9 @@ class FlatTopk(KeepsPrecision):
         they are held at.
         """
         self.pruning_ratio.copy_(self._limited_ratio())
+
+    def set_progress_(self, progress: float) -> None:
+        """Tell the progress of a search in [0, 1], for a temperature."""
 
     def learnable(self) -> List[nn.Parameter]:
         """What a structure step moves: the pruning ratios."""

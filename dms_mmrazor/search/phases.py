@@ -64,6 +64,8 @@ class SearchPhases:
         phase = self.timeline.at(iteration)
         targets = self.path.at(iteration)
         self.structure.set_targets(targets)
+        progress = min((iteration + 1) / self.timeline.lengths.total, 1.0)
+        self.mutator.topk.set_progress_(progress)
         news = self._hold(iteration) if self.hold_depth else None
         return Moment(phase, targets, news, self.path.due(iteration))
 

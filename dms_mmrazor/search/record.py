@@ -173,7 +173,7 @@ def describe_search(
         'supernet': dict(mutator.table.full),
         'targets': path.targets,
         'milestones': {m.name: m.targets for m in path.milestones},
-        'input_size': list(mutator.analyzer.input_size),
+        'input_size': mutator.analyzer.shapes,
         'rule': str(structure.step),
         'layers': len(report.layers),
         'unsearched': [list(row[:3]) for row in report.unsearched],

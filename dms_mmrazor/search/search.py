@@ -1,9 +1,20 @@
 """A search in a training loop of one's own."""
 
+import logging
 import os
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -12,9 +23,10 @@ from dms_mmrazor.core.durations import (
     iterations_of,
     phase_lengths,
 )
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.subnet import save_structure
+from dms_mmrazor.models.tracing.example_inputs import as_example
 from dms_mmrazor.search.arguments import (
     as_weights,
     check_counts,
@@ -25,6 +37,7 @@ from dms_mmrazor.search.export import (
     export_subnet,
     how_found,
 )
+from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
 from dms_mmrazor.search.latency import prepare_latency
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
 from dms_mmrazor.search.milestones import (
@@ -73,9 +86,12 @@ class Search:
         log (dict): Phase, resources, targets and losses of the last step.
 
     Args:
-        model (nn.Module): Any model whose forward takes one tensor.
-        example_inputs (Tensor): A batch of the shape it is used with: MACs
-            are counted on it. Its values do not matter.
+        model (nn.Module): Any model.
+        example_inputs (Tensor | Sequence | Mapping): What it is called with
+            in training: a tensor, positional arguments or keyword
+            arguments. MACs are counted on it, for one example where all
+            tensors share their first dimension. The values of images
+            [B, C, H, W] do not matter.
         target (int | float | str | Mapping): In (0, 1] a ratio of the
             model, otherwise absolute, also as text: '1G'. A mapping sets
             several kinds: {'macs': 0.5, 'params': '10M'}.
@@ -117,7 +133,7 @@ class Search:
     def __init__(
         self,
         model: nn.Module,
-        example_inputs: Tensor,
+        example_inputs: Any,
         target: Union[Target, Mapping[str, Target]],
         total_steps: int,
         resource: str = 'macs',
@@ -136,6 +152,7 @@ class Search:
     ) -> None:
         check_counts('Search', total_steps=total_steps)
         check_schedule(warmup, decay, schedule, 'Search')
+        check_flag('Search.hold_depth', hold_depth)
         wanted = as_targets(target, resource, 'Search')
         passed = as_milestones(milestones, wanted, 'Search')
         weights = as_weights(loss_weight, wanted, 'Search')
@@ -259,6 +276,9 @@ class Search:
         Right after a step whose log names a milestone, the subnet meets
         that; at the end of the search it meets the target.
 
+        A finished search that is away from its target is logged as a
+        warning, and so is a subnet that is further below it than promised.
+
         Args:
             path (str, optional): Where to write the structure, for
                 :func:`dms_mmrazor.apply_structure`. Defaults to None.
@@ -303,12 +323,23 @@ class Search:
             self._recorder.budget(
                 name, '.', self.iteration, subnet.structure, metrics or {}
             )
+        if over:
+            self._warn(subnet, divisor)
         return subnet
 
     def note(self, metrics: Mapping[str, float]) -> None:
         """Record scores of the present supernet, for the card."""
         if self._recorder is not None:
             self._recorder.score(self.iteration, metrics)
+
+    def _warn(self, subnet: ExportedSubnet, divisor: int) -> None:
+        """Log what a user should know of a finished search."""
+        warnings = [
+            *warn_if_far(self.mutator, self.targets, 'Search'),
+            *warn_if_loose(subnet, divisor, 'Search'),
+        ]
+        for warning in warnings:
+            print_log(warning, logger='current', level=logging.WARNING)
 
     def state_dict(self) -> Dict[str, Any]:
         """All that a search needs to go on, beside the model's weights."""
@@ -398,7 +429,7 @@ class Search:
 
 def _prepare(
     model: nn.Module,
-    example_inputs: Tensor,
+    example_inputs: Any,
     settings: Optional[Mapping[str, Any]],
 ) -> DMSMutator:
     """The mutator of a model that has become a supernet.
@@ -407,20 +438,27 @@ def _prepare(
         DMSError: If the input is no example or the model cannot be
             searched.
     """
-    if not isinstance(example_inputs, Tensor) or example_inputs.dim() < 2:
+    example = as_example(example_inputs)
+    if not any(True for _ in model.parameters()):
         raise DMSError(
-            'Search: `example_inputs` must be a batch that `model` takes, a '
-            'tensor [B, C, …] such as torch.rand(1, 3, 224, 224); got '
-            f'{type(example_inputs).__name__}.'
+            f'Search: `model` ({type(model).__name__}) has no parameters.'
         )
     settings = dict(settings or {})
     settings.setdefault('parse_cfg', {})
     settings['parse_cfg'] = {
         'type': 'DMSChannelAnalyzer',
         **settings['parse_cfg'],
-        'demo_input': tuple(example_inputs.shape),
+        'demo_input': _images(example_inputs) or example,
     }
     mutator = DMSMutator(**settings)
     mutator.prepare_from_supernet(model)
     mutator.restore_masks(model)
     return mutator
+
+
+def _images(example_inputs: Any) -> Optional[Tuple[int, ...]]:
+    """Shape of a single batch of images, which needs no values."""
+    if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
+        if example_inputs.is_floating_point():
+            return tuple(example_inputs.shape)
+    return None

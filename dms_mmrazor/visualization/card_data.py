@@ -127,7 +127,7 @@ def resource_rows(card: Card) -> List[List[str]]:
 
 def resource_notes(card: Card) -> List[str]:
     """What the resources are of, and how time was measured."""
-    size = card.record.search['input_size'][1:]
+    size = card.record.search['input_size']
     notes = [f'MACs of one input of {size}.']
     latency = card.structure.resources.get('latency')
     if latency:

@@ -24,7 +24,7 @@ from dms_mmrazor.models.mutators.latency_terms import (
     LayerWidths,
     latency_terms,
 )
-from dms_mmrazor.models.mutators.mask_state import MaskState
+from dms_mmrazor.models.mutators.mask_state import MaskState, check_method
 from dms_mmrazor.models.mutators.mutator_arguments import (
     build_analyzer,
     check_exclude,
@@ -101,6 +101,9 @@ class DMSMutator(ChannelMutator):
             it reads; the name of a block for its stage. Defaults to ().
         importance (dict): ``metric`` and ``decay``, see :class:`MaskState`.
             Defaults to dict(metric='taylor', decay=0.99).
+        method (str): How masks are parametrized: 'dms', or, to compare it
+            with, 'mes', 'sns' or 'get' (Table 2), or 'minmax', importances
+            without Eq. 2 (Table 11). Defaults to 'dms'.
         groups (Sequence[dict]): Channels that are one unit where the tracer
             does not see it: ``dict(outputs=[…], inputs=[…])`` with layers
             (norms, parameters) that give and that read them, or parts of
@@ -121,6 +124,7 @@ class DMSMutator(ChannelMutator):
         importance: Optional[Config] = None,
         groups: Sequence[Config] = (),
         verify: bool = True,
+        method: str = 'dms',
         init_cfg: Optional[Config] = None,
     ) -> None:
         if channel_unit_cfg == 'default':
@@ -146,6 +150,7 @@ class DMSMutator(ChannelMutator):
         self._exclude = check_exclude(exclude)
         self._importance = check_importance(importance)
         self._declared = tuple(groups)
+        self._method = check_method(method)
         self._verify = check_flag('mutator.verify', verify)
         self._layer_reports: Tuple[LayerReport, ...] = ()
         self.layer_widths: Tuple[LayerWidths, ...] = ()
@@ -190,14 +195,17 @@ class DMSMutator(ChannelMutator):
                 can be searched, a name in the config matches nothing, or
                 the masked supernet does not equal its subnets.
         """
-        size = self.analyzer.input_size
-        first = run_first(supernet, size)
+        size = self.analyzer.demo
+        first = run_first(supernet, size, self.analyzer.demo_key)
         groups = find_groups(self.analyzer, self._declared, supernet)
         gc.collect()  # graphs refer to themselves and to feature maps
         stages = find_stages(supernet, size) if self._depth_cfg else []
         space = self._choose_space(supernet, groups, stages)
         self.masks = MaskState(
-            self.units, self.depth_units, **self._importance
+            self.units,
+            self.depth_units,
+            **self._importance,
+            method=self._method,
         )
         found = describe_supernet(
             supernet,
@@ -277,7 +285,7 @@ class DMSMutator(ChannelMutator):
         state = deepcopy(self.topk.state_dict())
         analyzer = self.analyzer
         comparison = Comparison(
-            supernet, plain, analyzer.input_size, analyzer.proof_size
+            supernet, plain, analyzer.demo, analyzer.proof_size
         )
         full = full_choices(self.units, self.depth_units)
 

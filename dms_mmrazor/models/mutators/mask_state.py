@@ -7,6 +7,7 @@ import torch
 from mmengine import dist
 from torch import Tensor, nn
 
+from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.core import (
     METRICS,
     STATIC_METRICS,
@@ -20,6 +21,22 @@ from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 DEPTH_TEMPERATURE = 4.0
 
+METHODS = {'dms': FlatTopk, **MASKS}
+"""Mask parametrizations by the name that configs have for them."""
+
+
+def check_method(method: str) -> str:
+    """The name of a parametrization, if it is one.
+
+    Raises:
+        DMSError: If it is not.
+    """
+    if not isinstance(method, str) or method not in METHODS:
+        raise DMSError(
+            f'`mutator.method` must be one of {list(METHODS)}, got {method!r}.'
+        )
+    return method
+
 
 class MaskState(KeepsPrecision):
     """One flat top-k for all units, and the gradient of its masks.
@@ -32,9 +49,11 @@ class MaskState(KeepsPrecision):
         metric (str): Importance metric. Defaults to 'taylor'.
         decay (float): Decay β of its moving average (Eq. 4). Defaults to
             0.99.
+        method (str): 'dms', or another mask parametrization of
+            :data:`MASKS` to compare with. Defaults to 'dms'.
 
     Raises:
-        DMSError: If the metric or the decay is not valid.
+        DMSError: If the metric, the decay or the method is not valid.
     """
 
     def __init__(
@@ -43,6 +62,7 @@ class MaskState(KeepsPrecision):
         stages: Sequence[DMSDepthUnit],
         metric: str = 'taylor',
         decay: float = 0.99,
+        method: str = 'dms',
     ) -> None:
         super().__init__()
         known = (*METRICS, *STATIC_METRICS)
@@ -53,10 +73,11 @@ class MaskState(KeepsPrecision):
             )
         self.metric = metric
         self.decay = decay
+        self.method = check_method(method)
         self.num_units = len(units)
         self.table = MaskTable()
         self.layers: Optional[MaskPlan] = None
-        self.topk = FlatTopk(
+        self.topk = METHODS[method](
             [u.num_channels for u in units] + [s.num_blocks for s in stages],
             temperatures=[unit.temperature for unit in units]
             + [DEPTH_TEMPERATURE * s.num_blocks for s in stages],
@@ -209,9 +230,14 @@ class MaskState(KeepsPrecision):
         """Exact widths int64 [U] of the width units."""
         return self.topk.hard_kept()[: self.num_units]
 
-    def soft_blocks(self) -> Tensor:
-        """Soft depth masks [B] of all removable blocks, differentiable."""
-        return self.topk.soft_mask()[self.num_channels :]
+    def soft_blocks(self, shown: Optional[Tensor] = None) -> Tensor:
+        """Soft depth masks [B] as the resource model sees them.
+
+        Args:
+            shown (Tensor, optional): Soft masks [C] of this step, if they
+                are known already. Defaults to None.
+        """
+        return self.topk.expected_mask(shown)[self.num_channels :]
 
     def hard_blocks(self) -> Tensor:
         """Hard depth masks [B], as floats."""

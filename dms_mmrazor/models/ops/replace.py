@@ -8,10 +8,7 @@ from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from dms_mmrazor.models.ops.channel_first_norms import (
-    DMSGroupNorm,
-    channel_first_norm,
-)
+from dms_mmrazor.models.ops.channel_first_norms import DMSGroupNorm
 from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
 from dms_mmrazor.models.ops.dms_conv import DYNAMIC_CONVS
@@ -29,6 +26,7 @@ from dms_mmrazor.models.ops.multihead import (
     DMSOutProjection,
     DMSTransformerEncoderLayer,
 )
+from dms_mmrazor.models.ops.own_layers import own_layer
 
 
 class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
@@ -53,7 +51,7 @@ class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
             return self._known[kind]
         name = self._optional.get(qualified_name(kind))
         if name is None:
-            own = channel_first_norm(kind)
+            own = own_layer(kind)
             if own is None:
                 raise KeyError(kind)
             return own
@@ -121,6 +119,8 @@ def call_modules_of(model: nn.Module, name: str) -> None:
         if type(module) is nn.TransformerEncoderLayer:
             kind = DMSTransformerEncoderLayer
             _put(model, module, kind.convert_from(module))
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # only torch's kernels read them
         name = name.rpartition('.')[0]
 
 
