@@ -389,8 +389,7 @@ def open_page(tmp_path: Any) -> Callable[..., Dict[str, int]]:
                 *(f'--{flag}' for flag in flags.split()),
                 frame.as_uri(),
             ],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             timeout=50,
         )
