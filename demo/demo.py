@@ -94,18 +94,25 @@ def make_split(name: str) -> Split:
     images = torch.tensor(digits.images, dtype=torch.float32)[mine] / 16
     labels = torch.tensor(digits.target)[mine]
     draw = torch.Generator().manual_seed(first)
-    canvas = torch.zeros(number, SIDE, SIDE)
     shown = torch.randint(len(mine), (number,), generator=draw)
-    places = torch.randint(SIDE - 7, (number, 2), generator=draw)
-    clutter = torch.randint(len(mine), (number, 2), generator=draw)
-    corners = torch.randint(SIDE - 3, (number, 2, 2), generator=draw)
-    for index in range(number):
-        for other, (y, x) in zip(clutter[index], corners[index].tolist()):
-            canvas[index, y : y + 4, x : x + 4] += images[other, 2:6, 2:6]
-        y, x = places[index].tolist()
-        canvas[index, y : y + 8, x : x + 8] += images[shown[index]]
+    canvas = torch.zeros(number, SIDE**2)
+    for _ in range(2):
+        other = torch.randint(len(mine), (number,), generator=draw)
+        place(canvas, images[other, 2:6, 2:6], draw)
+    place(canvas, images[shown], draw)
+    canvas = canvas.clamp(max=1).view(number, 1, SIDE, SIDE)
     noise = torch.randn(canvas.shape, generator=draw)
-    return (canvas.clamp(max=1) + 0.3 * noise)[:, None], labels[shown]
+    return canvas + 0.3 * noise, labels[shown]
+
+
+def place(canvas: Tensor, patches: Tensor, draw: torch.Generator) -> None:
+    """Add patches [N, h, h] to canvases [N, 144], anywhere."""
+    number, side, _ = patches.shape
+    free = SIDE - side + 1
+    y, x = torch.randint(free, (2, number, 1, 1), generator=draw)
+    rows, columns = torch.arange(side)[:, None] + y, torch.arange(side) + x
+    index = (rows * SIDE + columns).flatten(1)
+    canvas.scatter_add_(1, index, patches.flatten(1))
 
 
 def batches(split: Split, steps: int) -> Iterator[Split]:

@@ -22,3 +22,20 @@ def test_plain_pytorch(tmp_path):
     assert found.returncode == 0, found.stderr
     assert 'searched: ' in found.stdout and 'whole: ' in found.stdout
     assert (tmp_path / 'subnet.yaml').is_file()
+
+
+def test_demo(tmp_path):
+    """A few steps of each part; the card is there at the end."""
+    pytest.importorskip('sklearn')
+    options = '--seeds 1 --search-steps 10 --steps 4 --random 1 --no-browser'
+    found = subprocess.run(
+        [sys.executable, 'demo/demo.py', *options.split()]
+        + ['--out', str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    for name in ('whole network', 'uniform', 'best of 1 random', 'searched'):
+        assert f'\n{name}' in found.stdout
+    assert (tmp_path / 'search0/card.html').is_file()
