@@ -165,8 +165,10 @@ def train(model: nn.Module, split: Split, steps: int, seed: int) -> nn.Module:
     return model
 
 
-def find(data: Dict[str, Split], steps: int, seed: int, folder: str) -> Search:
-    """A search; its structure is in the folder."""
+def find(
+    data: Dict[str, Split], steps: int, seed: int, folder: str
+) -> Structure:
+    """A search, recorded in the folder."""
     torch.manual_seed(100 + seed)
     example = data['train'][0][:1]
     search = Search(build(), example, {'macs': TARGET}, steps, record=folder)
@@ -187,8 +189,7 @@ def find(data: Dict[str, Split], steps: int, seed: int, folder: str) -> Search:
                 f' {macs:.3f} of the MACs, accuracy {score:.1f} %',
                 flush=True,
             )
-    search.export(divisor=1)
-    return search
+    return search.export(divisor=1).structure
 
 
 def retrain(
@@ -274,16 +275,15 @@ def main() -> None:
     args = parser.parse_args()
     started = time.time()
     data = {name: make_split(name) for name in SPLITS}
-    searches, found = [], []
+    found = []
     for seed in range(args.seeds):
         print(f'search {seed}', flush=True)
         folder = osp.join(args.out, f'search{seed}')
-        searches.append(find(data, args.search_steps, seed, folder))
-        found.append(searches[-1].export(divisor=1).structure)
-    first = searches[0]
-    uniform = uniform_structure(first.mutator, first.targets, 1)
+        found.append(find(data, args.search_steps, seed, folder))
+    fresh = Search(build(), data['train'][0][:1], {'macs': TARGET}, 1)
+    uniform = uniform_structure(fresh.mutator, fresh.targets, 1)
     print('random structures', flush=True)
-    lucky = best_random(first, data, args.steps, args.random)
+    lucky = best_random(fresh, data, args.steps, args.random)
     seeds = args.seeds
     spent = args.random * args.steps * BATCH
     rows = [
