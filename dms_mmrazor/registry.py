@@ -16,6 +16,7 @@ compat.apply()
 from mmrazor.registry import (  # noqa: E402
     DATASETS,
     HOOKS,
+    LOOPS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     TASK_UTILS,
@@ -24,6 +25,7 @@ from mmrazor.registry import (  # noqa: E402
 __all__ = [
     'DATASETS',
     'HOOKS',
+    'LOOPS',
     'MODELS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'TASK_UTILS',

@@ -20,8 +20,9 @@ def parse_args() -> argparse.Namespace:
         '--methods',
         nargs='+',
         default=['uniform', 'dms', 'depth-uniform'],
-        help='dms mes sns get minmax (searches), uniform random '
-        'depth-uniform compound l1 taylor greedy (without one)',
+        help='dms mes sns get minmax (searches), ea random-best (try many '
+        'structures), uniform random depth-uniform compound l1 taylor '
+        'greedy (without a search)',
     )
     parser.add_argument(
         '--targets',
@@ -29,6 +30,12 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=[0.5],
         help='resource relative to the supernet',
+    )
+    parser.add_argument(
+        '--tried',
+        type=int,
+        default=1000,
+        help='structures that ea and random-best try each',
     )
     parser.add_argument('--seeds', type=int, default=3, help='how many')
     parser.add_argument(

@@ -22,7 +22,10 @@ WITHOUT_SEARCH = (
 FIXED = ('uniform', 'compound')
 """Methods that find the same structure whatever the seed."""
 
-TRAINED = ('l1', 'taylor', 'greedy')
+TRIED = ('ea', 'random-best')
+"""Methods that try many structures with the weights of a supernet."""
+
+TRAINED = ('l1', 'taylor', 'greedy', *TRIED)
 """Methods that judge the weights of a trained supernet."""
 
 FURTHER = 1000

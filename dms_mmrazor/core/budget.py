@@ -47,7 +47,7 @@ class Budget:
         with torch.no_grad():
             kept = self._tensor(counts)
             return {
-                name: float(model(kept, self.blocks))
+                name: float(model(kept, self.blocks, whole=True))
                 for name, model in self.models.items()
             }
 
@@ -67,7 +67,9 @@ class Budget:
             [
                 torch.stack(
                     [
-                        model(part, self.blocks) / self.targets[name] - 1
+                        model(part, self.blocks, whole=True)
+                        / self.targets[name]
+                        - 1
                         for name, model in models
                     ]
                 ).amax(0)

@@ -1,6 +1,7 @@
 """The mutator: finds what can be searched and manages the choices."""
 
 import gc
+import random
 from copy import deepcopy
 from functools import partial
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -16,6 +17,7 @@ from dms_mmrazor.core import (
     ResourceModel,
 )
 from dms_mmrazor.errors import DMSError, check_flag
+from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
 from dms_mmrazor.models.mutators.extreme_choices import (
     full_choices,
     narrow_choices,
@@ -329,6 +331,40 @@ class DMSMutator(ChannelMutator):
         """One group per unit and stage."""
         units = [*self.units, *self.depth_units]
         return {index: [unit] for index, unit in enumerate(units)}
+
+    def sample_choices(
+        self,
+        kind: str = 'random',
+        targets: Optional[Mapping[str, float]] = None,
+        divisor: int = 1,
+        seed: Optional[int] = None,
+    ) -> Dict[str, int]:
+        """A structure drawn uniformly from those within the targets.
+
+        Args:
+            kind (str): 'random', or 'max' and 'min' for the structures that
+                keep most and least. Defaults to 'random'.
+            targets (Mapping[str, float], optional): Resource kind →
+                absolute upper limit. Defaults to None, no limits.
+            divisor (int): Widths are multiples of it, or full. Defaults to
+                1.
+            seed (int, optional): Of what is drawn. Defaults to None, from
+                Python's global generator, as mmrazor does.
+
+        Raises:
+            DMSError: If the kind is unknown, or no structure meets the
+                targets.
+        """
+        space = ChoiceSpace(self, targets, divisor)
+        known = {'max': space.largest, 'min': space.smallest}
+        if kind in known:
+            return known[kind]
+        if kind != 'random':
+            raise DMSError(
+                f"`kind` must be 'random', 'max' or 'min', got {kind!r}."
+            )
+        seed = random.getrandbits(64) if seed is None else seed
+        return space.sample(random.Random(seed))
 
     def set_choices(self, choices: Dict[str, Any]) -> None:
         """Choose numbers of kept channels (blocks); masks become hard.
