@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 HEAD = """# Configs
 
 Every config of the repository, and what was run of it; made by
-`python docs/list_configs.py`. *Built* means: a test builds the model and checks
-that the target can be reached; nobody has trained it to its end. Those of the
+`python docs/list_configs.py`. *Built* means: a test builds the model and looks
+whether the target is in reach; nobody has trained it to its end. Those of the
 paper use its supernets and targets (ImageNet families, YOLOv8).
 
 | config | what was run |
@@ -23,8 +23,8 @@ RUN = {
     '`configs/cifar10/README.md`',
     'bccd': 'whole, with seeds, by the former structure step: '
     '`configs/yolov8/README.md`',
-    'spaces/': 'see the tests of `spaces`; the published checkpoints were '
-    'not loaded',
+    'spaces/': 'not trained, and published checkpoints were not '
+    'loaded',
 }
 """What was done beyond building, by a part of the path."""
 
