@@ -101,7 +101,7 @@ def test_hooks_and_mutators_of_the_pages():
     found = 0
     for page in ('recipes', 'not_searched'):
         for text in _blocks('python', f'docs/{page}.md'):
-            if '_base_' in text:
+            if '_base_' in text or 'read_base' in text:
                 continue
             names = {}
             exec(compile(text, page, 'exec'), names)
@@ -111,7 +111,7 @@ def test_hooks_and_mutators_of_the_pages():
             if 'mutator' in names:
                 MODELS.build(names['mutator'])
                 found += 1
-    assert found == 4
+    assert found == 5
 
 
 @pytest.mark.parametrize('index', range(3))
