@@ -105,6 +105,7 @@ EXTRAS = {
     'timm': parse_requirements('timm'),
 }
 EXTRAS['all'] = sum(EXTRAS.values(), [])
+EXTRAS['benchmarks'] = parse_requirements('benchmarks')
 
 setup(
     name=PACKAGE,

@@ -23,8 +23,7 @@ RUN = {
     '`configs/cifar10/README.md`',
     'bccd': 'whole, with seeds, by the former structure step: '
     '`configs/yolov8/README.md`',
-    'spaces/': 'not trained, and published checkpoints were not '
-    'loaded',
+    'spaces/': 'see `configs/spaces/README.md`',
 }
 """What was done beyond building, by a part of the path."""
 

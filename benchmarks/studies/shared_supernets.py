@@ -284,11 +284,13 @@ def cut(supernet: nn.Module, structure: Structure) -> nn.Module:
 
 def recalibrate(model: nn.Module, split: Split) -> int:
     """Norms anew on the same images for all; how many these were."""
-    images = split.images[:NORM_IMAGES].split(beds.BATCH)
+    images = split.images[:NORM_IMAGES]
     norms = recalibrate_norms(
-        model, images, lambda batch: model(beds.as_input(batch))
+        model,
+        images.split(beds.BATCH),
+        lambda batch: model(beds.as_input(batch)),
     )
-    return NORM_IMAGES if norms else 0
+    return len(images) if norms else 0
 
 
 def plan(args: argparse.Namespace) -> List[Run]:

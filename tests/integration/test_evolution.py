@@ -96,4 +96,44 @@ def test_random_search(small_search, run_tool, finished, tmp_path):
     assert finished(run_tool(cfg, tmp_path)) == 0
     rows = candidates(tmp_path)[1:]
     assert [row['origin'] for row in rows] == ['random'] * 3
-    assert (tmp_path / 'subnet' / 'subnet.pth').is_file()
+    check_norms_anew(cfg, tmp_path)
+
+
+def check_norms_anew(cfg, folder):
+    """The subnet in a test of its own, whose norms are computed anew."""
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    cfg = {key: value for key, value in cfg.items() if 'train_cfg' != key}
+    cfg['model'] = dict(
+        type='mmrazor.DMSSubModel',
+        architecture=cfg['model']['architecture'],
+        structure=str(folder / 'subnet' / 'subnet.yaml'),
+    )
+    cfg['custom_hooks'] = [
+        dict(type='mmrazor.RecalibrateNormsHook', images=16)
+    ]
+    for key in ('dataloader', 'evaluator', 'cfg'):
+        cfg[f'test_{key}'] = cfg.pop(f'val_{key}')
+    for key in ('optim_wrapper', 'param_scheduler'):
+        cfg.pop(key)
+    cfg.update(work_dir=str(folder / 'test'), experiment_name='test')
+    cfg['load_from'] = str(folder / 'subnet' / 'subnet.pth')
+    loader = cfg.pop('train_dataloader')
+    runner = Runner.from_cfg(Config(cfg))
+    runner.cfg.train_dataloader = loader  # the hook's data
+    norm = runner.model.backbone.norm1
+    before = norm.running_mean.clone()
+    assert 0 <= runner.test()['accuracy/top1'] <= 100
+    assert int(norm.num_batches_tracked) == 2
+    assert not (norm.running_mean == before).all()
+
+
+@pytest.mark.timeout(60)
+def test_settings_that_a_config_inherits(
+    small_search, run_tool, finished, tmp_path
+):
+    cfg = config(small_search, dict(LOOP, by_epoch=True))
+    assert finished(run_tool(cfg, tmp_path)) == 2
+    last = (tmp_path / 'log.txt').read_text().splitlines()[-1]
+    assert 'by_epoch' in last and '_delete_=True' in last

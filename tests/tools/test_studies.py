@@ -13,6 +13,7 @@ from .conftest import ROOT
 MODULES = (
     *('networks', 'beds', 'searches', 'bed_runs', 'study'),
     *('price_truth', 'speed', 'synthetic'),
+    *('shared_supernets', 'shared_spaces'),
 )
 
 
@@ -137,3 +138,20 @@ def test_synthetic(studies, monkeypatch, tmp_path, capsys):
     price = next(r for r in rows if r.get('factor') == 1.0)
     assert sum(price['loss']) < sum(uniform)
     assert '| price | 30 |' in capsys.readouterr().out
+
+
+@pytest.mark.timeout(120)
+def test_shared_supernets(call):
+    options = (
+        *('ofa', '--epochs', 0.5, '--steps', 4, '--tried', 3),
+        *('--population', 2, '--seeds', 0, '--targets', 0.65),
+    )
+    trained = call('shared_supernets', *options, run='supernet')
+    assert 0 <= trained['largest'] <= 100
+    # A generation of two is one too few for three; norms take 270 images.
+    for method, tried, steps in (('ea', 2, 0), ('dms', 0, 4)):
+        run = f'{method}-macs0.65-s0'
+        found = call('shared_supernets', *options, run=run)
+        assert 0.4 < found['ratio'] <= 0.65 + 1e-6
+        assert found['forward_images'] == tried * 300 + steps * 128
+        assert found['backward_images'] == steps * 128

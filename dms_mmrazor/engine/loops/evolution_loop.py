@@ -93,8 +93,10 @@ class DMSEvolutionLoop(BaseLoop):
         seed: int = 0,
         recalibrate: int = 1000,
         fitness: Optional[Dict[str, Any]] = None,
+        **unknown: Any,
     ) -> None:
         super().__init__(runner, dataloader)
+        self._refuse(unknown)
         if mutations is None:
             mutations = population // 2
         self.settings = EvolutionSettings(
@@ -170,6 +172,17 @@ class DMSEvolutionLoop(BaseLoop):
             self._export(algorithm, best, hook, judge)
         runner.call_hook('after_train')
         return runner.model
+
+    @classmethod
+    def _refuse(cls, unknown: Dict[str, Any]) -> None:
+        """Raise DMSError for settings that the loop does not have."""
+        if unknown:
+            raise DMSError(
+                f'`train_cfg` of {cls.__name__} has an unknown setting '
+                f'{next(iter(unknown))!r}: if the config inherits it, write '
+                f"`train_cfg = dict(_delete_=True, type='mmrazor."
+                f"{cls.__name__}')`."
+            )
 
     def _take_hook(self) -> ResourceHook:
         """The hook with the target, which leads no gradient here.
@@ -272,7 +285,9 @@ class DMSRandomSearchLoop(DMSEvolutionLoop):
         seed: int = 0,
         recalibrate: int = 1000,
         fitness: Optional[Dict[str, Any]] = None,
+        **unknown: Any,
     ) -> None:
+        self._refuse(unknown)
         super().__init__(
             runner,
             dataloader,

@@ -14,6 +14,8 @@ GRN = 'mmpretrain.models.utils.norm.GRN'
 ATTENTION = 'mmpretrain.models.utils.attention.MultiheadAttention'
 
 WINDOW_ATTENTION = 'mmpretrain.models.utils.attention.WindowMSA'
+TIMM_SCALE = 'timm.models.metaformer.Scale'
+TORCHVISION_VIT = 'torchvision.models.vision_transformer.VisionTransformer'
 TIMM_ATTENTION = 'timm.layers.attention.Attention'
 TIMM_ATTENTION_BEFORE = 'timm.models.vision_transformer.Attention'
 TIMM_WINDOW_ATTENTION = 'timm.models.swin_transformer.WindowAttention'

@@ -90,6 +90,13 @@ class RelativeAttention(BaseModule):
         self.rel_pos_embed_k = RelativePosition(head_dims, grid)
         self.rel_pos_embed_v = RelativePosition(head_dims, grid)
 
+    def init_weights(self) -> None:
+        """As the other layers of a vision transformer."""
+        super().init_weights()
+        for layer in (self.qkv, self.proj):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
     def forward(self, x: Tensor) -> Tensor:
         """Self-attention of [B, N, C]."""
         batch, tokens, _ = x.shape
