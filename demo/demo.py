@@ -85,9 +85,10 @@ def build() -> nn.Module:
     )
 
 
-def make_split(name: str) -> Split:
+def make_split(name: str, portion: float = 1.0) -> Split:
     """Canvases [N, 1, 12, 12] and labels, the same in every run."""
     first, last, number = SPLITS[name]
+    number = round(portion * number)
     digits = load_digits()
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
     mine = order[first:last]
@@ -270,11 +271,12 @@ def main() -> None:
     parser.add_argument('--search-steps', type=int, default=400)
     parser.add_argument('--steps', type=int, default=1000)
     parser.add_argument('--random', type=int, default=4)
+    parser.add_argument('--canvases', type=float, default=1.0)
     parser.add_argument('--out', default='work_dirs/demo')
     parser.add_argument('--no-browser', action='store_true')
     args = parser.parse_args()
     started = time.time()
-    data = {name: make_split(name) for name in SPLITS}
+    data = {name: make_split(name, args.canvases) for name in SPLITS}
     found = []
     for seed in range(args.seeds):
         print(f'search {seed}', flush=True)

@@ -42,7 +42,8 @@ def test_loops_of_other_libraries(library, tmp_path):
 def test_demo(tmp_path):
     """A few steps of each part; the card is there at the end."""
     pytest.importorskip('sklearn')
-    options = '--seeds 1 --search-steps 10 --steps 4 --random 1 --no-browser'
+    options = '--seeds 1 --search-steps 8 --steps 4 --random 1 --no-browser'
+    options += ' --canvases 0.03'
     found = subprocess.run(
         [sys.executable, 'demo/demo.py', *options.split()]
         + ['--out', str(tmp_path)],
