@@ -169,11 +169,11 @@ def cell(values: Sequence[float]) -> str:
 def main() -> None:
     """Print the table and write every number."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--seeds', type=int, default=6)
+    parser.add_argument('--seeds', type=int, default=4)
     parser.add_argument('--steps', type=int, nargs='+', default=[40, 350])
     parser.add_argument('--noise', type=float, default=1.0)
     parser.add_argument(
-        '--best', type=int, default=2000, help='steps to the best structure'
+        '--best', type=int, default=1500, help='steps to the best structure'
     )
     parser.add_argument('--rules', nargs='+', default=list(RULES))
     parser.add_argument('--out', default=RESULT)

@@ -1,4 +1,4 @@
-"""Widths cut by Torch-Pruning (``pip install torch-pruning``), to compare.
+"""Widths cut by Torch-Pruning (requirements/benchmarks.txt), to compare.
 
 Its ``MagnitudePruner`` with L1 norms of groups, globally, in small steps until
 the MACs are reached; the last layer stays.
@@ -9,7 +9,7 @@ from typing import Any, List, Sequence, Tuple
 import torch
 from torch import nn
 
-STEPS = 200
+STEPS = 500
 
 
 def cut(
@@ -27,6 +27,8 @@ def cut(
     """
     import torch_pruning as tp
 
+    from dms_mmrazor.models.tracing import count_macs
+
     example = torch.rand(*size)
     head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
     pruner = tp.pruner.MagnitudePruner(
@@ -40,11 +42,11 @@ def cut(
         ignored_layers=[head],
     )
     for _ in range(STEPS):
-        if tp.utils.count_ops_and_params(model, example)[0] <= macs:
+        if count_macs(model, size) <= macs:
             break
         pruner.step()
-    left = tp.utils.count_ops_and_params(model, example)[0]
-    return model, pruner.pruning_history(), float(left)
+    left = float(count_macs(model, size))
+    return model, pruner.pruning_history(), left
 
 
 def replay(

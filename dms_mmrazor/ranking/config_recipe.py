@@ -166,12 +166,15 @@ class ConfigRecipe:
         self._reduce_data(cfg)
         left = dataset_length(cfg, cfg.train_dataloader.dataset)
         shorten(cfg, self.reduction.epochs, whole, left)
+        if not self.evaluate:
+            # Its data would be read for nothing.
+            cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
         cfg.work_dir = self.folder
         cfg.randomness = dict(seed=seed)
         cfg.experiment_name = f'seed{seed}'
         hooks = dict(cfg.get('default_hooks') or {})
         cfg.default_hooks = {**hooks, 'checkpoint': None}
-        cfg.resume, cfg.load_from = False, cfg.get('load_from')
+        cfg.resume = False
         return cfg
 
     def _structure(self, path: str) -> Any:

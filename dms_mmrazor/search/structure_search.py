@@ -25,8 +25,6 @@ from dms_mmrazor.models.mutators import DMSMutator
 SIGNALS = ('gradient', 'importance')
 """What the task can say of a ratio; the first one is the default."""
 
-KEYS = ('rule', 'lr', 'average', 'signal')
-
 
 class Searched(Protocol):
     """A supernet that is searched, whoever trains it.
@@ -196,7 +194,8 @@ class StructureSearch(nn.Module):
         The network depends on products of masks and weights alone, so that
         ``m · ∂L/∂m`` is ``w · ∂L/∂w`` summed over the weights that read a
         channel: where weights have adapted to soft masks, the gradient of a
-        ratio is no more than what weight decay adds. The loss of removing an
+        ratio is no more than the balance of weight decay and of the
+        optimizer's noise. The loss of removing an
         element is then of second order, ``½ m² ∂²L/∂m²``, which is what the
         Taylor importances (Eq. 4) estimate up to one factor for all, with
         little noise. ``signal='importance'`` puts them in the gradient's
@@ -255,10 +254,10 @@ def _checked_settings(settings: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
         )
     settings = dict(settings or {})
     for key in settings:
-        if key not in KEYS:
+        if key not in ('rule', 'lr', 'average', 'signal'):
             raise DMSError(
-                f'`model.structure_step.{key}` is unknown; it takes one of '
-                f'{list(KEYS)}.'
+                f'`model.structure_step.{key}` is unknown; it takes `rule`, '
+                '`lr`, `average` and `signal`.'
             )
     return settings
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-METHODS = ['uniform', 'l1', 'taylor', 'dms', 'depth-uniform']
+METHODS = ['uniform', 'l1', 'taylor', 'dms', 'depth-uniform', 'get']
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def test_each_kind_of_run(compare):
     assert found['uniform']['images'] == 0
     assert found['dms']['images'] == 32
     assert found['l1']['images'] == supernet['images']
+    assert found['get']['images'] == 32
     trained = compare('trained-dms-t0.5-s0')
     assert 0 <= trained['score'] <= 100 and trained['images'] == 32
     assert trained['found'] == 'found-dms-t0.5-s0'

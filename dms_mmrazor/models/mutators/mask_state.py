@@ -76,6 +76,7 @@ class MaskState(KeepsPrecision):
         self.decay = decay
         self.method = check_method(method)
         self.num_units = len(units)
+        self.has_gradient = False
         self.table = MaskTable()
         self.layers: Optional[MaskPlan] = None
         self.followings = find_followings(units)
@@ -149,6 +150,7 @@ class MaskState(KeepsPrecision):
 
     def _collect(self, grad: Tensor) -> None:
         self.mask_grad.add_(grad.detach())
+        self.has_gradient = True
 
     @torch.no_grad()
     def take_gradient(self, grad_scale: Optional[Tensor]) -> Tensor:
@@ -160,6 +162,7 @@ class MaskState(KeepsPrecision):
         """
         grad = self.mask_grad.clone()
         self.mask_grad.zero_()
+        self.has_gradient = False
         return grad if grad_scale is None else grad / grad_scale.to(grad)
 
     @torch.no_grad()
@@ -254,6 +257,19 @@ class MaskState(KeepsPrecision):
     def hold_depth(self) -> None:
         """Freeze the depth (refining phase, appendix A.1.2)."""
         self.topk.hold_(self._depth_operators())
+
+    @torch.no_grad()
+    def release_depth(self) -> None:
+        """Search the depth again, from the blocks that were held.
+
+        Synchronizes.
+        """
+        operators = self._depth_operators()
+        kept = self.topk.held_kept.tolist()
+        for operator in operators:
+            if self.topk.held[operator]:
+                self.topk.set_kept_(operator, kept[operator])
+        self.topk.release_()
 
     def _depth_operators(self) -> List[int]:
         return list(range(self.num_units, len(self.topk.sizes)))

@@ -49,7 +49,11 @@ def _macs_terms(sides: SearchedSides, profile: LayerProfile) -> List[Term]:
     elif is_attention(sides.modules[profile.name]):
         products = sides.attention_products(profile.name)
     else:
-        products = _weight_products(sides, profile.name)
+        share, rows = sides.passing(profile.name)
+        products = [
+            (share * entries, (*dims, *rows))
+            for entries, dims in _weight_products(sides, profile.name)
+        ]
     return _terms(sides, profile.name, products, profile.positions)
 
 

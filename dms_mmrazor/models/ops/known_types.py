@@ -14,6 +14,9 @@ GRN = 'mmpretrain.models.utils.norm.GRN'
 ATTENTION = 'mmpretrain.models.utils.attention.MultiheadAttention'
 
 WINDOW_ATTENTION = 'mmpretrain.models.utils.attention.WindowMSA'
+TIMM_GRN = 'timm.layers.grn.GlobalResponseNorm'
+TIMM_SCALE = 'timm.models.metaformer.Scale'
+TORCHVISION_VIT = 'torchvision.models.vision_transformer.VisionTransformer'
 TIMM_ATTENTION = 'timm.layers.attention.Attention'
 TIMM_ATTENTION_BEFORE = 'timm.models.vision_transformer.Attention'
 TIMM_WINDOW_ATTENTION = 'timm.models.swin_transformer.WindowAttention'
@@ -21,6 +24,9 @@ SHIFTED_WINDOWS = 'mmpretrain.models.utils.attention.ShiftWindowMSA'
 C2F = 'mmyolo.models.layers.yolo_bricks.CSPLayerWithTwoConv'
 TWO_STAGE = 'mmdet.models.detectors.two_stage.TwoStageDetector'
 ROI_HEAD = 'mmdet.models.roi_heads.standard_roi_head.StandardRoIHead'
+CASCADE_HEAD = 'mmdet.models.roi_heads.cascade_roi_head.CascadeRoIHead'
+DETR = 'mmdet.models.detectors.base_detr.DetectionTransformer'
+MASKFORMER = 'mmdet.models.detectors.maskformer.MaskFormer'
 ROI_EXTRACTOR = (
     'mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor.'
     'SingleRoIExtractor'
@@ -47,7 +53,8 @@ def is_norm(module: object) -> bool:
     if isinstance(module, nn.PReLU):
         return module.num_parameters > 1
     kinds = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
-    return isinstance(module, kinds) or is_kind(module, GRN)
+    names = (GRN, TIMM_GRN)
+    return isinstance(module, kinds) or any(is_kind(module, n) for n in names)
 
 
 def groups_of_norm(module: object) -> int:

@@ -12,6 +12,7 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops.channel_holder import ChannelHolder
 from dms_mmrazor.models.ops.known_types import (
     GRN,
+    TIMM_GRN,
     groups_of_norm,
     is_conv,
     is_kind,
@@ -29,6 +30,8 @@ def channels_of(
         return module.channels
     if isinstance(module, nn.LayerNorm):
         return module.normalized_shape[-1]
+    if is_kind(module, TIMM_GRN):
+        return len(module.weight)
     if is_kind(module, GRN):
         return module.in_channels
     if isinstance(module, (_BatchNorm, _InstanceNorm)):
@@ -74,6 +77,9 @@ def narrow_layer(
         layer.num_parameters = len(layer.weight)
     elif isinstance(layer, nn.LayerNorm):
         _narrow_layer_norm(layer, one_side)
+    elif is_kind(layer, TIMM_GRN):
+        layer.weight = _select(layer.weight, 0, one_side)
+        layer.bias = _select(layer.bias, 0, one_side)
     elif is_kind(layer, GRN):
         _narrow_grn(layer, one_side)
     elif isinstance(layer, nn.Linear):

@@ -1,7 +1,7 @@
 """Replace plain layers by their dynamic counterparts."""
 
 import importlib
-from typing import Dict, Iterator, Mapping, Type
+from typing import Dict, Iterator, Mapping, Tuple, Type
 
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
@@ -19,6 +19,7 @@ from dms_mmrazor.models.ops.dms_silu import DMSSiLU
 from dms_mmrazor.models.ops.known_types import (
     GRN,
     LAYER_NORM_2D,
+    TIMM_GRN,
     qualified_name,
 )
 from dms_mmrazor.models.ops.multihead import (
@@ -28,20 +29,23 @@ from dms_mmrazor.models.ops.multihead import (
 )
 from dms_mmrazor.models.ops.own_layers import own_layer
 
+_MMPRETRAIN = 'dms_mmrazor.models.ops.mmpretrain_ops'
+_TIMM = 'dms_mmrazor.plugins.timm'
+
 
 class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
     """Plain type → dynamic type; some are imported when they are needed.
 
     Args:
         known (dict): Plain type → dynamic type.
-        optional (dict): Full name of a type of mmpretrain → name of its
-            dynamic type.
+        optional (dict): Full name of a type of another library → module
+            and name of its dynamic type.
     """
 
     def __init__(
         self,
         known: Dict[Type[nn.Module], Type[DMSOp]],
-        optional: Dict[str, str],
+        optional: Dict[str, Tuple[str, str]],
     ) -> None:
         self._known = known
         self._optional = optional
@@ -49,14 +53,14 @@ class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
     def __getitem__(self, kind: Type[nn.Module]) -> Type[DMSOp]:
         if kind in self._known:
             return self._known[kind]
-        name = self._optional.get(qualified_name(kind))
-        if name is None:
+        place = self._optional.get(qualified_name(kind))
+        if place is None:
             own = own_layer(kind)
             if own is None:
                 raise KeyError(kind)
             return own
-        ops = importlib.import_module('dms_mmrazor.models.ops.mmpretrain_ops')
-        return getattr(ops, name)
+        module, name = place
+        return getattr(importlib.import_module(module), name)
 
     def __iter__(self) -> Iterator[Type[nn.Module]]:
         return iter(self._known)
@@ -80,7 +84,11 @@ DYNAMIC_OPS: Mapping[Type[nn.Module], Type[DMSOp]] = _DynamicOps(
         nn.MultiheadAttention: DMSMultiheadAttention,
         NonDynamicallyQuantizableLinear: DMSOutProjection,
     },
-    {LAYER_NORM_2D: 'DMSLayerNorm2d', GRN: 'DMSGRN'},
+    {
+        LAYER_NORM_2D: (_MMPRETRAIN, 'DMSLayerNorm2d'),
+        GRN: (_MMPRETRAIN, 'DMSGRN'),
+        TIMM_GRN: (_TIMM, 'DMSGlobalResponseNorm'),
+    },
 )
 
 
