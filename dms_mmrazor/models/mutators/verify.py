@@ -111,7 +111,8 @@ def compare(
     for at_once in (False, True):
         try:
             with in_double(masked, at_once), in_double(plain, at_once):
-                image = image.double()
+                if image.is_floating_point():  # tokens stay what they are
+                    image = image.double()
                 return max_difference(masked, plain, image, bool(drawing))
         except ForwardError:  # a model may insist on single precision
             continue

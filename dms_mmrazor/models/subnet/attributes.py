@@ -3,6 +3,7 @@
 from torch import nn
 
 from dms_mmrazor.models.ops.csp_layers import is_split_layer, refresh_split
+from dms_mmrazor.models.ops.decoders import refresh_decoders
 from dms_mmrazor.models.ops.known_types import SWIN, is_kind
 
 
@@ -21,6 +22,7 @@ def refresh_attributes(model: nn.Module) -> None:
             module.embedding_dim = module.weight.shape[1]
         elif isinstance(module, nn.Transformer):
             _refresh_transformer(module)
+    refresh_decoders(model)
 
 
 def _refresh_transformer(module: nn.Transformer) -> None:

@@ -14,6 +14,9 @@ UNFOLLOWED = 'not followed: '
 """Before the reason, in the name of a node that stands for one."""
 
 
+HEADS_KEY = 'heads'
+"""Key of a config whose elements are heads of an attention."""
+
 TORN = 'torn'
 """Key of a config whose channels are not one set for each element."""
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.ops.decoders import vocabulary_of
 from dms_mmrazor.models.tracing.light_copy import is_lifeless
 from dms_mmrazor.models.tracing.two_stage import (
     demo_regions,
@@ -33,6 +34,10 @@ def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(tuple(shape), generator=generator)
     parameter = next(model.parameters(), None)
+    vocabulary = vocabulary_of(model)
+    if vocabulary and len(shape) == 2:
+        tokens = torch.randint(vocabulary, tuple(shape), generator=generator)
+        return tokens.to(parameter.device)
     return image if parameter is None else image.to(parameter)
 
 
@@ -53,7 +58,15 @@ def forward_tensors(
         return two_stage_tensors(model, image, regions)
     if isinstance(model, BaseModel):
         return model(image, None, mode='tensor')
+    if vocabulary_of(model):
+        return _token_logits(model, image)
     return model(image)
+
+
+def _token_logits(model: nn.Module, tokens: Tensor) -> Any:
+    """Logits of tokens; keys and values have other shapes in a subnet."""
+    outputs = model(input_ids=tokens, use_cache=False)
+    return getattr(outputs, 'logits', outputs)
 
 
 def limit_sides(shape: Sequence[int], most: int) -> Tuple[int, ...]:

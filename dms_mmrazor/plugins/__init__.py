@@ -1,0 +1,1 @@
+"""What a search must know of single libraries, one folder for each."""
