@@ -16,6 +16,7 @@ LAYERS = [
     'engine',
     'visualization',
     'apis',
+    'plugins',
     'models',
     'models.algorithms',
     'search',

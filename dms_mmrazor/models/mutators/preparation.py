@@ -27,7 +27,6 @@ from dms_mmrazor.models.tracing.tied_weights import tie_groups
 from dms_mmrazor.models.tracing.uncounted import uncounted_warning
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
-
 _UNKNOWN = (
     '{} is a language model whose layers are not known (Llama, Mistral, Qwen2 '
     'and Qwen3 are). Declare for each of its layers what belongs together: '

@@ -15,28 +15,13 @@ from typing import Any, Dict, Iterator, List, NamedTuple, Tuple
 
 from torch import nn
 
-from dms_mmrazor.models.ops.known_types import is_kind
+from dms_mmrazor.models.ops.known_types import decoder_names, is_kind
 
-_MODELS = 'transformers.models'
-_FAMILIES = (('llama', 'Llama'), ('mistral', 'Mistral'), ('qwen2', 'Qwen2'))
-_FAMILIES += (('qwen3', 'Qwen3'),)
-
-
-def _names(part: str) -> Tuple[str, ...]:
-    return tuple(
-        f'{_MODELS}.{file}.modeling_{file}.{prefix}{part}'
-        for file, prefix in _FAMILIES
-    )
-
-
-ATTENTIONS = _names('Attention')
+ATTENTIONS = decoder_names('Attention')
 """Attentions with ``q_proj``, ``k_proj``, ``v_proj`` and ``o_proj``."""
 
-FFNS = _names('MLP')
+FFNS = decoder_names('MLP')
 """Gated networks: ``down_proj(act(gate_proj(x)) * up_proj(x))``."""
-
-RMS_NORMS = _names('RMSNorm')
-"""Norms by the root of the mean square, with a ``weight``."""
 
 PRETRAINED = 'transformers.modeling_utils.PreTrainedModel'
 
@@ -66,11 +51,6 @@ def is_decoder_attention(module: object) -> bool:
 def is_decoder_ffn(module: object) -> bool:
     """Whether a module is one of :data:`FFNS`."""
     return any(is_kind(module, name) for name in FFNS)
-
-
-def is_rms_norm(module: object) -> bool:
-    """Whether a module is one of :data:`RMS_NORMS`."""
-    return any(is_kind(module, name) for name in RMS_NORMS)
 
 
 def grouped_heads(attention: nn.Module) -> GroupedHeads:

@@ -10,12 +10,14 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.ops import channels_of
 from dms_mmrazor.models.ops.decoders import (
     decoders,
     grouped_heads,
     is_decoder_ffn,
     vocabulary_of,
 )
+from dms_mmrazor.models.ops.known_types import is_rms_norm
 from dms_mmrazor.models.tracing.adapters import ModelAdapter
 from dms_mmrazor.models.tracing.channel_groups import ChannelGroup
 from dms_mmrazor.models.tracing.residual_block import ResidualBlock
@@ -195,8 +197,16 @@ class DecoderAdapter(ModelAdapter):
     def _of_stream(self, root: str, decoder: nn.Module) -> Declaration:
         """Everything that reads or adds to the residual stream."""
         prefix = f'{root}.' if root else ''
+        width = decoder.embed_tokens.embedding_dim
         outputs = [f'{prefix}embed_tokens.weight']
         inputs: List[str] = []
+        norms = [
+            name
+            for module, name in self._names.items()
+            if is_rms_norm(module)
+            and name.startswith(prefix)
+            and channels_of(module, True) == width
+        ]
         for layer in decoder.layers:
             attention = self._names[layer.self_attn]
             ffn = self._names[layer.mlp]
@@ -204,8 +214,8 @@ class DecoderAdapter(ModelAdapter):
             inputs += [f'{attention}.{part}_proj' for part in 'qkv']
             inputs += [f'{ffn}.gate_proj', f'{ffn}.up_proj']
         return dict(
-            outputs=outputs,
-            inputs=[*inputs, *self._predictors],
+            outputs=[*outputs, *norms],
+            inputs=[*inputs, *norms, *self._predictors],
             name=f'{prefix}embed_tokens',
         )
 
