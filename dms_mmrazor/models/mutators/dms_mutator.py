@@ -194,8 +194,8 @@ class DMSMutator(ChannelMutator):
                 can be searched, a name in the config matches nothing, or
                 the masked supernet does not equal its subnets.
         """
-        size = self.analyzer.input_size
-        first = run_first(supernet, size)
+        size = self.analyzer.demo
+        first = run_first(supernet, size, self.analyzer.demo_key)
         adapter = find_adapter(supernet, self.analyzer.decoder)
         groups = find_groups(self.analyzer, self._declared, supernet, adapter)
         gc.collect()  # graphs refer to themselves and to feature maps
@@ -234,7 +234,7 @@ class DMSMutator(ChannelMutator):
         if self._depth_cfg is None:
             return []
         if adapter is None:
-            return find_stages(supernet, self.analyzer.input_size)
+            return find_stages(supernet, self.analyzer.demo)
         return adapter.stages() if self._wants_depth else []
 
     def _score_weights(self) -> None:
@@ -292,7 +292,7 @@ class DMSMutator(ChannelMutator):
         state = deepcopy(self.topk.state_dict())
         analyzer = self.analyzer
         comparison = Comparison(
-            supernet, plain, analyzer.input_size, analyzer.proof_size
+            supernet, plain, analyzer.demo, analyzer.proof_size
         )
         full = full_choices(self.units, self.depth_units)
 

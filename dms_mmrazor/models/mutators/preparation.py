@@ -14,7 +14,7 @@ from dms_mmrazor.models.mutators.resource_table import ResourceTable
 from dms_mmrazor.models.mutators.resource_terms import build_resource_models
 from dms_mmrazor.models.mutators.searched_sides import SearchedSides
 from dms_mmrazor.models.mutators.structure_writer import StructureWriter
-from dms_mmrazor.models.ops.decoders import vocabulary_of
+from dms_mmrazor.models.ops.decoders import generates_tokens
 from dms_mmrazor.models.tracing import (
     ChannelGroup,
     DMSChannelAnalyzer,
@@ -76,7 +76,7 @@ def find_groups(
         declared = [*adapter.declarations(), *declared]
         groups = declare_groups((), declared, supernet)
         return [*tie_groups(groups, supernet), *adapter.held()]
-    if vocabulary_of(supernet) and not declared:
+    if generates_tokens(supernet) and not declared:
         raise DMSError(_UNKNOWN.format(type(supernet).__name__))
     try:
         groups = analyzer.analyze_groups(supernet)

@@ -162,6 +162,11 @@ def _config_of(decoder: nn.Module) -> Any:
     return config
 
 
+def generates_tokens(model: object) -> bool:
+    """Whether it is a causal language model of transformers."""
+    return is_kind(model, PRETRAINED) and bool(model.can_generate())
+
+
 def vocabulary_of(model: object) -> int:
     """Number of tokens that a language model knows; 0 for other models.
 

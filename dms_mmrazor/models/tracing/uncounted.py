@@ -1,7 +1,7 @@
 """Products that run outside of the layers whose MACs are counted."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping
 
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
@@ -9,6 +9,8 @@ from torch.nn.modules.conv import _ConvNd
 from dms_mmrazor.models.ops import is_attention
 from dms_mmrazor.models.ops.decoders import is_decoder_attention
 from dms_mmrazor.models.tracing.demo import (
+    DemoInput,
+    batch_of,
     demo_tensor,
     evaluating,
     forward_tensors,
@@ -21,7 +23,7 @@ except ImportError:  # torch < 2.1
 
 
 def uncounted_macs(
-    model: nn.Module, input_size: Tuple[int, ...]
+    model: nn.Module, input_size: DemoInput
 ) -> Dict[str, float]:
     """MACs that ``profile_layers`` does not see, by the module they are in.
 
@@ -37,8 +39,8 @@ def uncounted_macs(
         its submodules left out; empty with torch < 2.1, which has no
         counter of operators.
     """
-    image = demo_tensor(model, input_size)
-    with evaluating(model), counting_elsewhere(model, input_size[0]) as found:
+    image, batch = demo_tensor(model, input_size), batch_of(input_size)
+    with evaluating(model), counting_elsewhere(model, batch) as found:
         forward_tensors(model, image)
     return found
 
