@@ -6,5 +6,6 @@ The only import that a config needs::
 """
 
 from dms_mmrazor import engine, models
+from dms_mmrazor.plugins.transformers import register
 
-__all__ = ['engine', 'models']
+__all__ = ['engine', 'models', 'register']
