@@ -144,13 +144,15 @@ def _as_tuple(key: str, value: Any) -> Any:
     return value
 
 
-class Distiller:
+class Distiller(nn.Module):
     """What a student's outputs are compared with, and how.
 
     Attributes:
         settings (DistillSettings): As read.
         logits (list[str]): Modules that give logits.
         hidden (list[str]): Modules that give hidden states.
+        waits (Tensor): bool: whether the teacher has yet to get the weights
+            of the start.
 
     Args:
         model (nn.Module): The student; the teacher has modules of the same
@@ -158,18 +160,26 @@ class Distiller:
         settings (DistillSettings): How.
         owner (str): Where they are written, for messages. Defaults to
             'distill'.
+        itself (bool): Whether the student without masks is the teacher: its
+            weights are frozen, but statistics of batch norms go on adapting
+            to the masks, so that those of the start are kept. Defaults to
+            False.
 
     Raises:
         DMSError: If a name matches no module, or nothing says which module
             gives the logits.
     """
 
+    waits: Tensor
+
     def __init__(
         self,
         model: nn.Module,
         settings: DistillSettings,
         owner: str = 'distill',
+        itself: bool = False,
     ) -> None:
+        super().__init__()
         self.settings = settings
         names = [name for name, _ in model.named_modules() if name]
         wanted = settings.logits
@@ -177,6 +187,39 @@ class Distiller:
             wanted = _usual_head(names, owner)
         self.logits = _matching(names, wanted, f'{owner}.logits')
         self.hidden = _matching(names, settings.hidden, f'{owner}.hidden')
+        self.register_buffer('waits', torch.tensor(True))
+        kept = list(_statistics(model)) if itself else []
+        for index, statistic in enumerate(kept):
+            self.register_buffer(f'statistic_{index}', statistic.clone())
+
+    def start(self, student: nn.Module, teacher: Optional[nn.Module]) -> None:
+        """Give the teacher what the student has at the start, once.
+
+        Args:
+            student (nn.Module): With the weights of the start.
+            teacher (nn.Module, optional): A copy of it; None if the student
+                is its own teacher.
+        """
+        if not self.waits:
+            return
+        if teacher is not None:
+            teacher.load_state_dict(student.state_dict())
+        for index, statistic in enumerate(_statistics(student)):
+            if teacher is None:
+                getattr(self, f'statistic_{index}').copy_(statistic)
+        self.waits.fill_(False)
+
+    @contextmanager
+    def as_at_start(self, student: nn.Module) -> Iterator[None]:
+        """Let a student that teaches itself have its first statistics."""
+        now = [statistic.data for statistic in _statistics(student)]
+        for index, statistic in enumerate(_statistics(student)):
+            statistic.data = getattr(self, f'statistic_{index}')
+        try:
+            yield
+        finally:
+            for statistic, data in zip(_statistics(student), now):
+                statistic.data = data
 
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[Outputs]:
@@ -265,6 +308,15 @@ class Distiller:
             key: _scaled(value, weight) if 'loss' in key else value
             for key, value in losses.items()
         }
+
+
+def _statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Running statistics of the norms of a model."""
+    for module in model.modules():
+        for key in ('running_mean', 'running_var'):
+            statistic = getattr(module, key, None)
+            if isinstance(statistic, Tensor):
+                yield statistic
 
 
 def _scaled(value: Any, weight: float) -> Any:

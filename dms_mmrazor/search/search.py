@@ -278,7 +278,8 @@ class Search:
         self._teaching = True
         try:
             with without_masks(self.mutator.masks):
-                yield self.model
+                with self.distiller.as_at_start(self.model):
+                    yield self.model
         finally:
             self._teaching = False
 
@@ -414,7 +415,7 @@ def _teacher_of(
         teacher = deepcopy(model)
     if teacher is not None:
         teacher.requires_grad_(False)
-    return Distiller(model, read), teacher
+    return Distiller(model, read, itself=teacher is None), teacher
 
 
 def _prepare(

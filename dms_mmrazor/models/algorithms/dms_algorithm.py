@@ -99,9 +99,6 @@ class DMSAlgorithm(BaseAlgorithm):
             # any parameter that has a gradient; this one's is always 0.
             self.anchor = nn.Parameter(torch.zeros(()))
         self.teacher = teacher
-        # A resumed search does not take the weights of that moment.
-        copied = teacher is not None and not distill.get('teacher')
-        self.register_buffer('teacher_waits', torch.tensor(copied))
         self._recomputes: Optional[bool] = None
         _keep_from_wrapper(self)
 
@@ -124,7 +121,7 @@ class DMSAlgorithm(BaseAlgorithm):
             super().init_weights()
         else:
             self.architecture.init_weights()
-        if self.teacher is not None and not self.teacher_waits:
+        if self.teacher is not None and not self.distiller.waits:
             self.teacher.init_weights()
 
     def train_step(self, *args: Any, **kwargs: Any) -> Dict[str, Tensor]:
@@ -189,12 +186,12 @@ class DMSAlgorithm(BaseAlgorithm):
         def run(model: nn.Module) -> None:
             model(inputs, data_samples, mode='tensor')
 
+        # A resumed search does not take the weights of that moment.
+        self.distiller.start(self.architecture, self.teacher)
         if self.teacher is None:
             with without_masks(self.mutator.masks):
-                return self.distiller.teach(self.architecture, run)
-        if self.teacher_waits:
-            self.teacher.load_state_dict(self.architecture.state_dict())
-            self.teacher_waits.fill_(False)
+                with self.distiller.as_at_start(self.architecture):
+                    return self.distiller.teach(self.architecture, run)
         return self.distiller.teach(self.teacher, run)
 
     def finish_step(self, grad_scale: Optional[Tensor] = None) -> None:
@@ -250,8 +247,11 @@ def _build_teacher(
     if settings is None:
         return None, None
     read = DistillSettings.read(settings, 'model.distill')
-    distiller = Distiller(architecture, read, 'model.distill')
     teacher = read.teacher
+    itself = teacher is None and structure_only
+    distiller = Distiller(architecture, read, 'model.distill', itself)
+    # Another teacher brings its own weights.
+    distiller.waits.fill_(teacher is None)
     if isinstance(teacher, dict):
         teacher = MODELS.build(teacher)
     elif teacher is None and not structure_only:
