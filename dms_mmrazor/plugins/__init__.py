@@ -1,1 +1,4 @@
-"""What a search must know of single libraries, one folder for each."""
+"""Blocks of other libraries, one file or folder a library.
+
+Each is imported where a model of that library is searched, never before.
+"""

@@ -1,5 +1,6 @@
 """A search in a training loop of one's own."""
 
+import logging
 from contextlib import contextmanager
 from copy import deepcopy
 from typing import (
@@ -15,11 +16,12 @@ from typing import (
 )
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dms_mmrazor.core.durations import Duration, phase_lengths
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.subnet import save_structure
 from dms_mmrazor.models.tracing.example_inputs import as_example
@@ -38,6 +40,7 @@ from dms_mmrazor.search.export import (
     export_subnet,
     how_found,
 )
+from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
 from dms_mmrazor.search.latency import prepare_latency
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
 from dms_mmrazor.search.phases import Moment, SearchPhases
@@ -137,6 +140,7 @@ class Search:
     ) -> None:
         check_counts('Search', total_steps=total_steps)
         check_schedule(warmup, decay, schedule, 'Search')
+        check_flag('Search.hold_depth', hold_depth)
         wanted = as_targets(target, resource, 'Search')
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
@@ -299,6 +303,9 @@ class Search:
     ) -> ExportedSubnet:
         """Cut what was found out of the supernet, which stays as it is.
 
+        A finished search that is away from its target is logged as a
+        warning, and so is a subnet that is further below it than promised.
+
         Args:
             path (str, optional): Where to write the structure, for
                 :func:`dms_mmrazor.apply_structure`. Defaults to None.
@@ -331,7 +338,18 @@ class Search:
             )
         if path is not None:
             save_structure(subnet.structure, path)
+        if over:
+            self._warn(subnet, divisor)
         return subnet
+
+    def _warn(self, subnet: ExportedSubnet, divisor: int) -> None:
+        """Log what a user should know of a finished search."""
+        warnings = [
+            *warn_if_far(self.mutator, self.targets, 'Search'),
+            *warn_if_loose(subnet, divisor, 'Search'),
+        ]
+        for warning in warnings:
+            print_log(warning, logger='current', level=logging.WARNING)
 
     def state_dict(self) -> Dict[str, Any]:
         """All that a search needs to go on, beside the model's weights."""

@@ -8,10 +8,7 @@ from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from dms_mmrazor.models.ops.channel_first_norms import (
-    DMSGroupNorm,
-    channel_first_norm,
-)
+from dms_mmrazor.models.ops.channel_first_norms import DMSGroupNorm
 from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
 from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
 from dms_mmrazor.models.ops.dms_conv import DYNAMIC_CONVS
@@ -30,6 +27,7 @@ from dms_mmrazor.models.ops.multihead import (
     DMSOutProjection,
     DMSTransformerEncoderLayer,
 )
+from dms_mmrazor.models.ops.own_layers import own_layer
 
 
 class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
@@ -54,7 +52,7 @@ class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
             return self._known[kind]
         name = self._optional.get(qualified_name(kind))
         if name is None:
-            own = channel_first_norm(kind) or masked_rms_norm(kind)
+            own = own_layer(kind) or masked_rms_norm(kind)
             if own is None:
                 raise KeyError(kind)
             return own

@@ -26,6 +26,7 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops import (
     HEADS,
     AttentionDim,
+    held_dim,
     is_attention,
     is_weighted,
     named_parts,
@@ -366,7 +367,7 @@ def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
             init_args=dict(num_channels=size),
             channels=dict(output_related=channels, input_related=[]),
         )
-        reason = '' if size > 1 else SINGLE
+        reason = held_dim(part.module, part.kind) if size > 1 else SINGLE
         groups.append(ChannelGroup(name, config, reason))
     return groups
 
