@@ -35,5 +35,4 @@ optim_wrapper = dict(
 train_cfg = dict(**_base_.search_train_cfg)
 param_scheduler = []
 default_hooks = _base_.search_default_hooks
-log_processor = _base_.search_log_processor
 randomness = dict(seed=0)

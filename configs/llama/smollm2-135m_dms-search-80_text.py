@@ -34,9 +34,5 @@ optim_wrapper = dict(
 max_iters = 300
 train_cfg = dict(by_epoch=False, max_iters=max_iters, val_interval=max_iters)
 param_scheduler = []
-default_hooks = dict(
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=max_iters),
-    logger=dict(type='LoggerHook', interval=10),
-)
-log_processor = dict(by_epoch=False)
+default_hooks = dict(checkpoint=dict(interval=max_iters))
 randomness = dict(seed=0)

@@ -30,6 +30,13 @@ test_dataloader = val_dataloader
 test_evaluator = val_evaluator
 test_cfg = dict()
 
+# Trainings are counted in iterations.
+default_hooks = dict(
+    checkpoint=dict(type='CheckpointHook', by_epoch=False),
+    logger=dict(type='LoggerHook', interval=10),
+)
+log_processor = dict(by_epoch=False)
+
 default_scope = 'mmrazor'
 custom_imports = dict(
     imports=['dms_mmrazor.plugin'], allow_failed_imports=False
