@@ -38,6 +38,3 @@ default_hooks = dict(
 log_processor = dict(by_epoch=False)
 
 default_scope = 'mmrazor'
-custom_imports = dict(
-    imports=['dms_mmrazor.plugin'], allow_failed_imports=False
-)

@@ -90,16 +90,16 @@ def save_folder(
     inner = language_model(model)
     kind = type(inner)
     own = getattr(inner.config, 'per_layer_config', None)
+    described = dict(inner.config.__dict__)
     try:
         if own:
             inner.__class__ = _per_layer_class(kind)
         inner.save_pretrained(folder)
     finally:
         inner.__class__ = kind
-        # What writing such a folder notes down.
-        for key in ('auto_map', 'architectures'):
-            if own and key in inner.config.__dict__:
-                inner.config.__dict__[key] = None
+        # Writing such a folder notes its class down.
+        inner.config.__dict__.clear()
+        inner.config.__dict__.update(described)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     card = _card(inner, folder, structure, source)
@@ -122,7 +122,6 @@ def _per_layer_class(kind: type) -> type:
             'the For…CausalLM classes of Llama, Mistral, Qwen2 and Qwen3 '
             'can.'
         )
-    found.register_for_auto_class('AutoModelForCausalLM')
     return found
 
 
@@ -206,12 +205,12 @@ def export_folder(
     prune(holder if inside else model, found)
     if weights is not None:
         _load_weights(model, weights)
-    try:
+    tokenizer = None
+    names = ('tokenizer.json', 'tokenizer.model', 'vocab.json')
+    if any(os.path.isfile(os.path.join(supernet, name)) for name in names):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             supernet, local_files_only=True
         )
-    except (OSError, ValueError, ImportError):
-        tokenizer = None  # a folder of a model alone
     source = os.path.basename(os.path.normpath(supernet))
     files = save_folder(model, folder, tokenizer, found, source)
     return dict(params=sum(p.numel() for p in model.parameters()), files=files)

@@ -20,6 +20,9 @@ from transformers import (
 class _PerLayerSizes:
     """Builds the layers anew that differ from the others."""
 
+    # By this `save_pretrained` writes this file again.
+    _auto_class = 'AutoModelForCausalLM'
+
     def __init__(self, config):
         super().__init__(config)
         layers = self.model.layers
