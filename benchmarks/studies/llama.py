@@ -19,6 +19,7 @@ import os
 import statistics
 import time
 from functools import partial
+from glob import glob
 from typing import Any, Dict, Iterator, List, NamedTuple
 
 import torch
@@ -308,10 +309,11 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     base = os.path.join(args.work, 'base')
     os.makedirs(base, exist_ok=True)
-    tokenizer = train_tokenizer(args.text, base)
+    files = sorted(path for text in args.text for path in glob(text))
+    tokenizer = train_tokenizer(files, base)
     data = Data(
         *(
-            TokenWindows(args.text, WINDOW, tokenizer, part=part)
+            TokenWindows(files, WINDOW, tokenizer, part=part)
             for part in ('train', 'held_out')
         )
     )

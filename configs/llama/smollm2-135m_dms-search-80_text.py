@@ -7,7 +7,7 @@ _base_ = [
 ]
 
 folder = 'data/smollm2-135m'
-text = 'data/text/*.txt'
+corpus = 'data/text/*.txt'
 
 model = dict(
     **_base_.algorithm,
@@ -21,7 +21,7 @@ model['mutator'] = dict(
 
 custom_hooks = [dict(_base_.resource_hook, target=dict(params=0.8))]
 
-dataset = dict(files=text, tokenizer=folder)
+dataset = dict(files=corpus, tokenizer=folder)
 train_dataloader = dict(batch_size=4, dataset=dict(**dataset))
 val_dataloader = dict(batch_size=4, dataset=dict(**dataset, limit=64))
 test_dataloader = val_dataloader
