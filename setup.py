@@ -103,6 +103,7 @@ EXTRAS = {
     'mim': parse_requirements('mminstall'),
     'optional': parse_requirements('optional'),
     'tests': parse_requirements('tests'),
+    'timm': parse_requirements('timm'),
 }
 EXTRAS['all'] = sum(EXTRAS.values(), [])
 

@@ -16,6 +16,7 @@ compat.apply()
 from mmrazor.registry import (  # noqa: E402
     DATASETS,
     HOOKS,
+    LOOPS,
     METRICS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
@@ -25,6 +26,7 @@ from mmrazor.registry import (  # noqa: E402
 __all__ = [
     'DATASETS',
     'HOOKS',
+    'LOOPS',
     'METRICS',
     'MODELS',
     'OPTIM_WRAPPER_CONSTRUCTORS',

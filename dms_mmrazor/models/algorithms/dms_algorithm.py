@@ -47,8 +47,8 @@ class DMSAlgorithm(BaseAlgorithm):
             saves memory. Defaults to True.
         structure_step (dict, optional): How pruning ratios move: ``rule``
             ('price', 'adam', or 'plain' as in the paper), ``lr`` and
-            ``average``, see :class:`StructureStep`. Defaults to None, its
-            defaults.
+            ``average``, see :class:`StructureStep`, and ``signal``, see
+            :class:`StructureSearch`. Defaults to None, their defaults.
         distill (dict, optional): Let the supernet learn from a frozen
             teacher, too: ``teacher`` (a config; None, the default: the
             supernet's own start weights), ``temperature``, ``weight``,

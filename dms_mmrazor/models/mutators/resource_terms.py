@@ -53,7 +53,11 @@ def _macs_terms(sides: SearchedSides, profile: LayerProfile) -> List[Term]:
         read = sides.products(f'{profile.name}.o_proj', True)
         products = [(2 * number, dims) for number, dims in read]
     else:
-        products = _weight_products(sides, profile.name)
+        share, rows = sides.passing(profile.name)
+        products = [
+            (share * entries, (*dims, *rows))
+            for entries, dims in _weight_products(sides, profile.name)
+        ]
     return _terms(sides, profile.name, products, profile.positions)
 
 

@@ -19,6 +19,12 @@ UNFOLLOWED = 'not followed: '
 HEADS_KEY = 'heads'
 """Key of a config whose elements are heads of an attention."""
 
+POSITIONS = 'positions of '
+"""Before the name of a linear layer over the positions of each channel.
+
+So a group knows whose MACs grow with its channels, without a layer to cut.
+"""
+
 TORN = 'torn'
 """Key of a config whose channels are not one set for each element."""
 
