@@ -188,6 +188,7 @@ class Distiller(nn.Module):
         self.logits = _matching(names, wanted, f'{owner}.logits')
         self.hidden = _matching(names, settings.hidden, f'{owner}.hidden')
         self.register_buffer('waits', torch.tensor(True))
+        self._started = False
         kept = list(_statistics(model)) if itself else []
         for index, statistic in enumerate(kept):
             self.register_buffer(f'statistic_{index}', statistic.clone())
@@ -200,6 +201,10 @@ class Distiller(nn.Module):
             teacher (nn.Module, optional): A copy of it; None if the student
                 is its own teacher.
         """
+        # The buffer is asked once: that waits for a GPU.
+        if self._started:
+            return
+        self._started = True
         if not self.waits:
             return
         if teacher is not None:
