@@ -22,9 +22,10 @@ die() {
 }
 
 case ${1:-} in
-    modern) venv=.venv python_version=3.11 ;;
-    classic) venv=.venv-classic python_version=3.10 ;;
-    demo) venv=.venv-demo python_version=3.11 ;;
+    # transformers needs a newer torch than the classic set has.
+    modern) venv=.venv python_version=3.11 more=requirements/llama.txt ;;
+    classic) venv=.venv-classic python_version=3.10 more=/dev/null ;;
+    demo) venv=.venv-demo python_version=3.11 more=/dev/null ;;
     *) die "usage: $0 modern|classic|demo" ;;
 esac
 pins=requirements/${1/demo/modern}.txt
@@ -40,7 +41,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONNOUSERSITE=1
 fingerprint() {
     "$python" -c 'import os, sys; print(sys.version, os.getcwd())' || return
     cat "$pins" requirements/{build,mminstall,runtime,optional,tests,demo}.txt \
-        .dev_scripts/setup_env.sh setup.py dms_mmrazor/version.py
+        "$more" .dev_scripts/setup_env.sh setup.py dms_mmrazor/version.py
 }
 
 up_to_date() {
@@ -106,7 +107,7 @@ install_mmcv() (
 
 install_rest() {
     pip_install -r requirements/mminstall.txt -r requirements/runtime.txt \
-        -r requirements/optional.txt -r requirements/tests.txt
+        -r requirements/optional.txt -r requirements/tests.txt -r "$more"
 }
 
 install_for_demo() {

@@ -10,6 +10,22 @@ import pytest
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
 
+def test_llama(tmp_path):
+    pytest.importorskip('transformers')
+    options = ['--steps', '3', '--finetune-steps', '2', '--batch', '2']
+    options += ['--window', '32', '--divisor', '1']
+    found = subprocess.run(
+        [sys.executable, 'examples/llama.py', *options]
+        + ['--out', str(tmp_path / 'found')],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert 'finetuned: perplexity' in found.stdout
+    assert (tmp_path / 'found' / 'modeling_dms.py').is_file()
+
+
 def run(name, folder, *options):
     """What an example prints; it leaves a structure in the folder."""
     pytest.importorskip('sklearn')

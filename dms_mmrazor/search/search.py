@@ -2,9 +2,12 @@
 
 import logging
 import os
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import (
     Any,
     Dict,
+    Iterator,
     List,
     Mapping,
     Optional,
@@ -31,6 +34,11 @@ from dms_mmrazor.search.arguments import (
     as_weights,
     check_counts,
     check_schedule,
+)
+from dms_mmrazor.search.distillation import (
+    Distiller,
+    DistillSettings,
+    without_masks,
 )
 from dms_mmrazor.search.export import (
     ExportedSubnet,
@@ -124,6 +132,12 @@ class Search:
         record (str, optional): Folder in which the search records its
             course and :meth:`export` writes, for
             :func:`dms_mmrazor.write_card`. Defaults to None.
+        distill (Mapping, optional): A frozen teacher for :meth:`distill`:
+            arguments of :class:`DistillSettings`, such as
+            ``dict(temperature=2.0)``. Its ``teacher`` is a model, or None:
+            the weights that ``model`` has now. These are copied if some of
+            them are trained; if none is, the supernet without masks is the
+            teacher and takes no memory. Defaults to None, no teacher.
 
     Raises:
         DMSError: If an argument cannot be meant, the model cannot be
@@ -149,6 +163,7 @@ class Search:
         milestones: Optional[Sequence[Any]] = None,
         settle: Duration = 0.05,
         record: Optional[str] = None,
+        distill: Optional[Mapping[str, Any]] = None,
     ) -> None:
         check_counts('Search', total_steps=total_steps)
         check_schedule(warmup, decay, schedule, 'Search')
@@ -157,6 +172,7 @@ class Search:
         passed = as_milestones(milestones, wanted, 'Search')
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
+        self.distiller, self.teacher = _teacher_of(model, distill)
         self.mutator = _prepare(model, example_inputs, mutator)
         prepare_latency(
             self.mutator, wanted, latency_table, latency_device, 'Search'
@@ -193,6 +209,7 @@ class Search:
         self._due: Optional[Milestone] = None
         self._recorder = None if record is None else Recorder(record)
         self._recorded = False
+        self._teaching = False
         self._hook = model.register_forward_pre_hook(self._begin_forward)
 
     @property
@@ -258,6 +275,62 @@ class Search:
         self._record(phase.name)
         self._moment = None
         return self.log
+
+    def distill(
+        self,
+        *args: Any,
+        student: Optional[nn.Module] = None,
+        where: Optional[Tensor] = None,
+        **kwargs: Any,
+    ) -> Tuple[Any, Tensor]:
+        """Run the supernet, and the teacher on the same batch.
+
+        Args:
+            *args: What the model is called with.
+            student (nn.Module, optional): The model as a distributed
+                training has wrapped it. Defaults to None.
+            where (Tensor, optional): bool: positions that count, such as
+                the attention mask of a padded batch. Defaults to None, all.
+            **kwargs: What the model is called with.
+
+        Returns:
+            tuple: What the model gave, and the distillation loss, 0-dim,
+            weighted by ``weight`` and ``hidden_weight``; the task's loss is
+            the caller's to add.
+
+        Raises:
+            DMSError: If the search was made without ``distill``.
+        """
+        if self.distiller is None:
+            raise DMSError(
+                'Search: `distill()` needs a teacher: make the search with '
+                '`distill=dict(temperature=2.0)`.'
+            )
+
+        def run(model: nn.Module) -> None:
+            model(*args, **kwargs)
+
+        with self._as_teacher() as teacher:
+            targets = self.distiller.teach(teacher, run)
+        with self.distiller.watching(self.model) as outputs:
+            output = (student or self.model)(*args, **kwargs)
+        losses = self.distiller.loss(outputs, targets, where)
+        return output, sum(losses.values())
+
+    @contextmanager
+    def _as_teacher(self) -> Iterator[nn.Module]:
+        """The teacher; the supernet itself has no masks for a while."""
+        if self.teacher is not None:
+            device = next(self.model.parameters()).device
+            yield self.teacher.to(device)
+            return
+        self._teaching = True
+        try:
+            with without_masks(self.mutator.masks):
+                with self.distiller.as_at_start(self.model):
+                    yield self.model
+        finally:
+            self._teaching = False
 
     def report(self) -> str:
         """What is searched, what is held and why, as a table."""
@@ -416,6 +489,8 @@ class Search:
 
     def _begin_forward(self, model: nn.Module, inputs: Sequence[Any]) -> None:
         """Show the layers the masks of this pass."""
+        if self._teaching:
+            return
         if not (model.training and torch.is_grad_enabled()):
             self.mutator.masks.use_hard_masks()
             return
@@ -430,6 +505,26 @@ class Search:
                 like = self.mutator.topk.importance
                 self._scale = scale_of(self._scaler, like)
         self.structure.begin()
+
+
+def _teacher_of(
+    model: nn.Module, settings: Optional[Mapping[str, Any]]
+) -> Tuple[Optional[Distiller], Optional[nn.Module]]:
+    """What compares with a teacher, and the teacher if it is a model.
+
+    Args:
+        model (nn.Module): Not yet a supernet.
+        settings (Mapping, optional): ``distill`` of :class:`Search`.
+    """
+    if settings is None:
+        return None, None
+    read = DistillSettings.read(settings, 'distill')
+    teacher = read.teacher
+    if teacher is None and any(p.requires_grad for p in model.parameters()):
+        teacher = deepcopy(model)
+    if teacher is not None:
+        teacher.requires_grad_(False)
+    return Distiller(model, read, itself=teacher is None), teacher
 
 
 def _prepare(
