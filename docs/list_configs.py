@@ -24,6 +24,7 @@ RUN = {
     'bccd': 'whole, with seeds, by the former structure step: '
     '`configs/yolov8/README.md`',
     'spaces/': 'see `configs/spaces/README.md`',
+    'llama/': 'on a tiny checkpoint: `configs/llama/README.md`',
 }
 """What was done beyond building, by a part of the path."""
 
