@@ -3,16 +3,16 @@
 import re
 from typing import Dict, Mapping, Optional, Union
 
-from dms_mmrazor.core import Phase, scheduled_target
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 
 Target = Union[int, float, str]
 
+_PERCENT = '%'
 _SUFFIXES = {'': 1.0, 'K': 1e3, 'M': 1e6, 'G': 1e9}
 _TIMES = {'': 1.0, 'us': 1e-3, 'ms': 1.0, 's': 1e3}  # in milliseconds
 _ABSOLUTE = re.compile(
-    r'^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*$'
+    r'^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*|%)\s*$'
 )
 
 
@@ -22,9 +22,9 @@ def parse_target(
     """A target as an absolute resource.
 
     Args:
-        target (int | float | str): A number in (0, 1] is a ratio of the
-            supernet; a larger one or a text such as '1G' or '2.5M' (for a
-            latency '3ms' or '800us') is absolute.
+        target (int | float | str): A number in (0, 1] or a text such as
+            '50%' is a ratio of the supernet; a larger one or a text such as
+            '1G' or '2.5M' (for a latency '3ms' or '800us') is absolute.
         supernet (float): Resource of the supernet.
         key (str): Config key, for messages. Defaults to 'target'.
         kind (str): Resource; latencies are in milliseconds. Defaults to
@@ -39,6 +39,7 @@ def parse_target(
     wanted = (
         'a ratio of the supernet in (0, 1] or an absolute such as ' + examples
     )
+    suffixes = {**suffixes, _PERCENT: supernet / 100}
     if isinstance(target, str):
         match = _ABSOLUTE.match(target)
         if not match or match.group(2) not in suffixes:
@@ -134,8 +135,9 @@ def resolve_targets(
     wanted: Mapping[str, Target],
     divisor: int,
     owner: str = 'ResourceHook',
+    name: str = 'target',
 ) -> Dict[str, float]:
-    """Final targets in absolute numbers.
+    """Targets in absolute numbers.
 
     Args:
         mutator (DMSMutator): Of a prepared supernet.
@@ -143,6 +145,7 @@ def resolve_targets(
         divisor (int): Of the exported widths.
         owner (str): Whose `target` it is, for messages. Defaults to
             'ResourceHook'.
+        name (str): Of the setting, for messages. Defaults to 'target'.
 
     Raises:
         DMSError: If one cannot be read or reached.
@@ -154,32 +157,9 @@ def resolve_targets(
                 f'{owner}: unknown resource {kind!r}; known: '
                 f'{list(mutator.table.full)}.'
             )
-        key = f'{owner}.target ({kind})'
+        key = f'{owner}.{name} ({kind})'
         whole = mutator.table.full[kind]
         targets[kind] = parse_target(value, whole, key, kind)
         smallest, largest = mutator.table.range(kind, divisor)
         check_reachable(kind, targets[kind], whole, smallest, key, largest)
     return targets
-
-
-def targets_now(
-    mutator: DMSMutator,
-    targets: Mapping[str, float],
-    phase: Phase,
-    schedule: str,
-) -> Dict[str, float]:
-    """Targets of a moment; infinite in the warm-up.
-
-    Args:
-        mutator (DMSMutator): Of a prepared supernet.
-        targets (Mapping[str, float]): Final ones, absolute.
-        phase (Phase): Of the moment.
-        schedule (str): Shape, see :func:`scheduled_target`.
-    """
-    if phase.name == 'warmup':
-        return dict.fromkeys(targets, float('inf'))
-    full = mutator.table.full
-    return {
-        kind: scheduled_target(phase.progress, full[kind], final, schedule)
-        for kind, final in targets.items()
-    }

@@ -11,6 +11,7 @@ from dms_mmrazor.models.ops import (
     is_norm,
     is_weighted,
 )
+from dms_mmrazor.models.ops.decoders import is_decoder_attention
 from dms_mmrazor.models.ops.multihead import (
     KEYS_VALUES,
     QUERIES,
@@ -48,6 +49,9 @@ def _macs_terms(sides: SearchedSides, profile: LayerProfile) -> List[Term]:
         products = _projection_products(sides, owner, part)
     elif is_attention(sides.modules[profile.name]):
         products = sides.attention_products(profile.name)
+    elif is_decoder_attention(sides.modules[profile.name]):
+        read = sides.products(f'{profile.name}.o_proj', True)
+        products = [(2 * number, dims) for number, dims in read]
     else:
         share, rows = sides.passing(profile.name)
         products = [

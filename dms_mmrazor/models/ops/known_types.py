@@ -4,6 +4,8 @@ mmpretrain is optional: its layers get dynamic counterparts only where a
 model uses them.
 """
 
+from typing import Tuple
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
@@ -31,6 +33,14 @@ ROI_EXTRACTOR = (
     'mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor.'
     'SingleRoIExtractor'
 )
+DECODERS = {
+    'llama': 'Llama',
+    'mistral': 'Mistral',
+    'qwen2': 'Qwen2',
+    'qwen3': 'Qwen3',
+}
+"""Language models of transformers: folder → prefix of the classes."""
+
 SWIN = 'mmpretrain.models.backbones.swin_transformer.SwinTransformer'
 
 
@@ -44,6 +54,24 @@ def is_kind(module: object, name: str) -> bool:
     return any(qualified_name(base) == name for base in type(module).__mro__)
 
 
+def decoder_names(part: str) -> Tuple[str, ...]:
+    """Full names of the classes of one part of all :data:`DECODERS`."""
+    return tuple(
+        f'transformers.models.{file}.modeling_{file}.{prefix}{part}'
+        for file, prefix in DECODERS.items()
+    )
+
+
+RMS_NORMS = decoder_names('RMSNorm')
+"""Norms by the root of the mean square, with a ``weight``."""
+
+
+def is_rms_norm(module: object) -> bool:
+    """Whether a module is one of :data:`RMS_NORMS`."""
+    names = {qualified_name(base) for base in type(module).__mro__}
+    return not names.isdisjoint(RMS_NORMS)
+
+
 def is_norm(module: object) -> bool:
     """Whether a layer has one parameter of each sort per channel.
 
@@ -54,7 +82,9 @@ def is_norm(module: object) -> bool:
         return module.num_parameters > 1
     kinds = (_BatchNorm, _InstanceNorm, nn.LayerNorm, nn.GroupNorm)
     names = (GRN, TIMM_GRN)
-    return isinstance(module, kinds) or any(is_kind(module, n) for n in names)
+    if isinstance(module, kinds) or any(is_kind(module, n) for n in names):
+        return True
+    return is_rms_norm(module)
 
 
 def groups_of_norm(module: object) -> int:

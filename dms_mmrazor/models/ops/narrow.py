@@ -16,6 +16,7 @@ from dms_mmrazor.models.ops.known_types import (
     groups_of_norm,
     is_conv,
     is_kind,
+    is_rms_norm,
     is_transposed,
 )
 
@@ -34,6 +35,8 @@ def channels_of(
         return len(module.weight)
     if is_kind(module, GRN):
         return module.in_channels
+    if is_rms_norm(module):
+        return module.weight.shape[0]
     if isinstance(module, (_BatchNorm, _InstanceNorm)):
         return module.num_features
     if isinstance(module, nn.GroupNorm):
@@ -82,6 +85,8 @@ def narrow_layer(
         layer.bias = _select(layer.bias, 0, one_side)
     elif is_kind(layer, GRN):
         _narrow_grn(layer, one_side)
+    elif is_rms_norm(layer):
+        layer.weight = _select(layer.weight, 0, one_side)
     elif isinstance(layer, nn.Linear):
         _narrow_linear(layer, out_kept, in_kept)
     elif isinstance(layer, nn.MultiheadAttention):

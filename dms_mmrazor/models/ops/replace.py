@@ -15,6 +15,7 @@ from dms_mmrazor.models.ops.dms_conv import DYNAMIC_CONVS
 from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_linear import DMSLinear
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.dms_rms_norm import masked_rms_norm
 from dms_mmrazor.models.ops.dms_silu import DMSSiLU
 from dms_mmrazor.models.ops.known_types import (
     GRN,
@@ -55,7 +56,7 @@ class _DynamicOps(Mapping[Type[nn.Module], Type[DMSOp]]):
             return self._known[kind]
         place = self._optional.get(qualified_name(kind))
         if place is None:
-            own = own_layer(kind)
+            own = own_layer(kind) or masked_rms_norm(kind)
             if own is None:
                 raise KeyError(kind)
             return own

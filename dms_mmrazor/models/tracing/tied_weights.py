@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 from torch import nn
 
 from dms_mmrazor.models.ops import is_norm
+from dms_mmrazor.models.ops.channel_holder import channel_dim
 from dms_mmrazor.models.ops.known_types import is_layer
 from dms_mmrazor.models.tracing.channel_groups import (
     ChannelGroup,
@@ -64,7 +65,12 @@ def _sides(
     for module, key in owners:
         name = names[module]
         if not is_layer(module):
-            sides.append((f'{name}.{key}' if name else key, True))
+            part = f'{name}.{key}' if name else key
+            tensor = module._parameters[key]
+            if tensor.dim() > 1 and is_output != (channel_dim(tensor) == 0):
+                # Such are the tokens of an embedding: nobody cuts them.
+                part = f'rows of {part}'
+            sides.append((part, True))
         elif is_output or is_norm(module) or key == 'weight':
             sides.append((name, is_output or is_norm(module)))
     return sides

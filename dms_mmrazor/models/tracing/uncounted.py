@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
 from dms_mmrazor.models.ops import is_attention
+from dms_mmrazor.models.ops.decoders import is_decoder_attention
 from dms_mmrazor.models.tracing.demo import (
     DemoInput,
     batch_of,
@@ -65,7 +66,9 @@ def counting_elsewhere(
     counted = {
         part
         for module in names
-        if isinstance(module, (_ConvNd, nn.Linear)) or is_attention(module)
+        if isinstance(module, (_ConvNd, nn.Linear))
+        or is_attention(module)
+        or is_decoder_attention(module)
         for part in module.modules()
     }
     # Of each module that runs: the count at its start, that of submodules.
