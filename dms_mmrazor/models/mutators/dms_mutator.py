@@ -58,7 +58,7 @@ from dms_mmrazor.models.mutators.verify import (
     randomize_units,
     verify_structures,
 )
-from dms_mmrazor.models.ops.dms_linear import move_affines
+from dms_mmrazor.models.ops.linear import move_affines
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.models.tracing import (
     ChannelGroup,

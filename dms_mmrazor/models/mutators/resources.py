@@ -25,20 +25,14 @@ from torch import nn
 from dms_mmrazor.core import Dim, ResourceModel, Term
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.searched_sides import Product, SearchedSides
-from dms_mmrazor.models.ops import (
-    channels_of,
-    is_attention,
-    is_layer,
-    is_norm,
-    is_weighted,
-)
+from dms_mmrazor.models.ops import is_attention, is_layer, kind_of
+from dms_mmrazor.models.ops.kind import INPUTS
 from dms_mmrazor.models.ops.multihead import (
     KEYS_VALUES,
     QUERIES,
     is_multihead,
 )
 from dms_mmrazor.models.tracing import LayerProfile, count_macs
-from dms_mmrazor.models.tracing.layer_profile import kernel_macs
 
 Target = Union[int, float, str]
 Profiles = Sequence[LayerProfile]
@@ -170,20 +164,27 @@ def as_terms(
 
 
 def _weight_products(sides: SearchedSides, name: str) -> List[Product]:
-    """Entries of a layer's weight: coefficients times its widths."""
-    module = sides.modules[name]
-    if not is_weighted(module):
-        return [(kernel_macs(module), ())]
-    groups = getattr(module, 'groups', 1)
-    kernel = module.weight[0, 0].numel() / groups
-    inputs = sides.products(name, True)
-    if groups > 1 and groups == module.in_channels:
-        inputs = [(float(groups), ())]
+    """What multiplies the input of a layer, in terms of its widths."""
+    kind = kind_of(sides.modules[name])
     return [
-        (kernel * a * b, (*out_dims, *in_dims))
-        for a, out_dims in sides.products(name, False)
-        for b, in_dims in inputs
+        product
+        for key in kind.weights
+        for product in _entries(sides, name, key)
     ]
+
+
+def _entries(sides: SearchedSides, name: str, key: str) -> List[Product]:
+    """Numbers in a parameter of a layer, in terms of its widths."""
+    module = sides.modules[name]
+    factor, along = kind_of(module).entries(module, key)
+    products: List[Product] = [(factor, ())]
+    for side in along:
+        products = [
+            (a * b, (*dims, *more))
+            for a, dims in products
+            for b, more in sides.products(name, side == INPUTS)
+        ]
+    return products
 
 
 def _projection_products(
@@ -227,14 +228,9 @@ def _param_products(
         dim: Dim = sides.dim(full_name, False)
         channels = sides.parts[full_name].channels
         return [(getattr(module, key).numel() / channels, (dim,))]
-    if is_norm(module):  # of several dimensions, maybe
-        each = getattr(module, key).numel() / channels_of(module, False)
-        return [(each, (sides.dim(name, False),))]
-    if not is_layer(module) or key not in ('weight', 'bias'):
-        return [(float(getattr(module, key).numel()), ())]
-    if key == 'bias':
-        return sides.products(name, False)
-    return _weight_products(sides, name)
+    if is_layer(module):
+        return _entries(sides, name, key)
+    return [(float(getattr(module, key).numel()), ())]
 
 
 def _count_params(model: nn.Module, input_size: Tuple[int, ...]) -> float:

@@ -20,7 +20,7 @@ from dms_mmrazor.models.ops import (
     named_parts,
     narrow_layer,
 )
-from dms_mmrazor.models.ops.known_types import is_conv, is_transposed
+from dms_mmrazor.models.ops.conv import is_conv, is_transposed
 from dms_mmrazor.models.subnet.attributes import refresh_attributes
 from dms_mmrazor.models.supernet.factors import factors_of
 from dms_mmrazor.models.tracing import ChannelGroup, DMSChannelAnalyzer

@@ -19,18 +19,16 @@ from mmrazor.structures.graph.channel_nodes import (
 )
 from mmrazor.structures.graph.module_graph import ModuleNode
 from torch import fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.models.ops import (
-    DYNAMIC_OPS,
     channels_of,
     is_attention,
     is_layer,
-    is_norm,
+    kind_of,
+    masked_form,
 )
 from dms_mmrazor.models.ops.attention import input_layer, output_layer
 from dms_mmrazor.models.ops.channel_holder import channel_dim
-from dms_mmrazor.models.ops.known_types import groups_of_norm, is_conv
 from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED, has_vectors
 from dms_mmrazor.models.tracing.fx_values import SHAPE, place_of
 from dms_mmrazor.models.tracing.moved_channels import (
@@ -88,7 +86,7 @@ def tie_runs(tensor: ChannelTensor, groups: ChannelTensor) -> None:
 
 
 class NormChannelNode(PassUnionChannelNode):
-    """LayerNorm and the like: one parameter per channel.
+    """A layer that gives the channels that it reads.
 
     Whole groups of a group norm stay together.
     """
@@ -96,7 +94,7 @@ class NormChannelNode(PassUnionChannelNode):
     def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
         """Give what is read."""
         given = super().channel_forward(tensors)
-        groups = groups_of_norm(self.val)
+        groups = kind_of(self.val).groups(self.val)
         if groups:
             tie_runs(given, ChannelTensor(groups))
         return given
@@ -110,14 +108,12 @@ class NormChannelNode(PassUnionChannelNode):
         return channels_of(self.val, False)
 
 
-class ConvChannelNode(ConvNode):
-    """Convolutions that mmrazor does not know.
-
-    They have one or three dimensions, or are transposed.
+class MixingChannelNode(ConvNode):
+    """A layer that gives new channels, made of those that it reads.
 
     Args:
         name (str): Name of the node.
-        val (nn.Module): The convolution.
+        val (nn.Module): The layer; of a kind that mixes channels.
         module_name (str): Its name. Defaults to ''.
     """
 
@@ -132,18 +128,26 @@ class ConvChannelNode(ConvNode):
 
         So do the inputs of one that gives a single output for each group.
         """
-        conv = self.val
-        if conv.groups == 1 or conv.groups < min(
-            conv.in_channels, conv.out_channels
-        ):
+        number = kind_of(self.val).groups(self.val)
+        if number <= 1:
+            return MixChannelNode.channel_forward(self, tensors)
+        if number < min(self._in_channels, self._out_channels):
             return super().channel_forward(tensors)
         (read,) = tensors
-        given = ChannelTensor(conv.out_channels)
-        groups = ChannelTensor(conv.groups)
+        given = ChannelTensor(self._out_channels)
+        groups = ChannelTensor(number)
         for tensor in (read, given):
             tie_runs(tensor, groups)
         self.in_channel_tensor, self.out_channel_tensor = read, given
         return given
+
+    @property
+    def _in_channels(self) -> int:
+        return channels_of(self.val, True)
+
+    @property
+    def _out_channels(self) -> int:
+        return channels_of(self.val, False)
 
 
 class AttentionChannelNode(MixChannelNode):
@@ -332,7 +336,7 @@ def _fixed_node(node: ModuleNode) -> FixedChannelNode:
 
 def _is_opaque(module: nn.Module) -> bool:
     """Whether a module has weights that no search knows."""
-    known = type(module) in DYNAMIC_OPS or is_layer(module)
+    known = masked_form(type(module)) is not None or is_layer(module)
     return not known and has_vectors(module)
 
 
@@ -368,13 +372,15 @@ def convert_node(
     if isinstance(node.val, nn.Module):
         if is_attention(node.val):
             return AttentionChannelNode.copy_from(node)
-        if is_conv(node.val):
-            return ConvChannelNode.copy_from(node)
+        kind = kind_of(node.val)
+        ours = kind is not None and not kind.known_to_mmrazor
+        if ours and kind.mixes:
+            return MixingChannelNode.copy_from(node)
         if traced is not None and _is_opaque(node.val):
             opaque = _opaque_node(node)
             if opaque is not None:
                 return opaque
-        if is_norm(node.val) and not isinstance(node.val, _BatchNorm):
+        if ours and kind.passes:
             return NormChannelNode.copy_from(node)
     if node.val is written:
         return _written_node(node)

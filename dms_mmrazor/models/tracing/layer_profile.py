@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from dms_mmrazor.models.ops import (
     attention_macs,
-    channels_of,
     is_attention,
     is_weighted,
+    kind_of,
 )
-from dms_mmrazor.models.ops.known_types import is_transposed
 from dms_mmrazor.models.ops.multihead import (
     KEYS_VALUES,
     QUERIES,
@@ -49,7 +48,7 @@ def kernel_macs(module: nn.Module) -> float:
     """MACs of one application of a layer's weight at full width."""
     if is_attention(module):
         return float(attention_macs(module))
-    return float(module.weight.numel())
+    return kind_of(module).macs(module)
 
 
 def profile_layers(
@@ -96,10 +95,8 @@ def counting_positions(
     def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
         if is_attention(module):
             applied = inputs[0].shape[0] * inputs[0].shape[1] ** 2
-        elif is_transposed(module):
-            applied = inputs[0].numel() // module.in_channels
         else:
-            applied = output.numel() // channels_of(module, False)
+            applied = kind_of(module).positions(module, inputs, output)
         add(names[module], applied)
 
     def count_multihead(module: nn.Module, query: Tensor, key: Tensor) -> None:

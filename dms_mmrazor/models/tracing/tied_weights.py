@@ -4,8 +4,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from torch import nn
 
-from dms_mmrazor.models.ops import is_norm
-from dms_mmrazor.models.ops.known_types import is_layer
+from dms_mmrazor.models.ops import is_layer, is_norm, kind_of
 from dms_mmrazor.models.tracing.channel_groups import (
     ChannelGroup,
     all_channels,
@@ -63,9 +62,11 @@ def _sides(
     sides = []
     for module, key in owners:
         name = names[module]
+        kind = kind_of(module)
+        columns = () if kind is None else kind.weights
         if not is_layer(module):
             sides.append((f'{name}.{key}' if name else key, True))
-        elif is_output or is_norm(module) or key == 'weight':
+        elif is_output or key in columns or is_norm(module):
             sides.append((name, is_output or is_norm(module)))
     return sides
 

@@ -4,9 +4,8 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
-from dms_mmrazor.models.ops import is_attention
+from dms_mmrazor.models.ops import is_attention, is_weighted
 from dms_mmrazor.models.tracing.demo import (
     demo_tensor,
     evaluating,
@@ -63,7 +62,7 @@ def counting_elsewhere(
     counted = {
         part
         for module in names
-        if isinstance(module, (_ConvNd, nn.Linear)) or is_attention(module)
+        if is_weighted(module) or is_attention(module)
         for part in module.modules()
     }
     # Of each module that runs: the count at its start, that of submodules.

@@ -1,13 +1,15 @@
-"""BatchNorm that ends a residual branch and carries its depth mask."""
+"""Batch and instance norms: each channel by itself."""
 
 from typing import Any, Dict, Optional, Set
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.fold import fold_depth
+from dms_mmrazor.models.ops.kind import PassingKind, register_kind
 from dms_mmrazor.registry import MODELS
 
 
@@ -57,3 +59,37 @@ class DMSBatchNorm2d(nn.BatchNorm2d, _BatchNorm, DMSOp):
         if self.momentum is None:
             return 1.0 / float(self.num_batches_tracked)
         return self.momentum
+
+
+class ChannelwiseNormKind(PassingKind):
+    """Norms of each channel by itself, with its statistics."""
+
+    vectors = ('weight', 'bias', 'running_mean', 'running_var')
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of features."""
+        return layer.num_features
+
+    def acts_alone(self, layer: nn.Module) -> bool:
+        """Each channel by itself."""
+        return True
+
+    def keep(self, layer: nn.Module, kept: Tensor) -> None:
+        """Set its number of features."""
+        layer.num_features = len(kept)
+
+
+@register_kind
+class BatchNormKind(ChannelwiseNormKind):
+    """Batch norms; one that ends a residual branch carries a depth mask."""
+
+    types = (_BatchNorm,)
+    masked = {nn.BatchNorm2d: DMSBatchNorm2d}
+    known_to_mmrazor = True
+
+
+@register_kind
+class InstanceNormKind(ChannelwiseNormKind):
+    """Instance norms."""
+
+    types = (_InstanceNorm,)
