@@ -5,6 +5,10 @@ ENV := .venv
 CLASSIC := .venv-classic
 MIM := .venv-mim
 ARGS ?=
+# As many processes as cores; a file's tests stay together, as they share what
+# is slow to build. `make test WORKERS=0` runs all in one process (for -s, pdb).
+WORKERS ?= logical
+PYTEST = python -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
 
 # Threads that wait must not spin: on a busy machine that costs several times
 # the work itself.
@@ -22,10 +26,10 @@ demo: env  ## Search, export and compare a small model on the CPU
 	@$(ENV)/bin/python demo/demo.py $(ARGS)
 
 test: env  ## Run all tests (modern set: Python 3.11, torch 2.11)
-	@$(ENV)/bin/python -m pytest $(ARGS)
+	@$(ENV)/bin/$(PYTEST) $(ARGS)
 
 test-classic: env-classic  ## Run all tests (classic set: Python 3.10, torch 1.13)
-	@$(CLASSIC)/bin/python -m pytest $(ARGS)
+	@$(CLASSIC)/bin/$(PYTEST) $(ARGS)
 
 lint: env  ## Check style
 	@$(ENV)/bin/python -m ruff check .

@@ -24,6 +24,7 @@ LAYERS = [
     'models.units',
     'models.subnet',
     'models.tracing',
+    'plugins',
     'models.ops',
     'models.mutables',
     'baselines.masks',

@@ -4,7 +4,16 @@ import os
 import random
 import tempfile
 from copy import deepcopy
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from mmengine.registry import MODELS
@@ -17,9 +26,19 @@ from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.verify import max_difference, randomize
 from dms_mmrazor.models.subnet import prune
 from dms_mmrazor.models.tracing import count_macs
-from dms_mmrazor.models.tracing.demo import demo_tensor, enliven, evaluating
+from dms_mmrazor.models.tracing.demo import (
+    DemoInput,
+    demo_tensor,
+    enliven,
+    evaluating,
+    for_norms,
+    forward_tensors,
+)
+from dms_mmrazor.models.tracing.outputs import flatten_tensors
 from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
+from dms_mmrazor.search import Search
 from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.search.structure_search import Searched
 
 Size = Tuple[int, ...]
 
@@ -63,10 +82,14 @@ class Coverage(NamedTuple):
             searched.
         macs (float): Of the supernet.
         reachable (tuple[float, float]): Smallest and largest MACs.
-        mmengine (float): mmengine's total for the supernet.
-        mmengine_products (float): mmengine's convolutions, linear layers
-            and products of attention, fused ones written out.
         agreement (Agreement): Masked supernet against exported model.
+        mmengine (float, optional): mmengine's total for the supernet.
+            Defaults to None, not counted.
+        mmengine_products (float, optional): mmengine's convolutions, linear
+            layers and products of attention, fused ones written out.
+            Defaults to None.
+        trained (bool, optional): Whether the last exported model took two
+            steps of a training. Defaults to None, not tried.
     """
 
     layers: int
@@ -79,9 +102,10 @@ class Coverage(NamedTuple):
     depth_reasons: Dict[str, str]
     macs: float
     reachable: Tuple[float, float]
-    mmengine: float
-    mmengine_products: float
     agreement: Agreement
+    mmengine: Optional[float] = None
+    mmengine_products: Optional[float] = None
+    trained: Optional[bool] = None
 
 
 def measure_coverage(
@@ -116,7 +140,69 @@ def measure_coverage(
             **(mutator or {}),
         ),
     )
-    space = algorithm.mutator
+    agreement = compare_structures(algorithm, size, structures, seed)
+    return _coverage(algorithm.mutator, agreement)._replace(
+        mmengine=mmengine_total, mmengine_products=products
+    )
+
+
+def measure_model(
+    build: Callable[[], nn.Module],
+    example_inputs: Any,
+    mutator: Optional[Dict[str, Any]] = None,
+    structures: int = 10,
+    seed: int = 0,
+) -> Coverage:
+    """As :func:`measure_coverage`, of a model without a config.
+
+    Args:
+        build (Callable): Makes the model.
+        example_inputs (Tensor | Sequence | Mapping): What it is called with.
+        mutator (dict, optional): Settings of the ``DMSMutator``. Defaults
+            to None.
+        structures (int): Random structures to compare. Defaults to 10.
+        seed (int): Of weights and structures. Defaults to 0.
+
+    Raises:
+        DMSError: If the model cannot be searched.
+    """
+    torch.manual_seed(seed)
+    search = Search(build(), example_inputs, 1.0, 1, mutator=mutator)
+    size = search.mutator.analyzer.demo
+    agreement = compare_structures(search, size, structures, seed, onnx=False)
+    subnet = prune(plain_copy(search.model), search.mutator.structure())
+    return _coverage(search.mutator, agreement)._replace(
+        trained=trains(subnet, demo_tensor(subnet, for_norms(size)))
+    )
+
+
+def trains(model: nn.Module, inputs: Any, steps: int = 2) -> bool:
+    """Whether a plain model takes steps of a training.
+
+    Args:
+        model (nn.Module): It changes.
+        inputs (Tensor | ExampleInputs): What it is called with.
+        steps (int): Defaults to 2.
+
+    Returns:
+        bool: Whether all losses and gradients are finite.
+    """
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    model.train()
+    for _ in range(steps):
+        outputs = flatten_tensors(forward_tensors(model, inputs))
+        losses = [t.square().mean() for t in outputs if t.requires_grad]
+        optimizer.zero_grad()
+        sum(losses).backward()
+        grads = [p.grad for p in model.parameters() if p.grad is not None]
+        if not all(bool(t.isfinite().all()) for t in [*losses, *grads]):
+            return False
+        optimizer.step()
+    return True
+
+
+def _coverage(space: DMSMutator, agreement: Agreement) -> Coverage:
+    """What a mutator has found."""
     report = space.report()
     return Coverage(
         layers=len(report.layers),
@@ -129,9 +215,7 @@ def measure_coverage(
         depth_reasons=report.stage_reasons,
         macs=space.table.full['macs'],
         reachable=space.table.range('macs'),
-        mmengine=mmengine_total,
-        mmengine_products=products,
-        agreement=compare_structures(algorithm, size, structures, seed),
+        agreement=agreement,
     )
 
 
@@ -145,15 +229,22 @@ def _by_reason(layers: Sequence[Any]) -> Dict[str, List[str]]:
 
 
 def compare_structures(
-    algorithm: DMSAlgorithm, size: Size, structures: int, seed: int = 0
+    algorithm: Searched,
+    size: DemoInput,
+    structures: int,
+    seed: int = 0,
+    onnx: bool = True,
 ) -> Agreement:
     """Export random structures and compare them with the masked supernet.
 
     Args:
-        algorithm (DMSAlgorithm): A search; its weights change.
-        size (tuple): (B, C, H, W).
+        algorithm (Searched): A search; its weights change.
+        size (tuple | ExampleInputs): (B, C, H, W), or what the model is
+            called with.
         structures (int): Number of structures.
         seed (int): Of the structures. Defaults to 0.
+        onnx (bool): Whether to compare with an ONNX file, too. Defaults to
+            True.
     """
     mutator, supernet = algorithm.mutator, algorithm.architecture
     alive = plain_copy(supernet)
@@ -173,7 +264,9 @@ def compare_structures(
             params=mutator.resource('params') / params - 1,
         )
         worst = {k: max(worst[k], abs(v)) for k, v in errors.items()}
-    return Agreement(structures, **worst, **_try_onnx(subnet, size))
+    skipped = dict(onnx=None, onnx_error='not tried')
+    written = _try_onnx(subnet, size) if onnx else skipped
+    return Agreement(structures, **worst, **written)
 
 
 def _random_structure(mutator: DMSMutator, seed: int) -> None:

@@ -9,7 +9,6 @@ from typing import (
     Mapping,
     NamedTuple,
     Optional,
-    Sequence,
     Union,
 )
 
@@ -29,7 +28,7 @@ from dms_mmrazor.models.subnet import (
     pruned_copy,
     save_structure,
 )
-from dms_mmrazor.models.tracing.demo import demo_tensor
+from dms_mmrazor.models.tracing.demo import DemoInput, demo_tensor
 from dms_mmrazor.models.tracing.outputs import IncomparableError
 from dms_mmrazor.models.tracing.running import ForwardError, live_tensors
 from dms_mmrazor.search.fitted_structure import (
@@ -126,7 +125,6 @@ def export_subnet(
     choices = fit.choices
     structure = mutator.structure(choices)
     model = _subnet(algorithm.architecture, structure)
-    size = mutator.analyzer.input_size
     counted = _counted(mutator, model, choices)
     _check_counts(mutator, counted, choices)
     resources = _resource_rows(mutator, counted, targets)
@@ -134,7 +132,9 @@ def export_subnet(
         resources=resources, search={**(search or {}), 'divisor': divisor}
     )
     with mutator.masks.showing(structure_masks(mutator, choices)):
-        found = _difference(algorithm.architecture, model, size)
+        found = _difference(
+            algorithm.architecture, model, mutator.analyzer.demo
+        )
     return ExportedSubnet(structure, model.cpu(), found, fit)
 
 
@@ -153,7 +153,7 @@ def _subnet(architecture: nn.Module, structure: Structure) -> nn.Module:
 
 
 def _difference(
-    supernet: nn.Module, model: nn.Module, size: Sequence[int]
+    supernet: nn.Module, model: nn.Module, size: DemoInput
 ) -> float:
     """How far masked supernet and subnet are apart; nan if it is unknown."""
     device = next(supernet.parameters()).device
@@ -204,7 +204,7 @@ def _counted(
     mutator: DMSMutator, model: nn.Module, choices: Mapping[str, int]
 ) -> Dict[str, float]:
     """Resources counted on an exported model, or else predicted."""
-    size = mutator.analyzer.input_size
+    size = mutator.analyzer.demo
     counted = {}
     for kind in mutator.table.full:
         count = RESOURCES[kind].count

@@ -1,15 +1,27 @@
 """A search in a training loop of one's own."""
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Union
+import logging
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dms_mmrazor.core.durations import Duration, phase_lengths
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.subnet import save_structure
+from dms_mmrazor.models.tracing.example_inputs import as_example
 from dms_mmrazor.search.arguments import (
     as_weights,
     check_counts,
@@ -20,6 +32,7 @@ from dms_mmrazor.search.export import (
     export_subnet,
     how_found,
 )
+from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
 from dms_mmrazor.search.latency import prepare_latency
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
 from dms_mmrazor.search.phases import Moment, SearchPhases
@@ -58,9 +71,12 @@ class Search:
         log (dict): Phase, resources, targets and losses of the last step.
 
     Args:
-        model (nn.Module): Any model whose forward takes one tensor.
-        example_inputs (Tensor): A batch of the shape it is used with: MACs
-            are counted on it. Its values do not matter.
+        model (nn.Module): Any model.
+        example_inputs (Tensor | Sequence | Mapping): What it is called with
+            in training: a tensor, positional arguments or keyword
+            arguments. MACs are counted on it, for one example where all
+            tensors share their first dimension. The values of images
+            [B, C, H, W] do not matter.
         target (int | float | str | Mapping): In (0, 1] a ratio of the
             model, otherwise absolute, also as text: '1G'. A mapping sets
             several kinds: {'macs': 0.5, 'params': '10M'}.
@@ -93,7 +109,7 @@ class Search:
     def __init__(
         self,
         model: nn.Module,
-        example_inputs: Tensor,
+        example_inputs: Any,
         target: Union[Target, Mapping[str, Target]],
         total_steps: int,
         resource: str = 'macs',
@@ -109,6 +125,7 @@ class Search:
     ) -> None:
         check_counts('Search', total_steps=total_steps)
         check_schedule(warmup, decay, schedule, 'Search')
+        check_flag('Search.hold_depth', hold_depth)
         wanted = as_targets(target, resource, 'Search')
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
@@ -213,6 +230,9 @@ class Search:
     ) -> ExportedSubnet:
         """Cut what was found out of the supernet, which stays as it is.
 
+        A finished search that is away from its target is logged as a
+        warning, and so is a subnet that is further below it than promised.
+
         Args:
             path (str, optional): Where to write the structure, for
                 :func:`dms_mmrazor.apply_structure`. Defaults to None.
@@ -245,7 +265,18 @@ class Search:
             )
         if path is not None:
             save_structure(subnet.structure, path)
+        if over:
+            self._warn(subnet, divisor)
         return subnet
+
+    def _warn(self, subnet: ExportedSubnet, divisor: int) -> None:
+        """Log what a user should know of a finished search."""
+        warnings = [
+            *warn_if_far(self.mutator, self.targets, 'Search'),
+            *warn_if_loose(subnet, divisor, 'Search'),
+        ]
+        for warning in warnings:
+            print_log(warning, logger='current', level=logging.WARNING)
 
     def state_dict(self) -> Dict[str, Any]:
         """All that a search needs to go on, beside the model's weights."""
@@ -312,7 +343,7 @@ class Search:
 
 def _prepare(
     model: nn.Module,
-    example_inputs: Tensor,
+    example_inputs: Any,
     settings: Optional[Mapping[str, Any]],
 ) -> DMSMutator:
     """The mutator of a model that has become a supernet.
@@ -321,20 +352,27 @@ def _prepare(
         DMSError: If the input is no example or the model cannot be
             searched.
     """
-    if not isinstance(example_inputs, Tensor) or example_inputs.dim() < 2:
+    example = as_example(example_inputs)
+    if not any(True for _ in model.parameters()):
         raise DMSError(
-            'Search: `example_inputs` must be a batch that `model` takes, a '
-            'tensor [B, C, …] such as torch.rand(1, 3, 224, 224); got '
-            f'{type(example_inputs).__name__}.'
+            f'Search: `model` ({type(model).__name__}) has no parameters.'
         )
     settings = dict(settings or {})
     settings.setdefault('parse_cfg', {})
     settings['parse_cfg'] = {
         'type': 'DMSChannelAnalyzer',
         **settings['parse_cfg'],
-        'demo_input': tuple(example_inputs.shape),
+        'demo_input': _images(example_inputs) or example,
     }
     mutator = DMSMutator(**settings)
     mutator.prepare_from_supernet(model)
     mutator.restore_masks(model)
     return mutator
+
+
+def _images(example_inputs: Any) -> Optional[Tuple[int, ...]]:
+    """Shape of a single batch of images, which needs no values."""
+    if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
+        if example_inputs.is_floating_point():
+            return tuple(example_inputs.shape)
+    return None

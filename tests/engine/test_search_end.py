@@ -3,7 +3,7 @@
 import pytest
 
 from dms_mmrazor.apis import export_subnet
-from dms_mmrazor.engine.search_end import warn_if_far, warn_if_loose
+from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
 
 
 @pytest.fixture

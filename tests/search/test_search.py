@@ -112,6 +112,25 @@ def test_a_search_reaches_its_target_and_exports(finished, tmp_path):
     assert 'searched' in search.report()
 
 
+def test_a_search_away_from_its_target_says_so(monkeypatch):
+    """The widths of this network are multiples of 8 up to 32."""
+    texts = []
+    monkeypatch.setattr(
+        'dms_mmrazor.search.search.print_log',
+        lambda text, **kwargs: texts.append(text),
+    )
+    loop = Loop(0.33).train()
+    loop.search.mutator.topk.pruning_ratio.data.fill_(0.9)
+    loop.search.export()
+    far, loose = texts
+    assert 'below its macs target' in far and '`Search.decay`' in far
+    assert 'under its macs target' in loose and '`Search.export`' in loose
+    texts.clear()
+    loop.search.iteration -= 1  # an unfinished one has no target yet
+    loop.search.export()
+    assert not texts
+
+
 def test_a_search_goes_on_to_the_bit():
     whole = Loop().train()
     states = Loop().train(until=7).state()
@@ -184,6 +203,7 @@ def test_a_skipped_step_changes_nothing():
         (dict(decay=2), 'Search: `decay`'),
         (dict(decay='2 epochs'), 'epochs'),
         (dict(loss_weight=-1), 'loss_weight'),
+        (dict(hold_depth='no'), 'Search.hold_depth'),
         (dict(structure_step={'rule': 'sgd'}), 'structure_step'),
         (dict(mutator={'exclude': ['nowhere']}), 'nowhere'),
     ],

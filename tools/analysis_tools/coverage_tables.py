@@ -3,6 +3,7 @@
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from coverage_models import SECTIONS, Case
+from coverage_plain import PLAIN_SECTIONS
 
 Row = Dict[str, Any]
 Column = Tuple[str, Callable[[str, Case, Row], str]]
@@ -33,31 +34,58 @@ of `coverage.json` beside it.
 - *ONNX*: the last of these exported models in ONNX Runtime against PyTorch.
 """
 
+PLAIN_HEAD = """# What is searched in models of timm and torchvision
+
+Made by `python tools/analysis_tools/search_coverage.py --plain`; the numbers
+are those of `coverage_plain.json` beside it. Each model is built by its
+library with new weights for 10 classes and given to `dms_mmrazor.Search`.
+
+{environment}
+
+- *layers*: conv and linear layers with a searched input or output width, of
+  all; the first layer's input (the image) and the last one's output (the
+  classes) are never searched.
+- *elements*: channels, heads and dims of all units, and blocks of all stages.
+- *MACs*: of the supernet, then the smallest that can be reached.
+- *masked / exported*: largest relative difference between the outputs of the
+  hard-masked supernet and of the exported model, fp32, in evaluation mode,
+  over {structures} random structures of random weights. Their predicted MACs
+  and parameters agree with those counted on the exported models to the
+  number behind it.
+- *trained*: whether the last of these exported models took two steps of SGD
+  with finite losses and gradients.
+"""
+
 TITLES = {
+    'timm': 'timm',
+    'torchvision': 'torchvision',
     'families': 'Classification',
     'detectors': 'Detection (outputs before post-processing)',
     'others': 'Models nobody tuned anything for',
 }
 
 
-def render(rows: Dict[str, Row]) -> str:
+def render(rows: Dict[str, Row], plain: bool = False) -> str:
     """All tables as one Markdown page.
 
     Args:
         rows (dict): Name → measured row.
+        plain (bool): Of models without a config. Defaults to False.
     """
-    parts = [_head(rows)]
-    for section, cases in SECTIONS.items():
+    parts = [_head(rows, PLAIN_HEAD if plain else HEAD)]
+    sections = PLAIN_SECTIONS if plain else SECTIONS
+    for section, cases in sections.items():
         found = [(n, c, rows[n]) for n, c in cases.items() if n in rows]
         if not found:
             continue
         columns = OTHER_COLUMNS if section == 'others' else COLUMNS
+        columns = PLAIN_COLUMNS if plain else columns
         parts.append(f'## {TITLES[section]}\n\n{_table(columns, found)}')
         parts.append(f'### What is not searched\n\n{_reasons(found)}')
     return '\n'.join(parts)
 
 
-def _head(rows: Dict[str, Row]) -> str:
+def _head(rows: Dict[str, Row], head: str) -> str:
     """What was measured where."""
     environments = {
         ', '.join(
@@ -69,7 +97,7 @@ def _head(rows: Dict[str, Row]) -> str:
         for row in rows.values()
     }
     numbers = {row['environment']['structures'] for row in rows.values()}
-    return HEAD.format(
+    return head.format(
         environment='\n'.join(sorted(environments)),
         structures='/'.join(map(str, sorted(numbers))),
     )
@@ -108,7 +136,8 @@ def _reasons(found: Sequence[Tuple[str, Case, Row]]) -> str:
             lines.append(f'- **{name}**: {shown}{more}: {reason}')
         for stage, reason in row.get('depth_reasons', {}).items():
             lines.append(f'- **{name}**, depth of `{stage}`: {reason}')
-        if row.get('agreement', {}).get('onnx_error'):
+        is_plain = row.get('trained') is not None
+        if row.get('agreement', {}).get('onnx_error') and not is_plain:
             error = row['agreement']['onnx_error']
             lines.append(f'- **{name}**, ONNX: {error}')
     return '\n'.join(lines or ['Nothing is left out.']) + '\n'
@@ -167,6 +196,10 @@ def _verdict(name: str, case: Case, row: Row) -> str:
     return 'partly' if row['unsearched'] else 'fully'
 
 
+def _trained(name: str, case: Case, row: Row) -> str:
+    return 'yes' if row['trained'] else 'no'
+
+
 COLUMNS: List[Column] = [
     ('model, input', _name),
     ('layers', _layers),
@@ -184,4 +217,11 @@ OTHER_COLUMNS: List[Column] = [
     ('works', _verdict),
     *COLUMNS[1:4],
     *COLUMNS[6:],
+]
+
+PLAIN_COLUMNS: List[Column] = [
+    *OTHER_COLUMNS[:2],
+    *COLUMNS[1:6],
+    COLUMNS[7],
+    ('trained', _trained),
 ]

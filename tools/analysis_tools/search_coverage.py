@@ -5,6 +5,9 @@
 Each architecture of `coverage_models.py` is measured in a process of its
 own. Rows that are already in the results stay, so that an interrupted run
 goes on where it was; `--only` and `--again` measure anew.
+
+With `--plain` it is models of timm and torchvision (`coverage_plain.py`) that
+need no config, one after the other in this process.
 """
 
 import argparse
@@ -17,17 +20,18 @@ import sys
 import tempfile
 import time
 from importlib import import_module
-from importlib.metadata import version
-from typing import Any, Dict, List
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Dict, List, Sequence
 
 import torch
 from coverage_models import SECTIONS, Case
+from coverage_plain import PLAIN_SECTIONS, PlainCase
 from coverage_tables import render
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis.coverage import measure_coverage
+from dms_mmrazor.apis.coverage import measure_coverage, measure_model
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 
@@ -42,8 +46,14 @@ PACKAGES = (
     'mmyolo',
     'onnxruntime',
 )
+PLAIN_PACKAGES = ('torch', 'mmengine', 'mmrazor', 'timm', 'torchvision')
 CASES = {
     name: case for part in SECTIONS.values() for name, case in part.items()
+}
+PLAIN_CASES = {
+    name: case
+    for part in PLAIN_SECTIONS.values()
+    for name, case in part.items()
 }
 
 Row = Dict[str, Any]
@@ -53,7 +63,13 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        '--only', nargs='+', choices=sorted(CASES), help='rows to measure'
+        '--only',
+        nargs='+',
+        choices=sorted({**CASES, **PLAIN_CASES}),
+        help='rows to measure',
+    )
+    parser.add_argument(
+        '--plain', action='store_true', help='models of timm and torchvision'
     )
     parser.add_argument(
         '--again', action='store_true', help='measure all rows again'
@@ -65,10 +81,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--limit', type=int, default=900, help='seconds for one row'
     )
-    parser.add_argument('--results', default=osp.join(DOCS, 'coverage.json'))
-    parser.add_argument('--table', default=osp.join(DOCS, 'coverage.md'))
+    parser.add_argument('--results', help='docs/coverage.json or the like')
+    parser.add_argument('--table', help='docs/coverage.md or the like')
     parser.add_argument('--measure', help=argparse.SUPPRESS)
-    return parser.parse_args()
+    args = parser.parse_args()
+    name = 'coverage_plain' if args.plain else 'coverage'
+    args.results = args.results or osp.join(DOCS, f'{name}.json')
+    args.table = args.table or osp.join(DOCS, f'{name}.md')
+    return args
 
 
 def find_config(name: str) -> str:
@@ -109,6 +129,24 @@ def measure(case: Case, structures: int, seed: int) -> Row:
     return dict(row, size=case.size, seconds=round(time.time() - started, 1))
 
 
+def measure_plain(case: PlainCase, structures: int, seed: int) -> Row:
+    """One row of the plain models."""
+    started = time.time()
+    image = torch.rand(1, 3, case.size, case.size)
+    try:
+        coverage = measure_model(
+            case.build, image, structures=structures, seed=seed
+        )
+        row = coverage._asdict()
+        row['agreement'] = coverage.agreement._asdict()
+    except DMSError as error:
+        row = dict(error=str(error))
+    except Exception as error:  # whatever a model's code may raise
+        line = str(error).strip().splitlines() or ['']
+        row = dict(failure=f'{type(error).__name__}: {line[0]}')
+    return dict(row, size=case.size, seconds=round(time.time() - started, 1))
+
+
 def measure_apart(name: str, args: argparse.Namespace) -> Row:
     """One row, in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -134,11 +172,22 @@ def measure_apart(name: str, args: argparse.Namespace) -> Row:
             return json.load(file)
 
 
+def versions(names: Sequence[str]) -> Dict[str, str]:
+    """Versions of the packages that are there."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
 def environment(args: argparse.Namespace) -> Row:
     """Versions, machine and settings of a row."""
     return dict(
         python=platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
+        **versions(PLAIN_PACKAGES if args.plain else PACKAGES),
         machine=f'{os.cpu_count()} CPU cores, {torch.get_num_threads()} used',
         seed=args.seed,
         structures=args.structures,
@@ -147,7 +196,8 @@ def environment(args: argparse.Namespace) -> Row:
 
 def save(path: str, rows: Dict[str, Row]) -> None:
     """Write all rows, in the order of the cases."""
-    ordered = {name: rows[name] for name in CASES if name in rows}
+    names = {**CASES, **PLAIN_CASES}
+    ordered = {name: rows[name] for name in names if name in rows}
     with written_at_once(path) as temporary, open(temporary, 'w') as file:
         json.dump(ordered, file, indent=1)
         file.write('\n')
@@ -157,7 +207,8 @@ def wanted(args: argparse.Namespace, rows: Dict[str, Row]) -> List[str]:
     """Names of the rows to measure."""
     if args.only:
         return args.only
-    return [name for name in CASES if args.again or name not in rows]
+    cases = PLAIN_CASES if args.plain else CASES
+    return [name for name in cases if args.again or name not in rows]
 
 
 def main() -> None:
@@ -173,14 +224,17 @@ def main() -> None:
         with open(args.results) as file:
             rows = json.load(file)
     for name in wanted(args, rows):
-        row = measure_apart(name, args)
+        if args.plain:
+            row = measure_plain(PLAIN_CASES[name], args.structures, args.seed)
+        else:
+            row = measure_apart(name, args)
         rows[name] = dict(row, environment=environment(args))
         save(args.results, rows)
         said = row.get('failure') or row.get('error') or 'measured'
         print(f'{name}: {said}', flush=True)
     with written_at_once(args.table) as temporary:
         with open(temporary, 'w', encoding='utf-8') as file:
-            file.write(render(rows))
+            file.write(render(rows, args.plain))
 
 
 if __name__ == '__main__':

@@ -16,7 +16,7 @@ from dms_mmrazor.engine.runner_access import (
     get_algorithm,
     grad_scale,
 )
-from dms_mmrazor.engine.search_end import export_search, warn_if_far
+from dms_mmrazor.engine.search_end import export_search
 from dms_mmrazor.engine.search_log import (
     describe_resources,
     describe_targets,
@@ -42,6 +42,7 @@ from dms_mmrazor.search.arguments import (
     check_counts,
     check_schedule,
 )
+from dms_mmrazor.search.export_warnings import warn_if_far
 from dms_mmrazor.search.latency import (
     divisor_warning,
     prepare_latency,

@@ -192,8 +192,8 @@ class DMSMutator(ChannelMutator):
                 can be searched, a name in the config matches nothing, or
                 the masked supernet does not equal its subnets.
         """
-        size = self.analyzer.input_size
-        first = run_first(supernet, size)
+        size = self.analyzer.demo
+        first = run_first(supernet, size, self.analyzer.demo_key)
         groups = find_groups(self.analyzer, self._declared, supernet)
         gc.collect()  # graphs refer to themselves and to feature maps
         stages = find_stages(supernet, size) if self._depth_cfg else []
@@ -213,7 +213,7 @@ class DMSMutator(ChannelMutator):
         for kind in found.resources.full:
             if RESOURCES[kind].of_input:
                 notes = found.resources.notes.setdefault(kind, {})
-                notes['input_size'] = list(size[1:])
+                notes['input_size'] = self.analyzer.shapes
         self.layer_widths = found.layer_widths
         self._layer_reports = found.layer_reports
         self._write_structure = found.writer
@@ -283,7 +283,7 @@ class DMSMutator(ChannelMutator):
         state = deepcopy(self.topk.state_dict())
         analyzer = self.analyzer
         comparison = Comparison(
-            supernet, plain, analyzer.input_size, analyzer.proof_size
+            supernet, plain, analyzer.demo, analyzer.proof_size
         )
         full = full_choices(self.units, self.depth_units)
 

@@ -33,11 +33,12 @@ from dms_mmrazor.models.ops.multihead import (
     is_multihead,
 )
 from dms_mmrazor.models.tracing import LayerProfile, count_macs
+from dms_mmrazor.models.tracing.demo import DemoInput
 
 Target = Union[int, float, str]
 Profiles = Sequence[LayerProfile]
 Terms = Callable[[SearchedSides, Profiles], List[Term]]
-Count = Callable[[nn.Module, Tuple[int, ...]], float]
+Count = Callable[[nn.Module, DemoInput], float]
 
 _NUMBERS = {'K': 1e3, 'M': 1e6, 'G': 1e9}
 _ABSOLUTE = re.compile(
@@ -53,8 +54,8 @@ class Resource(NamedTuple):
         terms (Callable, optional): Gives the terms of the searched sides and
             of the profiles of the layers that run. Defaults to None: they
             come later, see :meth:`DMSMutator.add_resource`.
-        count (Callable, optional): Counts it on a plain model for an input
-            (B, C, H, W), for one image. Defaults to None: an exported model
+        count (Callable, optional): Counts it on a plain model for one image
+            of a demo input. Defaults to None: an exported model
             has what the terms predict.
         units (Mapping[str, float]): What users may write behind a number,
             in terms of the base unit, which needs none. Defaults to K, M, G.
@@ -233,7 +234,7 @@ def _param_products(
     return [(float(getattr(module, key).numel()), ())]
 
 
-def _count_params(model: nn.Module, input_size: Tuple[int, ...]) -> float:
+def _count_params(model: nn.Module, demo: DemoInput) -> float:
     """Parameters of a plain model; each counts once."""
     return sum(parameter.numel() for parameter in model.parameters())
 

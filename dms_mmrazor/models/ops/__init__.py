@@ -8,6 +8,7 @@ from dms_mmrazor.models.ops.attention import (
     AttentionDim,
     attention_macs,
     find_attention_dim,
+    held_dim,
     is_attention,
 )
 from dms_mmrazor.models.ops.attention_masks import attach_attention
@@ -71,6 +72,7 @@ __all__ = [
     'fold_depth',
     'fold_input_mask',
     'find_attention_dim',
+    'held_dim',
     'is_attention',
     'is_conv',
     'is_depthwise',

@@ -29,6 +29,9 @@ from dms_mmrazor.models.ops.kind import (
 from dms_mmrazor.models.ops.known_types import (
     ATTENTION,
     SHIFTED_WINDOWS,
+    TIMM_ATTENTION,
+    TIMM_ATTENTION_BEFORE,
+    TIMM_WINDOW_ATTENTION,
     WINDOW_ATTENTION,
     qualified_name,
 )
@@ -40,10 +43,14 @@ from dms_mmrazor.models.ops.multihead import (
 
 HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
 
-_OPS = 'dms_mmrazor.models.ops.mmpretrain_ops'
+_OPS = 'dms_mmrazor.plugins.mmpretrain'
+_TIMM = 'dms_mmrazor.plugins.timm'
 _SLIM = {
     ATTENTION: f'{_OPS}.SlimAttention',
     WINDOW_ATTENTION: f'{_OPS}.SlimWindowAttention',
+    TIMM_ATTENTION: f'{_TIMM}.SlimAttention',
+    TIMM_ATTENTION_BEFORE: f'{_TIMM}.SlimAttention',
+    TIMM_WINDOW_ATTENTION: f'{_TIMM}.SlimWindowAttention',
 }
 
 
@@ -54,7 +61,27 @@ def is_attention(module: nn.Module) -> bool:
     known = (*_SLIM, *_SLIM.values())
     if qualified_name(type(module)) not in known:
         return False
+    if getattr(module, 'gate', None) is not None:
+        return False  # a layer of its own multiplies the heads
+    if not _is_nothing(getattr(module, 'norm', None)):
+        return False  # so does a norm of all of them
     return not getattr(module, 'v_shortcut', False)
+
+
+def held_dim(module: nn.Module, kind: str) -> str:
+    """Why heads or dims of an attention are not searched; '' if they are.
+
+    Args:
+        module (nn.Module): The attention.
+        kind (str): 'heads', 'qk_dims' or 'v_dims'.
+    """
+    if kind == QK_DIMS and not _is_nothing(getattr(module, 'q_norm', None)):
+        return 'q and k are normalized over the dims of a head'
+    return ''
+
+
+def _is_nothing(module: Optional[nn.Module]) -> bool:
+    return module is None or isinstance(module, nn.Identity)
 
 
 def core_name(module: nn.Module) -> Optional[str]:
@@ -88,7 +115,7 @@ def attention_sizes(module: nn.Module) -> Dict[str, int]:
     """Number of heads, q/k dims and v dims of an attention."""
     if is_multihead(module):
         return dict(zip((HEADS, QK_DIMS, V_DIMS), multihead_sizes(module)))
-    full = module.embed_dims // module.num_heads
+    full = module.qkv.out_features // (3 * module.num_heads)
     return {
         HEADS: module.num_heads,
         QK_DIMS: getattr(module, 'qk_dims', full),
@@ -125,11 +152,11 @@ class AttentionDim(ChannelHolder):
         if len(kept) == old and is_multihead(module):
             return  # it may stay the stock module
         outputs, inputs = self._indices(kept)
+        sizes = {**attention_sizes(module), self.kind: len(kept)}
         if self.kind == QK_DIMS and _scales_by_head_dim(module):
             _scale_queries(module, (len(kept) / old) ** 0.5)
         narrow_layer(input_layer(module), outputs, None)
         narrow_layer(output_layer(module), None, inputs)
-        sizes = {**attention_sizes(module), self.kind: len(kept)}
         _make_slim(module)
         module.num_heads = sizes[HEADS]
         module.qk_dims = sizes[QK_DIMS]
@@ -169,8 +196,8 @@ def _make_slim(module: nn.Module) -> None:
     if is_multihead(module):
         module.__class__ = SlimMultiheadAttention
     elif name is not None:
-        ops = importlib.import_module(_OPS)
-        module.__class__ = getattr(ops, name.rpartition('.')[2])
+        library, _, slim = name.rpartition('.')
+        module.__class__ = getattr(importlib.import_module(library), slim)
 
 
 def split_qkv(module: nn.Module, rows: Tensor) -> List[Tensor]:

@@ -25,6 +25,11 @@ from dms_mmrazor.models.ops.kind import (
     register_kind,
     select,
 )
+from dms_mmrazor.models.ops.own_layers import (
+    OwnForward,
+    derive_masked,
+    folds,
+)
 from dms_mmrazor.registry import MODELS
 
 
@@ -209,6 +214,14 @@ class ConvKind(LayerKind):
         MMCVConvTranspose3d: DMSConvTranspose3d,
         Conv2dAdaptivePadding: DMSConv2dAdaptivePadding,
     }
+
+    def find_masked(self, layer_type: type) -> Optional[type]:
+        """Also of classes that compute like torch's."""
+        found = super().find_masked(layer_type)
+        if found is None and issubclass(layer_type, nn.Conv2d):
+            if folds(layer_type, (6, 4, 3), (2, 6, 9, 8), 1):
+                return derive_masked(layer_type, OwnForward)
+        return found
 
     def is_depthwise(self, layer: nn.Module) -> bool:
         """One or, with a multiplier, several outputs for each input."""

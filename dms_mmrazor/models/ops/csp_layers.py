@@ -16,7 +16,7 @@ from torch import nn
 from dms_mmrazor.models.ops.kind import narrow_layer
 from dms_mmrazor.models.ops.known_types import C2F, is_kind
 
-_OPS = 'dms_mmrazor.models.ops.mmyolo_ops'
+_OPS = 'dms_mmrazor.plugins.mmyolo'
 
 
 class RepeatedSlice(NamedTuple):

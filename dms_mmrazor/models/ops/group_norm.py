@@ -13,6 +13,7 @@ from dms_mmrazor.models.ops.kind import (
     register_kind,
 )
 from dms_mmrazor.models.ops.layer_norm import masked_normalize
+from dms_mmrazor.models.ops.own_layers import derive_masked, normalizes
 from dms_mmrazor.registry import MODELS
 
 
@@ -64,6 +65,13 @@ class GroupNormKind(PassingKind):
 
     types = (nn.GroupNorm,)
     masked = {nn.GroupNorm: DMSGroupNorm}
+
+    def find_masked(self, layer_type: type) -> Optional[type]:
+        """Also of classes that compute like torch's, of one group."""
+        found = super().find_masked(layer_type)
+        if found is None and normalizes(layer_type, (2, 6, 4, 3)):
+            return derive_masked(layer_type, DMSGroupNorm)
+        return found
 
     def channels(self, layer: nn.Module, is_input: bool) -> int:
         """Number of channels."""

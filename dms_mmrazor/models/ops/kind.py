@@ -226,9 +226,11 @@ class PassingKind(LayerKind):
 
 _KINDS: Dict[type, LayerKind] = {}
 _MASKED: Dict[type, type] = {}
-_FOUND: Dict[type, Optional[LayerKind]] = {}  # of the types asked for so far
+# Of the types that were asked for so far:
+_FOUND: Dict[type, Optional[LayerKind]] = {}
+_FORMS: Dict[type, Optional[type]] = {}
 
-_PLUGINS = {'mmpretrain': 'dms_mmrazor.models.ops.mmpretrain_ops'}
+_PLUGINS = {'mmpretrain': 'dms_mmrazor.plugins.mmpretrain'}
 """Library → what is imported once a layer of it is met."""
 
 KindType = TypeVar('KindType', bound=Type[LayerKind])
@@ -248,6 +250,7 @@ def register_kind(kind: KindType) -> KindType:
 def register_masked(layer_type: type, masked: type) -> None:
     """Let a class of a known kind take masks as another class."""
     _MASKED[layer_type] = masked
+    _FORMS.clear()
 
 
 def kind_of_type(layer_type: type) -> Optional[LayerKind]:
@@ -271,8 +274,11 @@ def kind_of(layer: object) -> Optional[LayerKind]:
 
 def masked_form(layer_type: type) -> Optional[type]:
     """The class that takes masks for exactly this class, or ``None``."""
-    kind = kind_of_type(layer_type)
-    return None if kind is None else kind.find_masked(layer_type)
+    if layer_type not in _FORMS:
+        kind = kind_of_type(layer_type)
+        found = None if kind is None else kind.find_masked(layer_type)
+        _FORMS[layer_type] = found
+    return _FORMS[layer_type]
 
 
 def is_weighted(layer: object) -> bool:

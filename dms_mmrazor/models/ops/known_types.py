@@ -3,6 +3,9 @@
 ATTENTION = 'mmpretrain.models.utils.attention.MultiheadAttention'
 
 WINDOW_ATTENTION = 'mmpretrain.models.utils.attention.WindowMSA'
+TIMM_ATTENTION = 'timm.layers.attention.Attention'
+TIMM_ATTENTION_BEFORE = 'timm.models.vision_transformer.Attention'
+TIMM_WINDOW_ATTENTION = 'timm.models.swin_transformer.WindowAttention'
 SHIFTED_WINDOWS = 'mmpretrain.models.utils.attention.ShiftWindowMSA'
 C2F = 'mmyolo.models.layers.yolo_bricks.CSPLayerWithTwoConv'
 TWO_STAGE = 'mmdet.models.detectors.two_stage.TwoStageDetector'

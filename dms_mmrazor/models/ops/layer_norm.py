@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.fold import fold_depth
 from dms_mmrazor.models.ops.kind import PassingKind, register_kind
+from dms_mmrazor.models.ops.own_layers import derive_masked, normalizes
 from dms_mmrazor.registry import MODELS
 
 
@@ -224,10 +225,13 @@ class LayerNormKind(PassingKind):
     masked = {nn.LayerNorm: DMSLayerNorm}
 
     def find_masked(self, layer_type: type) -> Optional[type]:
-        """Also of classes that norm the channels of [B, C, H, W]."""
-        return super().find_masked(layer_type) or channel_first_norm(
-            layer_type
-        )
+        """Also of classes that compute like torch's, or for [B, C, H, W]."""
+        found = super().find_masked(layer_type)
+        if found is None:
+            found = channel_first_norm(layer_type)
+        if found is None and normalizes(layer_type, (2, 5, 6)):
+            return derive_masked(layer_type, DMSLayerNorm)
+        return found
 
     def unsupported(self, layer: nn.Module) -> str:
         """Statistics that run over more than the channels."""

@@ -16,6 +16,11 @@ from dms_mmrazor.models.ops.kind import (
     select,
 )
 from dms_mmrazor.models.ops.layer_norm import DMSLayerNorm
+from dms_mmrazor.models.ops.own_layers import (
+    OwnLinear,
+    derive_masked,
+    folds,
+)
 from dms_mmrazor.registry import MODELS
 
 
@@ -104,6 +109,13 @@ class LinearKind(LayerKind):
     masked = {nn.Linear: DMSLinear, MMCVLinear: DMSLinear}
     leaf = False  # torch's is one; what derives from it may do more
     known_to_mmrazor = True
+
+    def find_masked(self, layer_type: type) -> Optional[type]:
+        """Also of classes that compute like torch's."""
+        found = super().find_masked(layer_type)
+        if found is None and folds(layer_type, (6, 4), (2, 5, 6), -1):
+            return derive_masked(layer_type, OwnLinear)
+        return found
 
     def channels(self, layer: nn.Module, is_input: bool) -> int:
         """Number of features on one side."""

@@ -42,6 +42,8 @@ def call_modules_of(model: nn.Module, name: str) -> None:
         if type(module) is nn.TransformerEncoderLayer:
             kind = DMSTransformerEncoderLayer
             _put(model, module, kind.convert_from(module))
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # only torch's kernels read them
         name = name.rpartition('.')[0]
 
 

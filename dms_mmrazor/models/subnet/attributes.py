@@ -4,6 +4,7 @@ from torch import nn
 
 from dms_mmrazor.models.ops.csp_layers import is_split_layer, refresh_split
 from dms_mmrazor.models.ops.known_types import SWIN, is_kind
+from dms_mmrazor.models.ops.multihead import SlimMultiheadAttention
 
 
 def refresh_attributes(model: nn.Module) -> None:
@@ -21,6 +22,11 @@ def refresh_attributes(model: nn.Module) -> None:
             module.embedding_dim = module.weight.shape[1]
         elif isinstance(module, nn.Transformer):
             _refresh_transformer(module)
+        elif isinstance(module, nn.TransformerEncoder):
+            # Nested tensors are for kernels that need a stock attention.
+            kinds = {type(part) for part in module.modules()}
+            if SlimMultiheadAttention in kinds:
+                module.use_nested_tensor = False
 
 
 def _refresh_transformer(module: nn.Transformer) -> None:

@@ -1,8 +1,10 @@
 """More channels in the layers of a plain model."""
 
-from typing import Dict, List, Mapping, Tuple, Union
+import logging
+from typing import Dict, List, Mapping, Sequence, Tuple, Union
 
 import torch
+from mmengine.logging import print_log
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import (
     ChannelUnit,
 )
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.search_space import matches
 from dms_mmrazor.models.mutators.structure_dump import unit_slices
 from dms_mmrazor.models.ops import (
     AttentionDim,
@@ -24,6 +27,11 @@ from dms_mmrazor.models.ops.conv import is_conv, is_transposed
 from dms_mmrazor.models.subnet.attributes import refresh_attributes
 from dms_mmrazor.models.supernet.factors import factors_of
 from dms_mmrazor.models.tracing import ChannelGroup, DMSChannelAnalyzer
+from dms_mmrazor.models.tracing.channel_groups import (
+    SINGLE,
+    TIED_TO_INPUT,
+    TIED_TO_OUTPUT,
+)
 
 Sides = Dict[Tuple[str, bool], int]
 
@@ -36,7 +44,9 @@ def widen(
     """Give groups of coupled layers more channels, with fresh weights.
 
     A width that is a multiple of 8 stays one. Grouped convolutions keep
-    their number of groups, depthwise ones stay depthwise.
+    their number of groups, depthwise ones stay depthwise. Layers that a
+    factor is meant for and that keep their width are logged with the reason;
+    the model's own inputs and outputs are not meant.
 
     Args:
         model (nn.Module): A plain model; it is changed in place.
@@ -45,13 +55,15 @@ def widen(
         input_size (tuple): (B, C, H, W) of a demo input.
 
     Raises:
-        DMSError: If a pattern matches no unit, a factor is below 1, or a
-            layer cannot be widened.
+        DMSError: If a pattern matches no unit or only such as cannot be
+            widened, a factor is below 1, or a layer cannot be widened.
     """
     if not isinstance(factors, Mapping):
         factors = {'*': factors}
     analyzer = DMSChannelAnalyzer(demo_input=input_size)
-    groups = [g for g in analyzer.analyze_groups(model) if not g.reason]
+    found = analyzer.analyze_groups(model)
+    _report_held([group for group in found if group.reason], found, factors)
+    groups = [group for group in found if not group.reason]
     names = [group.name for group in groups]
     wanted = factors_of('widen', factors, names, 'width units')
     parts = named_parts(model)
@@ -66,6 +78,48 @@ def widen(
         )
         _resize(name, parts[name], outputs, inputs)
     refresh_attributes(model)
+
+
+def _report_held(
+    held: Sequence[ChannelGroup],
+    groups: Sequence[ChannelGroup],
+    factors: Mapping[str, float],
+) -> None:
+    """Log what a factor is meant for and cannot widen.
+
+    Args:
+        held (Sequence[ChannelGroup]): Groups with a reason against them.
+        groups (Sequence[ChannelGroup]): All groups.
+        factors (Mapping[str, float]): Pattern → factor.
+
+    Raises:
+        DMSError: If a pattern is meant for such groups alone.
+    """
+    for pattern in factors:
+        meant = [g for g in groups if matches(g.name, pattern)]
+        if meant and all(group.reason for group in meant):
+            raise DMSError(
+                f'`widen` names {pattern!r}, of which nothing can be widened: '
+                f'{_reasons(meant)}.'
+            )
+    natural = (SINGLE, TIED_TO_INPUT, TIED_TO_OUTPUT)
+    meant = [
+        group
+        for group in held
+        if group.reason not in natural
+        and any(matches(group.name, pattern) for pattern in factors)
+    ]
+    if meant:
+        print_log(
+            f'`widen` leaves some widths as they are: {_reasons(meant)}.',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _reasons(groups: Sequence[ChannelGroup]) -> str:
+    """Names of groups with what speaks against each."""
+    return '; '.join(f'{group.name} ({group.reason})' for group in groups)
 
 
 def _add(

@@ -3,7 +3,7 @@
 import logging
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import MMLogger
@@ -16,6 +16,7 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops import (
     HEADS,
     AttentionDim,
+    held_dim,
     is_attention,
     is_weighted,
     named_parts,
@@ -32,12 +33,19 @@ from dms_mmrazor.models.tracing.channel_groups import (
     reason_against,
 )
 from dms_mmrazor.models.tracing.demo import (
+    DemoInput,
     check_input,
     demo_tensor,
     forward_tensors,
     limit_sides,
 )
 from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
+from dms_mmrazor.models.tracing.example_inputs import (
+    KEY,
+    ExampleInputs,
+    with_flat_forward,
+)
+from dms_mmrazor.models.tracing.fx_values import split_inputs
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.models.tracing.norm_readers import find_norm_readers
 from dms_mmrazor.models.tracing.recorder import record
@@ -67,9 +75,10 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
     (:meth:`DMSMutator.verify`).
 
     Args:
-        demo_input (tuple | dict): Shape (B, C, H, W) of an input, or the
-            config of one of mmrazor's demo inputs. Resources are counted
-            for this shape. Defaults to (1, 3, 224, 224).
+        demo_input (tuple | dict | ExampleInputs): Shape (B, C, H, W) of an
+            input, the config of one of mmrazor's demo inputs, or what the
+            model is called with. Resources are counted for this shape.
+            Defaults to (1, 3, 224, 224).
         tracer_type (str): mmrazor's tracer. Defaults to 'FxTracer'.
         passes (Sequence[str]): Modules that give each channel that they
             read, whatever they do with it, and whose own weights do not
@@ -83,9 +92,13 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             that one linear layer alone reads → that layer.
         training (TrainingLayers): Layers of the model analyzed last that
             only its loss runs.
-        proof_size (tuple): (B, C, H, W) of an input on which to compare
-            this model with its subnets: at most 256 x 256 pixels where its
-            code decides nothing by the size, otherwise the demo input's.
+        demo (tuple | ExampleInputs): (B, C, H, W) of the demo input, or
+            what the model is called with.
+        demo_key (str): Where the user has set it.
+        proof_size (tuple | ExampleInputs): (B, C, H, W) of an input on
+            which to compare this model with its subnets: at most 256 x 256
+            pixels where its code decides nothing by the size, otherwise the
+            demo input's.
 
     Raises:
         DMSError: If ``demo_input`` is no shape, or ``passes`` or ``fixed``
@@ -99,18 +112,32 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         passes: Sequence[str] = (),
         fixed: Sequence[str] = (),
     ) -> None:
-        check_input('mutator.parse_cfg.demo_input', demo_input)
-        super().__init__(demo_input=demo_input, tracer_type=tracer_type)
+        self.demo_key = 'mutator.parse_cfg.demo_input'
+        shape, example = demo_input, None
+        if isinstance(demo_input, ExampleInputs):
+            self.demo_key, example = KEY, demo_input
+            shape = tuple(example.tensors[0].shape) or (1,)
+        else:
+            check_input(self.demo_key, shape)
+        super().__init__(demo_input=shape, tracer_type=tracer_type)
+        self.demo: DemoInput = example or self.input_size
         self.passes = _names('passes', passes)
         self.fixed = _names('fixed', fixed)
         self.norm_readers: Dict[str, str] = {}
-        self.proof_size = self.input_size
+        self.proof_size = self.demo
         self.training = TrainingLayers()
 
     @property
     def input_size(self) -> Tuple[int, ...]:
-        """(B, C, H, W) of the demo input."""
+        """(B, C, H, W) of the demo input; of an example the first tensor's."""
         return tuple(self.demo_input.input_shape)
+
+    @property
+    def shapes(self) -> Union[List[int], Dict[str, List[int]]]:
+        """[C, H, W], or the shapes of one example by argument."""
+        if isinstance(self.demo, ExampleInputs):
+            return self.demo.shapes
+        return list(self.input_size[1:])
 
     def analyze(self, model: nn.Module) -> Dict[str, Dict[str, Any]]:
         """Configs of the searchable groups (mmrazor's interface)."""
@@ -134,7 +161,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         _check_modules('passes', self.passes, model)
         _check_modules('fixed', self.fixed, model)
         self.norm_readers = {}
-        self.proof_size = self.input_size
+        self.proof_size = self.demo
         model = revert_sync_batchnorm(light_copy(model))
         model.eval()  # some of mmpretrain's do not return themselves
         with _quiet_mmengine():
@@ -169,10 +196,10 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             raise_device_error(error)
             failed = error
         # A trace of one run, where the code cannot be followed with symbols.
-        self.proof_size = self.input_size
+        self.proof_size = self.demo
         model = light_copy(plain)
         try:
-            image = demo_tensor(model, self.input_size)
+            image = demo_tensor(model, self.demo)
             leaf = tracer.is_leaf_module
             with torch.no_grad():
                 trace = record(model, forward_tensors, image, leaf)
@@ -186,9 +213,14 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         """What traces a model, a throw-away copy; its class may change."""
         leaves = (*self.default_leaf_modules, *leaf_types(model))
         files = source_files(model)
+        image = demo_tensor(model, self.demo)
+        if isinstance(image, ExampleInputs):
+            with_flat_forward(model, image)
+        else:
+            with_tensor_forward(model, self.input_size)
         return DemoTracer(
-            with_tensor_forward(model, self.input_size),
-            demo_tensor(model, self.input_size),
+            model,
+            image,
             opaque=(*self.passes, *self.fixed),
             autowrap_modules=files,
             leaf_module=leaves,
@@ -199,6 +231,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         # mmrazor's method reads it; it would keep this copy of the model.
         self.tracer = tracer
         try:
+            if isinstance(self.demo, ExampleInputs):
+                return split_inputs(tracer.trace(model))
             trace = super()._fx_trace(model)
         finally:
             self.tracer = None
@@ -221,11 +255,11 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             trace,
             model,
             plain,
-            (self.proof_size, self.input_size),
+            (self.proof_size, self.demo),
             tracer.is_leaf_module,
         )
         graph = build_channel_graph(
-            trace, model, self.input_size, self.passes, self.fixed
+            trace, model, self.demo, self.passes, self.fixed
         )
         self.norm_readers = find_norm_readers(trace, model)
         return graph
@@ -309,7 +343,7 @@ def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
             init_args=dict(num_channels=size),
             channels=dict(output_related=channels, input_related=[]),
         )
-        reason = '' if size > 1 else SINGLE
+        reason = held_dim(part.module, part.kind) if size > 1 else SINGLE
         groups.append(ChannelGroup(name, config, reason))
     return groups
 

@@ -33,7 +33,7 @@ from dms_mmrazor.models.tracing.channel_nodes import (
     convert_node,
 )
 from dms_mmrazor.models.tracing.channel_sets import group_configs
-from dms_mmrazor.models.tracing.demo import demo_tensor
+from dms_mmrazor.models.tracing.demo import DemoInput, demo_tensor
 from dms_mmrazor.models.tracing.fx_values import (
     BEHIND_PADDING,
     HAS_CHANNELS,
@@ -111,7 +111,7 @@ class DMSChannelGraph(ChannelGraph):
 def build_channel_graph(
     trace: fx.Graph,
     model: nn.Module,
-    input_size: Tuple[int, ...],
+    demo: DemoInput,
     passes: Sequence[str] = (),
     fixed: Sequence[str] = (),
 ) -> ChannelGraph:
@@ -120,14 +120,15 @@ def build_channel_graph(
     Args:
         trace (fx.Graph): Trace of the model; attentions in it are opened.
         model (nn.Module): The model, in evaluation mode.
-        input_size (tuple): (B, C, H, W).
+        demo (tuple | ExampleInputs): (B, C, H, W), or what the model is
+            called with.
         passes (Sequence[str]): Modules that give each channel that they
             read. Defaults to ().
         fixed (Sequence[str]): Modules whose channels all stay. Defaults to
             ().
     """
     trace.owning_module = model
-    annotate(trace, model, demo_tensor(model, input_size))
+    annotate(trace, model, demo_tensor(model, demo))
     open_attentions(trace, model)
     open_scales(trace, model)
     module_graph = _Converter(_base_graph(trace), model).graph
@@ -139,7 +140,7 @@ def build_channel_graph(
         graph = DMSChannelGraph.copy_from(module_graph, convert)
         graph.places = {node.name: place_of(node) for node in trace.nodes}
         graph.check(fix=True)
-        graph.forward(input_size[1])
+        graph.forward()
     return graph
 
 
@@ -245,6 +246,8 @@ class _Converter(FxTracerToGraphConverter):
 
     def _node_converter(self, node: FxBaseNode) -> TracedNode:
         traced = node.val
+        if traced.op == 'placeholder':
+            return TracedNode(traced, 'input_placeholder')
         if node.is_get_attr():
             return ParameterNode(traced, traced.target)
         if is_embedding(traced):

@@ -15,6 +15,8 @@ from dms_mmrazor.models.ops import (
 from dms_mmrazor.models.ops.multihead import is_multihead
 
 SINGLE = 'it has a single channel'
+TIED_TO_INPUT = "its channels are (tied to) the model's input"
+TIED_TO_OUTPUT = "its channels are (tied to) the model's output"
 
 UNFOLLOWED = 'not followed: '
 """Before the reason, in the name of a node that stands for one."""
@@ -91,9 +93,9 @@ def reason_against(
     """Why a group of channels cannot be searched; empty if it can."""
     names = [str(channel['name']) for channel in all_channels(config)]
     if 'output_placeholder' in names:
-        return "its channels are (tied to) the model's output"
+        return TIED_TO_OUTPUT
     if 'input_placeholder' in names:
-        return "its channels are (tied to) the model's input"
+        return TIED_TO_INPUT
     for name in names:
         if name.startswith(UNFOLLOWED):
             return name[len(UNFOLLOWED) :]

@@ -358,6 +358,9 @@ def convert_node(
         ChannelNode: Node of the channel graph.
     """
     traced = getattr(node, 'traced', None)
+    if traced is not None and traced.op == 'placeholder':
+        size = traced.meta[SHAPE][_input_dim(traced)]
+        return InputChannelNode(node.name, node.val, input_channels=size)
     if isinstance(node, InputProjection):
         size = node.traced.meta[SHAPE][-1]
         return InProjectionNode(node.name, node.val, input_channels=size)
@@ -394,6 +397,23 @@ def convert_node(
         moved.module_name = node.module_name
         return moved
     return default_channel_node_converter(node)
+
+
+def _input_dim(node: fx.Node) -> int:
+    """The dimension of an input's channels.
+
+    The second one where it has more than three or a convolution or its like
+    reads it, otherwise the last one.
+    """
+    model = node.graph.owning_module
+    read = [
+        model.get_submodule(user.target)
+        for user in node.users
+        if user.op == 'call_module'
+    ]
+    first = any(is_layer(m) and kind_of(m).channels_first(m) for m in read)
+    dims = len(node.meta[SHAPE])
+    return 1 if dims > 1 and (first or dims > 3) else dims - 1
 
 
 def _written_node(node: ModuleNode) -> ChannelNode:

@@ -1,7 +1,7 @@
 """Run a model once on an input of the shape it will be used with."""
 
 from contextlib import contextmanager
-from typing import Any, Iterator, Mapping, Sequence, Tuple
+from typing import Any, Iterator, Mapping, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.tracing.example_inputs import ExampleInputs
 from dms_mmrazor.models.tracing.light_copy import is_lifeless
 from dms_mmrazor.models.tracing.two_stage import (
     demo_regions,
@@ -19,17 +20,24 @@ from dms_mmrazor.models.tracing.two_stage import (
 _SMALL = 128
 """Side of a small image: what usual networks divide without a rest."""
 
-_KERNEL = 'activation_relu_or_gelu'
-"""Number by which such a layer chooses a kernel of its own, 0 for none."""
+DemoInput = Union[Tuple[int, ...], ExampleInputs]
+"""Shape (B, C, H, W) of images, or arguments of another kind."""
+
+_KERNELS = ('activation_relu_or_gelu', 'use_nested_tensor')
+"""By what encoders of torch choose kernels of their own, 0 for none."""
 
 
-def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
+def demo_tensor(model: nn.Module, shape: Any) -> Any:
     """A fixed pseudo-random image batch on the model's device.
 
     Args:
         model (nn.Module): The model that will see it.
-        shape (tuple): (B, C, H, W).
+        shape (tuple | ExampleInputs): (B, C, H, W), or what it is called
+            with, which is moved to the device.
     """
+    if isinstance(shape, ExampleInputs):
+        parameter = next(model.parameters(), None)
+        return shape if parameter is None else shape.to(parameter)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(tuple(shape), generator=generator)
     parameter = next(model.parameters(), None)
@@ -37,17 +45,22 @@ def demo_tensor(model: nn.Module, shape: Any) -> Tensor:
 
 
 def forward_tensors(
-    model: nn.Module, image: Tensor, few_regions: bool = False
+    model: nn.Module,
+    image: Union[Tensor, ExampleInputs],
+    few_regions: bool = False,
 ) -> Any:
     """Outputs of the network before losses or post-processing.
 
     Args:
         model (nn.Module): The model.
-        image (Tensor): [B, C, H, W].
+        image (Tensor | ExampleInputs): [B, C, H, W], or what it is called
+            with.
         few_regions (bool): Give the second stage of a two-stage detector
             fewer regions than in a test, where their number does not
             matter. Defaults to False.
     """
+    if isinstance(image, ExampleInputs):
+        return image.call(model)
     if is_two_stage(model):
         regions = demo_regions(model, image.shape, few_regions)
         return two_stage_tensors(model, image, regions)
@@ -61,19 +74,34 @@ def limit_sides(shape: Sequence[int], most: int) -> Tuple[int, ...]:
     return (*shape[:2], *(min(side, most) for side in shape[2:]))
 
 
-def small_shape(model: nn.Module, shape: Sequence[int]) -> Tuple[int, ...]:
+def batch_of(size: DemoInput) -> int:
+    """How many images, or examples of another kind."""
+    return size.batch if isinstance(size, ExampleInputs) else size[0]
+
+
+def for_norms(size: DemoInput) -> DemoInput:
+    """Two images: a norm in training mode needs two values per channel."""
+    if isinstance(size, ExampleInputs):
+        return size.for_norms()
+    return (2, *size[1:])
+
+
+def small_shape(model: nn.Module, shape: DemoInput) -> DemoInput:
     """Shape of a small demo input, where a model takes another size.
 
     What a block does, and statistics of norms, show on small images, too.
 
     Args:
         model (nn.Module): A throw-away copy of a model.
-        shape (Sequence[int]): (B, C, H, W) of the demo input.
+        shape (tuple | ExampleInputs): (B, C, H, W) of the demo input, or
+            what it is called with, which stays.
 
     Returns:
         tuple[int, ...]: (B, C, h, w) with at most 128 x 128 pixels;
         ``shape`` if that is smaller or the model does not run on less.
     """
+    if isinstance(shape, ExampleInputs):
+        return shape
     small = limit_sides(shape, _SMALL)
     if small == tuple(shape):
         return small
@@ -90,23 +118,27 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's mode comes back.
 
     Encoder layers of torch call their modules nevertheless, which are
-    looked at; on torch < 2 a hook does not tell them to.
+    looked at, on tensors of one shape; on torch < 2 a hook does not tell
+    them to.
     """
-    states = [
-        (m, m.training, m.__dict__.get(_KERNEL)) for m in model.modules()
+    modes = [(module, module.training) for module in model.modules()]
+    chosen = [
+        (module, key, module.__dict__[key])
+        for module, _ in modes
+        for key in _KERNELS
+        if key in module.__dict__
     ]
     model.eval()
     try:
-        for module, _, kernel in states:
-            if kernel is not None:
-                module.__dict__[_KERNEL] = 0
+        for module, key, _ in chosen:
+            module.__dict__[key] = 0
         with torch.no_grad():
             yield
     finally:
-        for module, mode, kernel in states:
+        for module, mode in modes:
             module.training = mode
-            if kernel is not None:
-                module.__dict__[_KERNEL] = kernel
+        for module, key, kernel in chosen:
+            module.__dict__[key] = kernel
 
 
 @torch.no_grad()
@@ -120,7 +152,7 @@ def enliven(model: nn.Module, shape: Any) -> None:
     Args:
         model (nn.Module): A throw-away copy; its norms, all parameters with
             at most one dimension and all constant ones change.
-        shape (tuple): (B, C, H, W) of a demo input.
+        shape (tuple | ExampleInputs): (B, C, H, W) of a demo input.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
@@ -142,8 +174,7 @@ def enliven(model: nn.Module, shape: Any) -> None:
     for module in norms:
         module.train()
         module.momentum = 1.0
-    # Two images: a norm in training mode needs two values per channel.
-    forward_tensors(model, demo_tensor(model, (2, *shape[1:])), True)
+    forward_tensors(model, demo_tensor(model, for_norms(shape)), True)
     for module, mode in modes:
         module.training = mode
 

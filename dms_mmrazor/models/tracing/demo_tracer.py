@@ -48,7 +48,7 @@ class DemoTracer(MMFxTracer):
 
     Args:
         model (nn.Module): The model that will be traced, in evaluation mode.
-        image (Tensor): The demo input.
+        image (Tensor | ExampleInputs): The demo input.
         opaque (Sequence[str]): Names of modules that it does not look into.
             Defaults to ().
         **kwargs: Passed to mmrazor's ``MMFxTracer``.
@@ -57,7 +57,7 @@ class DemoTracer(MMFxTracer):
     def __init__(
         self,
         model: nn.Module,
-        image: Tensor,
+        image: Any,
         opaque: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:

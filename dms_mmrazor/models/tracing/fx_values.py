@@ -4,12 +4,14 @@ A symbolic graph mixes feature maps with sizes, flags and constants. Running
 it once on a demo input tells them apart.
 """
 
+import operator
 from typing import Any, Dict, Optional, Tuple
 
 from torch import Tensor, fx, nn
 
 from dms_mmrazor.models.ops.channel_holder import is_vector
 from dms_mmrazor.models.tracing.node_values import (
+    INPUT,
     UNKNOWN,
     NodeRunner,
     ShapeRunner,
@@ -41,10 +43,45 @@ def annotate(graph: fx.Graph, model: nn.Module, image: Tensor) -> None:
         model (nn.Module): The model, in evaluation mode.
         image (Tensor): A demo input.
     """
+    open_outputs(graph)
     # Where shapes do not tell all, the model is run.
     for runner in (ShapeRunner(model, image), NodeRunner(model, image)):
         if _annotate(graph, runner):
             return
+
+
+def split_inputs(graph: fx.Graph) -> fx.Graph:
+    """Give each of several inputs a placeholder of its own, in place.
+
+    Args:
+        graph (fx.Graph): Trace of a model whose only placeholder is a list
+            of tensors.
+    """
+    inputs = next(node for node in graph.nodes if node.op == 'placeholder')
+    for user in list(inputs.users):
+        if user.target is operator.getitem:
+            with graph.inserting_before(user):
+                single = graph.placeholder(f'input_{user.args[1]}')
+            single.meta[INPUT] = user.args[1]
+            user.replace_all_uses_with(single)
+            graph.erase_node(user)
+    if not inputs.users:
+        graph.erase_node(inputs)
+    return graph
+
+
+def open_outputs(graph: fx.Graph) -> None:
+    """Let a trace give tensors where it gives an object of a class, in place.
+
+    Such are dataclasses, which no layer reads.
+    """
+    output = next(node for node in graph.nodes if node.op == 'output')
+    objects = [n for n in output.all_input_nodes if isinstance(n.target, type)]
+    for node in objects:
+        output.args = ((output.args, *node.all_input_nodes),)
+        output.replace_input_with(node, node.all_input_nodes[0])
+        if not node.users:
+            graph.erase_node(node)
 
 
 def _annotate(graph: fx.Graph, runner: NodeRunner) -> bool:
@@ -92,8 +129,8 @@ def _has_channels(node: fx.Node, value: Any) -> bool:
     """Whether a node carries channels: a tensor that comes from some."""
     if node.op == 'output' or value is UNKNOWN:
         return True
-    if node.op == 'placeholder':
-        return _is_tensor(value)
+    if node.op == 'placeholder':  # token ids have none
+        return _is_tensor(value) and value.is_floating_point() and value.dim()
     if node.op == 'get_attr':
         is_parameter = isinstance(value, nn.Parameter) and value.numel() > 1
         return is_parameter or (_is_tensor(value) and is_vector(value))

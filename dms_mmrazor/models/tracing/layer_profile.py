@@ -6,7 +6,7 @@ pooling are not counted.
 """
 
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple
 
 from torch import Tensor, nn
 
@@ -24,6 +24,8 @@ from dms_mmrazor.models.ops.multihead import (
     projection_macs,
 )
 from dms_mmrazor.models.tracing.demo import (
+    DemoInput,
+    batch_of,
     demo_tensor,
     evaluating,
     forward_tensors,
@@ -52,18 +54,20 @@ def kernel_macs(module: nn.Module) -> float:
 
 
 def profile_layers(
-    model: nn.Module, input_size: Tuple[int, ...]
+    model: nn.Module, input_size: DemoInput
 ) -> List[LayerProfile]:
     """Positions of every conv, linear and attention layer that runs.
 
     Args:
         model (nn.Module): A model; its state is not changed.
-        input_size (tuple): (B, C, H, W).
+        input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
+            called with.
 
     Returns:
         list[LayerProfile]: In the order of their first call.
     """
-    with evaluating(model), counting_positions(model, input_size[0]) as found:
+    batch = batch_of(input_size)
+    with evaluating(model), counting_positions(model, batch) as found:
         forward_tensors(model, demo_tensor(model, input_size))
     return as_profiles(found)
 
@@ -147,12 +151,13 @@ class _Observed:
         )
 
 
-def count_macs(model: nn.Module, input_size: Tuple[int, ...]) -> int:
+def count_macs(model: nn.Module, input_size: DemoInput) -> int:
     """MACs of a plain model, counted on the model itself.
 
     Args:
         model (nn.Module): A plain model (an exported subnet, say).
-        input_size (tuple): (B, C, H, W); the count is per image.
+        input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
+            called with; the count is per image.
     """
     return int(
         sum(

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from dms_mmrazor.models.tracing.example_inputs import ExampleInputs
 from dms_mmrazor.models.tracing.light_copy import as_shape, shape_copy
 
 UNKNOWN = object()
 """Value of a node that cannot be run on its own."""
+
+INPUT = 'dms_input'
+"""Which of several inputs a placeholder stands for."""
 
 Values = Dict[fx.Node, Any]
 
@@ -25,10 +29,11 @@ class NodeRunner:
 
     Args:
         model (nn.Module): The model, in evaluation mode.
-        image (Tensor): Value of the first placeholder.
+        image (Tensor | ExampleInputs): Value of the first placeholder, or
+            of all: one for each tensor, or all in one.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
+    def __init__(self, model: nn.Module, image: Any) -> None:
         self._model = model
         self._image = image
 
@@ -43,6 +48,10 @@ class NodeRunner:
             Any: Its value or ``UNKNOWN``.
         """
         if node.op == 'placeholder':
+            if isinstance(self._image, ExampleInputs):
+                tensors = self._image.tensors
+                index = node.meta.get(INPUT)
+                return tensors if index is None else tensors[index]
             if not any(n.op == 'placeholder' for n in values):
                 return self._image
             return node.args[0] if node.args else None
@@ -70,11 +79,11 @@ class ShapeRunner(NodeRunner):
 
     Args:
         model (nn.Module): As above.
-        image (Tensor): As above.
+        image (Tensor | ExampleInputs): As above.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
-        super().__init__(model, as_shape(image))
+    def __init__(self, model: nn.Module, image: Any) -> None:
+        super().__init__(model, _without_values(image))
         self._shapes = shape_copy(model)
         self._device = image.device
 
@@ -104,6 +113,13 @@ class ShapeRunner(NodeRunner):
         if not _is_shape(tensor):
             return tensor
         return torch.zeros_like(tensor, device=self._device)
+
+
+def _without_values(image: Any) -> Any:
+    """Shapes of an image, or of all inputs."""
+    if isinstance(image, ExampleInputs):
+        return image.with_tensors([as_shape(t) for t in image.tensors])
+    return as_shape(image)
 
 
 def run_node(

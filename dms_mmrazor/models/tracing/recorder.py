@@ -15,8 +15,10 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from dms_mmrazor.models.tracing.example_inputs import ExampleInputs
 from dms_mmrazor.models.tracing.fx_values import RECORDED
 from dms_mmrazor.models.tracing.light_copy import as_shape
+from dms_mmrazor.models.tracing.node_values import INPUT
 from dms_mmrazor.models.tracing.outputs import flatten_tensors
 from dms_mmrazor.models.tracing.running import intercepting
 
@@ -46,8 +48,8 @@ def written(tensor: Tensor, index: Any, value: Any) -> Tensor:
 
 def record(
     model: nn.Module,
-    run: Callable[[nn.Module, Tensor], Any],
-    image: Tensor,
+    run: Callable[[nn.Module, Any], Any],
+    image: Any,
     is_leaf: Callable[[nn.Module, str], bool],
 ) -> Recording:
     """Run a model and write down what it does with an image.
@@ -55,7 +57,8 @@ def record(
     Args:
         model (nn.Module): A throw-away copy.
         run (Callable): Runs it on the image.
-        image (Tensor): [B, C, H, W].
+        image (Tensor | ExampleInputs): [B, C, H, W], or what the model is
+            called with.
         is_leaf (Callable): Whether it is not looked into a module; takes
             the module and its name.
 
@@ -81,10 +84,10 @@ class _Recorder(TorchFunctionMode):
 
     Args:
         model (nn.Module): The model.
-        image (Tensor): What it is run on.
+        image (Tensor | ExampleInputs): What it is run on.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor) -> None:
+    def __init__(self, model: nn.Module, image: Any) -> None:
         super().__init__()
         self.graph = Recording()
         self._own = {
@@ -97,7 +100,13 @@ class _Recorder(TorchFunctionMode):
         self._constants: Dict[int, Tuple[Tensor, fx.Node]] = {}
         self._running: List[str] = []
         self._within_leaf = False
-        self._learn(image, self.graph.placeholder('inputs'))
+        if not isinstance(image, ExampleInputs):
+            self._learn(image, self.graph.placeholder('inputs'))
+            return
+        for index, tensor in enumerate(image.tensors):
+            node = self.graph.placeholder(f'input_{index}')
+            node.meta[INPUT] = index
+            self._learn(tensor, node)
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None

@@ -11,11 +11,13 @@ from torch.utils.hooks import RemovableHandle
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing.demo import (
+    DemoInput,
     demo_tensor,
     evaluating,
     forward_tensors,
 )
 from dms_mmrazor.models.tracing.demo_samples import demo_samples
+from dms_mmrazor.models.tracing.example_inputs import ExampleInputs
 
 
 def one_line(error: BaseException) -> str:
@@ -169,12 +171,16 @@ def in_double(model: nn.Module, at_once: bool = False) -> Iterator[None]:
             restore(before[-1][0])
 
 
-def check_demo_input(model: nn.Module, input_size: Tuple[int, ...]) -> None:
+def check_demo_input(
+    model: nn.Module, input_size: DemoInput, key: str
+) -> None:
     """Make sure that a model runs on the input it is searched for.
 
     Args:
         model (nn.Module): A plain model; it is not changed.
-        input_size (tuple): (B, C, H, W).
+        input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
+            called with.
+        key (str): Where the user has set it, for messages.
 
     Raises:
         DMSError: If it does not.
@@ -184,7 +190,9 @@ def check_demo_input(model: nn.Module, input_size: Tuple[int, ...]) -> None:
             forward_tensors(model, demo_tensor(model, input_size))
     except ForwardError as error:
         advice = 'Give the shape that it is trained on.'
-        if _runs_on_samples(model, input_size):
+        if isinstance(input_size, ExampleInputs):
+            advice = 'Give what it is called with in training.'
+        elif _runs_on_samples(model, input_size):
             advice = (
                 'It does run with data samples, which only training and '
                 'tests have (as in the DETR family): no shape helps. Search '
@@ -192,8 +200,7 @@ def check_demo_input(model: nn.Module, input_size: Tuple[int, ...]) -> None:
             )
         raise DMSError(
             f'{type(model).__name__} does not run on an input of '
-            f'`mutator.parse_cfg.demo_input`={tuple(input_size)}: it fails '
-            f'{error}. {advice}'
+            f'`{key}`={input_size}: it fails {error}. {advice}'
         ) from error
 
 

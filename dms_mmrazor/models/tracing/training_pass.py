@@ -24,8 +24,16 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.models.ops import channels_of, is_norm, is_weighted
 from dms_mmrazor.models.tracing.channel_groups import ChannelGroup
+from dms_mmrazor.models.tracing.demo import (
+    DemoInput,
+    demo_tensor,
+    for_norms,
+    forward_tensors,
+)
 from dms_mmrazor.models.tracing.demo_samples import demo_samples
+from dms_mmrazor.models.tracing.example_inputs import ExampleInputs
 from dms_mmrazor.models.tracing.light_copy import light_copy
+from dms_mmrazor.models.tracing.node_values import INPUT
 from dms_mmrazor.models.tracing.recorder import Recording, record
 from dms_mmrazor.models.tracing.running import one_line, raise_device_error
 
@@ -74,7 +82,7 @@ def follow_training(
     trace: fx.Graph,
     model: nn.Module,
     plain: nn.Module,
-    sizes: Sequence[Tuple[int, ...]],
+    sizes: Sequence[DemoInput],
     is_leaf: Callable[[nn.Module, str], bool],
 ) -> TrainingLayers:
     """Add the layers that only a training pass runs to a trace, in place.
@@ -83,8 +91,9 @@ def follow_training(
         trace (fx.Graph): Trace of the model in evaluation mode.
         model (nn.Module): The traced model, a throw-away copy.
         plain (nn.Module): Another copy.
-        sizes (Sequence[tuple]): (B, C, H, W) of images to train on; the
-            first on which that works.
+        sizes (Sequence[tuple | ExampleInputs]): (B, C, H, W) of images to
+            train on, or what the model is called with; the first on which
+            that works.
         is_leaf (Callable): Whether it is not looked into a module; takes
             the module and its name.
     """
@@ -153,31 +162,30 @@ def _owners(name: str) -> Iterator[str]:
 
 def record_training(
     model: nn.Module,
-    size: Tuple[int, ...],
+    size: DemoInput,
     is_leaf: Callable[[nn.Module, str], bool],
 ) -> Recording:
     """Run a training pass and write it down.
 
     Args:
         model (nn.Module): A throw-away copy.
-        size (tuple): (B, C, H, W) of the images.
+        size (tuple | ExampleInputs): (B, C, H, W) of the images, or what
+            the model is called with.
         is_leaf (Callable): Whether it is not looked into a module.
 
     Raises:
         Exception: Whatever the model says to data that were made up.
     """
     model.train()
-    # Two images: a norm in training mode needs two values per channel.
-    generator = torch.Generator().manual_seed(0)
-    image = torch.rand((2, *size[1:]), generator=generator)
-    image = image.to(next(model.parameters()))
+    image = demo_tensor(model, for_norms(size))
     error: Exception = ValueError('it takes no data')
-    for samples in demo_samples(model, size):
+    several = isinstance(size, ExampleInputs)
+    for samples in (None,) if several else demo_samples(model, size):
 
-        def run(net: nn.Module, inputs: Tensor, samples: Any = samples) -> Any:
-            if isinstance(net, BaseModel):
+        def run(net: nn.Module, inputs: Any, samples: Any = samples) -> Any:
+            if isinstance(net, BaseModel) and not several:
                 return net(inputs, samples, mode='loss')
-            return net(inputs)
+            return forward_tensors(net, inputs)
 
         try:
             with torch.no_grad(), torch.random.fork_rng():
@@ -212,12 +220,13 @@ def graft(
         if node.op == 'call_module'
         and any(True for _ in model.get_submodule(node.target).parameters())
     }
-    image = next(node for node in trace.nodes if node.op == 'placeholder')
+    given = [node for node in trace.nodes if node.op == 'placeholder']
+    inputs = {node.meta.get(INPUT): node for node in given}
 
     def source(node: fx.Node) -> Any:
         """The node of the trace that stands for one of the recording."""
         if node.op == 'placeholder':
-            return image
+            return inputs.get(node.meta.get(INPUT), given[0])
         return known.get(node.target) if node.op == 'call_module' else None
 
     wanted, touched = _wanted(recording, new, source)

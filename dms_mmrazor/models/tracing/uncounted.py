@@ -1,12 +1,14 @@
 """Products that run outside of the layers whose MACs are counted."""
 
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, Iterator, List, Mapping
 
 from torch import nn
 
 from dms_mmrazor.models.ops import is_attention, is_weighted
 from dms_mmrazor.models.tracing.demo import (
+    DemoInput,
+    batch_of,
     demo_tensor,
     evaluating,
     forward_tensors,
@@ -19,7 +21,7 @@ except ImportError:  # torch < 2.1
 
 
 def uncounted_macs(
-    model: nn.Module, input_size: Tuple[int, ...]
+    model: nn.Module, input_size: DemoInput
 ) -> Dict[str, float]:
     """MACs that ``profile_layers`` does not see, by the module they are in.
 
@@ -35,8 +37,8 @@ def uncounted_macs(
         its submodules left out; empty with torch < 2.1, which has no
         counter of operators.
     """
-    image = demo_tensor(model, input_size)
-    with evaluating(model), counting_elsewhere(model, input_size[0]) as found:
+    image, batch = demo_tensor(model, input_size), batch_of(input_size)
+    with evaluating(model), counting_elsewhere(model, batch) as found:
         forward_tensors(model, image)
     return found
 

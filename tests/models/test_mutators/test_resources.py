@@ -12,6 +12,11 @@ from dms_mmrazor.models.mutators.resources import (
     as_terms,
     register_resource,
 )
+from dms_mmrazor.models.tracing.demo import (
+    batch_of,
+    demo_tensor,
+    forward_tensors,
+)
 
 SIZE = (1, 3, 8, 8)
 FLOAT = 4
@@ -28,7 +33,7 @@ def activation_terms(sides, profiles):
     ]
 
 
-def count_activations(model, input_size):
+def count_activations(model, demo):
     """The same, seen from outside."""
     sizes = []
     handles = [
@@ -38,10 +43,10 @@ def count_activations(model, input_size):
         for module in model.modules()
         if isinstance(module, (nn.Conv2d, nn.Linear))
     ]
-    model(torch.rand(input_size))
+    forward_tensors(model, demo_tensor(model, demo))
     for handle in handles:
         handle.remove()
-    return FLOAT * sum(sizes) / input_size[0]
+    return FLOAT * sum(sizes) / batch_of(demo)
 
 
 ACTIVATIONS = Resource(

@@ -318,23 +318,70 @@ def test_heads_are_set_elsewhere(vit):
         build(enlarged(vit, widen=2))
 
 
-class Stubborn(nn.Module):
-    """A network whose code relies on its width."""
+class Relying(nn.Module):
+    """A network; what stands between its layers is given."""
 
-    def __init__(self):
+    def __init__(self, between):
         super().__init__()
         self.first = nn.Conv2d(3, 8, 1)
         self.second = nn.Conv2d(8, 4, 1)
-        self.register_buffer('shift', torch.zeros(1, 8, 1, 1))
+        self.register_buffer('shift', torch.rand(1, 8, 1, 1))
+        self.between = between
 
     def forward(self, x):
-        return self.second(self.first(x) + self.shift)
+        return self.second(self.between(self, self.first(x)))
+
+
+def relying(between, **kwargs):
+    return enlarged(dict(type=Relying, between=between), **kwargs)
+
+
+def test_a_buffer_follows():
+    model = build(relying(lambda net, x: x + net.shift, widen=2))
+    assert model.first.out_channels == model.shift.shape[1] == 16
 
 
 def test_code_that_does_not_follow():
-    cfg = enlarged(dict(type=Stubborn), widen=2)
-    with pytest.raises(DMSError, match='Stubborn does not run .*`widen`'):
+    cfg = relying(lambda net, x: x + torch.zeros(1, 8, 1, 1), widen=2)
+    with pytest.raises(DMSError, match='Relying does not run .*`widen`'):
         build(cfg)
+
+
+def turned(net, x):
+    """The channels from the last to the first, which is not followed."""
+    return x[:, [7, 6, 5, 4, 3, 2, 1, 0]]
+
+
+@pytest.mark.parametrize('pattern', ['*', 'first'])
+def test_nothing_can_be_widened(pattern):
+    """It says so, and why, instead of giving the model as it was."""
+    with pytest.raises(DMSError, match='first .`getitem` changes their order'):
+        build(relying(turned, widen={pattern: 2}))
+
+
+class HalfRelying(Relying):
+    """One that has a layer without anything awkward as well."""
+
+    def __init__(self):
+        super().__init__(turned)
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1))
+
+    def forward(self, x):
+        return super().forward(self.stem(x))
+
+
+def test_what_is_not_widened_is_logged(monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        'dms_mmrazor.models.supernet.widen.print_log',
+        lambda text, **kwargs: texts.append(text),
+    )
+    model = build(enlarged(dict(type=HalfRelying), widen=2))
+    assert model.stem[0].out_channels == 16
+    assert model.first.out_channels == 8
+    (text,) = texts
+    assert 'first (`getitem` changes their order)' in text
+    assert 'stem.0' not in text
 
 
 def test_an_input_that_the_model_cannot_read(swin):

@@ -1,0 +1,133 @@
+"""timm's attentions, cut down.
+
+The supernet keeps the stock modules, which call their ``qkv`` and ``proj``;
+masks are folded into these. What is exported has head dims of q and k unlike
+those of v, which the stock code does not allow. It divides the scores by the
+root of the whole head dim, as the supernet does: that number stays.
+"""
+
+from typing import List, Optional
+
+from timm.models.swin_transformer import WindowAttention
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def split_heads(module: nn.Module, x: Tensor) -> List[Tensor]:
+    """q [B, H, N, D], k [B, H, N, D] and v [B, H, N, E] of [B, N, C]."""
+    heads = module.num_heads
+    qk, v = heads * module.qk_dims, heads * module.v_dims
+    return [
+        part.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
+        for part in module.qkv(x).split([qk, qk, v], dim=-1)
+    ]
+
+
+def weighted_values(
+    module: nn.Module, parts: List[Tensor], bias: Optional[Tensor]
+) -> Tensor:
+    """Softmax of the scaled scores times v, [B, N, H * E].
+
+    Args:
+        module (nn.Module): The attention: ``scale`` and dropout.
+        parts (list[Tensor]): From :func:`split_heads`.
+        bias (Tensor, optional): Added to the scores [B, H, N, N].
+    """
+    query, key, value = parts
+    scores = (query * module.scale) @ key.transpose(-2, -1)
+    scores = scores if bias is None else scores + bias
+    x = module.attn_drop(scores.softmax(dim=-1)) @ value
+    return x.transpose(1, 2).flatten(2)
+
+
+class SlimAttention(Attention):
+    """``Attention`` of timm's vision transformers with any dims of heads.
+
+    The same parameters: ``qkv``, ``proj``, norms of q and k.
+
+    Attributes:
+        num_heads (int): Number of heads.
+        qk_dims (int): Dims of q and k of a head.
+        v_dims (int): Dims of v of a head.
+    """
+
+    num_heads: int
+    qk_dims: int
+    v_dims: int
+
+    def forward(
+        self,
+        x: Tensor,
+        attn_mask: Optional[Tensor] = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Self-attention of [B, N, C].
+
+        Args:
+            x (Tensor): [B, N, C].
+            attn_mask (Tensor, optional): True for what is allowed, or a
+                number to add. Defaults to None.
+            is_causal (bool): No token sees a later one. Defaults to False.
+        """
+        query, key, value = split_heads(self, x)
+        query, key = self.q_norm(query), self.k_norm(key)
+        if self.fused_attn:
+            # This kernel divides by the root of the dims that it sees.
+            query = query * (self.scale * query.shape[-1] ** 0.5)
+            dropout = self.attn_drop.p if self.training else 0.0
+            x = F.scaled_dot_product_attention(
+                query, key, value, attn_mask, dropout, is_causal
+            )
+            x = x.transpose(1, 2).flatten(2)
+        else:
+            bias = _added(attn_mask, query, is_causal)
+            x = weighted_values(self, [query, key, value], bias)
+        return self.proj_drop(self.proj(x))
+
+
+def _added(
+    mask: Optional[Tensor], query: Tensor, is_causal: bool
+) -> Optional[Tensor]:
+    """What is added to the scores, if anything."""
+    if is_causal:
+        tokens = query.shape[-2]
+        return query.new_full((tokens, tokens), float('-inf')).triu(1)
+    if mask is None or mask.is_floating_point():
+        return mask
+    zeros = query.new_zeros(mask.shape)
+    return zeros.masked_fill(~mask.bool(), float('-inf'))
+
+
+class SlimWindowAttention(WindowAttention):
+    """``WindowAttention`` of timm's Swin with any dims of heads.
+
+    The same parameters: ``qkv``, ``proj``, the table of position biases.
+
+    Attributes:
+        num_heads (int): Number of heads.
+        qk_dims (int): Dims of q and k of a head.
+        v_dims (int): Dims of v of a head.
+    """
+
+    num_heads: int
+    qk_dims: int
+    v_dims: int
+
+    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
+        """Attention within windows.
+
+        Args:
+            x (Tensor): [windows * B, N, C].
+            mask (Tensor, optional): [windows, N, N], added to the scores.
+        """
+        parts = split_heads(self, x)
+        index = self.relative_position_index.flatten()
+        tokens = x.shape[1]
+        bias = self.relative_position_bias_table[index]
+        bias = bias.view(tokens, tokens, -1).permute(2, 0, 1)[None]
+        if mask is not None:
+            images = x.shape[0] // mask.shape[0]
+            bias = bias + mask[:, None].repeat(images, 1, 1, 1)
+        x = weighted_values(self, parts, bias)
+        return self.proj_drop(self.proj(x))

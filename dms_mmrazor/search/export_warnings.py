@@ -1,0 +1,80 @@
+"""What a user is told of a search that ended away from its target."""
+
+from typing import Iterator, Mapping
+
+from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.search.export import ExportedSubnet
+
+FAR = 0.02
+"""A search that ends further away from its target than this is told so."""
+
+CLOSE = {False: 0.005, True: 0.01}
+"""What is promised of an export, without and with a divisor."""
+
+_RATES = {
+    'ResourceHook': '`model.structure_step.lr`',
+    'Search': "`Search.structure_step['lr']`",
+}
+_DIVISORS = {
+    'ResourceHook': '`ResourceHook.divisor`',
+    'Search': '`divisor` of `Search.export`',
+}
+
+
+def warn_if_far(
+    mutator: DMSMutator,
+    targets: Mapping[str, float],
+    owner: str = 'ResourceHook',
+) -> Iterator[str]:
+    """Warnings for targets that the search itself did not end at.
+
+    Args:
+        mutator (DMSMutator): After a search.
+        targets (Mapping[str, float]): Final targets, absolute.
+        owner (str): Whose settings they are, 'ResourceHook' or 'Search'.
+            Defaults to 'ResourceHook'.
+    """
+    ratios = {
+        kind: mutator.resource(kind, hard=False) / target
+        for kind, target in targets.items()
+    }
+    # Of several targets the nearest one is what counts.
+    nearest = max(ratios, key=lambda kind: ratios[kind])
+    if ratios[nearest] > 1 + FAR:
+        yield (
+            f'The search ended {ratios[nearest] - 1:.1%} above its {nearest} '
+            'target; rounding cuts the rest. Search longer, or raise '
+            f'{_RATES[owner]} if you have set it.'
+        )
+    if ratios[nearest] < 1 - FAR:
+        yield (
+            f'The search ended {1 - ratios[nearest]:.1%} below its {nearest} '
+            'target; rounding widens all units to it. Refine longer by '
+            f'lowering `{owner}.decay`, or lower {_RATES[owner]} if you have '
+            'set it.'
+        )
+
+
+def warn_if_loose(
+    subnet: ExportedSubnet, divisor: int, owner: str = 'ResourceHook'
+) -> Iterator[str]:
+    """A warning if no allowed widths come as close as is promised.
+
+    Args:
+        subnet (ExportedSubnet): What was exported.
+        divisor (int): Of its widths.
+        owner (str): As above. Defaults to 'ResourceHook'.
+    """
+    used = {
+        kind: row['subnet'] / row['target']
+        for kind, row in subnet.structure.resources.items()
+        if 'target' in row
+    }
+    if not used or max(used.values()) >= 1 - CLOSE[divisor > 1]:
+        return
+    kind = max(used, key=lambda name: used[name])
+    how = f'lower {_DIVISORS[owner]}' if divisor > 1 else 'search again'
+    yield (
+        f'The subnet is {1 - used[kind]:.1%} under its {kind} target: no '
+        f'allowed widths were found that come closer ({how} if that matters).'
+    )

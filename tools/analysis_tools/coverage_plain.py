@@ -1,0 +1,92 @@
+"""Models of timm and torchvision for the table of plain models.
+
+To add one, write its name as its library has it, and the size of the image
+if that is another one. Small images are enough: what is searched does not
+depend on them.
+"""
+
+from typing import Any, Dict, NamedTuple, Tuple
+
+CLASSES = 10
+
+
+class PlainCase(NamedTuple):
+    """A model that a library builds by its name.
+
+    Attributes:
+        library (str): 'timm' or 'torchvision'.
+        model (str): Its name there.
+        size (int): Height and width of the image. Defaults to 64.
+        options (tuple): Pairs (key, value) for the model. Defaults to ().
+        note (str): What the table says besides. Defaults to ''.
+    """
+
+    library: str
+    model: str
+    size: int = 64
+    options: Tuple[Tuple[str, Any], ...] = ()
+    note: str = ''
+
+    def build(self) -> Any:
+        """The model with new weights."""
+        options = dict(self.options, num_classes=CLASSES)
+        if self.library == 'timm':
+            from timm import create_model
+
+            return create_model(self.model, **options)
+        import torchvision
+
+        kinds = torchvision.models, torchvision.models.segmentation
+        kind = next(k for k in kinds if hasattr(k, self.model))
+        if kind is torchvision.models.segmentation:
+            options['weights_backbone'] = None
+        return getattr(kind, self.model)(weights=None, **options)
+
+
+def _timm(*names: str, size: int = 64, **options: Any) -> Dict[str, PlainCase]:
+    pairs = tuple(options.items())
+    return {
+        f'timm {name}': PlainCase('timm', name, size, pairs) for name in names
+    }
+
+
+def _torchvision(
+    *names: str, size: int = 64, **options: Any
+) -> Dict[str, PlainCase]:
+    pairs = tuple(options.items())
+    return {
+        f'torchvision {name}': PlainCase('torchvision', name, size, pairs)
+        for name in names
+    }
+
+
+TIMM: Dict[str, PlainCase] = {
+    **_timm('resnet18', 'resnet50', 'seresnet50', 'resnext50_32x4d'),
+    **_timm('resnetv2_50', 'res2net50_26w_4s', 'regnetx_002', 'regnety_002'),
+    **_timm('efficientnet_b0', 'efficientnet_lite0', 'tf_efficientnetv2_b0'),
+    **_timm('mobilenetv2_100', 'mobilenetv3_small_100', 'mnasnet_100'),
+    **_timm('mobilenetv4_conv_small', 'ghostnet_100'),
+    **_timm('convnext_atto', 'convnextv2_atto', 'poolformer_s12'),
+    **_timm('vit_tiny_patch16_224', 'deit_tiny_patch16_224', img_size=64),
+    **_timm('deit3_small_patch16_224', 'beit_base_patch16_224', img_size=64),
+    **_timm('mixer_s16_224', 'resmlp_12_224', img_size=64),
+    **_timm('swin_tiny_patch4_window7_224', size=56, img_size=56),
+    **_timm('cspresnet50', 'cspdarknet53', 'vgg11_bn', 'densenet121'),
+    **_timm('dla34', 'repvgg_a0', 'ese_vovnet19b_dw', 'rexnet_100'),
+    **_timm('inception_v3', size=96),
+}
+TORCHVISION: Dict[str, PlainCase] = {
+    **_torchvision(
+        'resnet18', 'resnet50', 'resnext50_32x4d', 'regnet_x_400mf'
+    ),
+    **_torchvision('wide_resnet50_2', 'regnet_y_400mf', 'mobilenet_v2'),
+    **_torchvision('mobilenet_v3_small', 'efficientnet_b0', 'mnasnet1_0'),
+    **_torchvision('efficientnet_v2_s', 'convnext_tiny', 'densenet121'),
+    **_torchvision('vgg11_bn', 'shufflenet_v2_x1_0', 'squeezenet1_1'),
+    **_torchvision('vit_b_32', image_size=64),
+    **_torchvision('swin_t'),
+    **_torchvision('googlenet', aux_logits=False, init_weights=False),
+    **_torchvision('fcn_resnet50', 'deeplabv3_resnet50'),
+}
+
+PLAIN_SECTIONS = {'timm': TIMM, 'torchvision': TORCHVISION}
