@@ -109,10 +109,13 @@ def test_what_a_layer_is(layer, mixes, passes, alone):
 
 
 class OwnConv(nn.Conv2d):
-    """A convolution that may compute something else."""
+    """A convolution that computes something else."""
+
+    def forward(self, x):
+        return super().forward(x) / self.weight.std()
 
 
-def test_a_derived_class_is_of_the_kind_but_takes_no_masks():
+def test_a_class_that_computes_something_else_takes_no_masks():
     assert is_weighted(OwnConv(4, 8, 1))
     assert channels_of(OwnConv(4, 8, 1), False) == 8
     assert masked_form(nn.Conv2d) is not None
