@@ -17,6 +17,7 @@ import logging
 import multiprocessing
 import os.path as osp
 import random
+import re
 import sys
 import traceback
 from copy import deepcopy
@@ -184,7 +185,8 @@ def describe_space(mutator: DMSMutator) -> Record:
 
 def _spans(channels: Sequence[Any]) -> Iterator[str]:
     for channel in channels:
-        yield f'{channel.name}[{channel.start}:{channel.end}]'
+        name = re.sub(' at 0x[0-9a-f]+', '', str(channel.name))
+        yield f'{name}[{channel.start}:{channel.end}]'
 
 
 def describe_masks(search: DMSAlgorithm, size: Size) -> Record:
