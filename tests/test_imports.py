@@ -19,7 +19,7 @@ LAYERS = [
     'models',
     'models.algorithms',
     'search',
-    'models.supernet',
+    'models.enlarge',
     'models.mutators',
     'models.units',
     'models.subnet',

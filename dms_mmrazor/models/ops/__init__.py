@@ -12,7 +12,11 @@ from dms_mmrazor.models.ops.attention import (
     is_attention,
 )
 from dms_mmrazor.models.ops.attention_masks import attach_attention
-from dms_mmrazor.models.ops.batch_norm import DMSBatchNorm2d
+from dms_mmrazor.models.ops.batch_norm import (
+    DMSBatchNorm2d,
+    apply_sync_norms,
+    revert_sync_norms,
+)
 from dms_mmrazor.models.ops.conv import (
     DMSConv2d,
     DMSConv2dAdaptivePadding,
@@ -41,10 +45,6 @@ from dms_mmrazor.models.ops.layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.linear import DMSLinear
 from dms_mmrazor.models.ops.parts import Part, can_narrow, named_parts
 from dms_mmrazor.models.ops.replace import replace_with_dynamic
-from dms_mmrazor.models.ops.sync_norm import (
-    apply_sync_norms,
-    revert_sync_norms,
-)
 
 __all__ = [
     'AttentionDim',
