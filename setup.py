@@ -102,8 +102,10 @@ EXTRAS = {
     'mim': parse_requirements('mminstall'),
     'optional': parse_requirements('optional'),
     'tests': parse_requirements('tests'),
+    'timm': parse_requirements('timm'),
 }
 EXTRAS['all'] = sum(EXTRAS.values(), [])
+EXTRAS['benchmarks'] = parse_requirements('benchmarks')
 
 setup(
     name=PACKAGE,

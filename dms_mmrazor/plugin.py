@@ -6,5 +6,6 @@ The only import that a config needs::
 """
 
 from dms_mmrazor import engine, models
+from dms_mmrazor.ranking import fitness
 
-__all__ = ['engine', 'models']
+__all__ = ['engine', 'fitness', 'models']

@@ -14,14 +14,18 @@ from dms_mmrazor.errors import DMSError
 compat.apply()
 
 from mmrazor.registry import (  # noqa: E402
+    DATASETS,
     HOOKS,
+    LOOPS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     TASK_UTILS,
 )
 
 __all__ = [
+    'DATASETS',
     'HOOKS',
+    'LOOPS',
     'MODELS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'TASK_UTILS',

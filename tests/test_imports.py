@@ -12,6 +12,7 @@ PACKAGE = 'dms_mmrazor'
 LAYERS = [
     'configs',
     'plugin',
+    'ranking',
     'baselines',
     'engine',
     'visualization',

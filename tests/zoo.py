@@ -374,12 +374,7 @@ def frozen_norm():
     return chain(conv(16, 16), norm, nn.ReLU(), cbr(16, 16))
 
 
-@toy(
-    'convolutions along one axis',
-    outcome='advised',
-    held=1,
-    wanted='searched',
-)
+@toy('convolutions along one axis, and a layer over positions', held=1)
 def conv1d():
     def forward(net, x):
         x = net.stem(x).flatten(2)
@@ -391,6 +386,24 @@ def conv1d():
         one=nn.Conv1d(16, 16, 3, padding=1),
         two=nn.Conv1d(16, 16, 3, padding=1),
         head=nn.Linear(256, 4),
+    )
+
+
+@toy('layers that mix positions between others', held=2)
+def mixed_positions():
+    def forward(net, x):
+        x = net.one(net.stem(x)[:, :, ::4, ::4].flatten(2))
+        x = net.second(net.first(x).relu())  # 16 channels, 16 positions
+        return net.head(net.two(x).mean(2))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        one=nn.Conv1d(16, 16, 1),
+        first=nn.Linear(16, 24),
+        second=nn.Linear(24, 16),
+        two=nn.Conv1d(16, 16, 1),
+        head=nn.Linear(16, 4),
     )
 
 

@@ -20,8 +20,9 @@ def parse_args() -> argparse.Namespace:
         '--methods',
         nargs='+',
         default=['uniform', 'dms', 'depth-uniform'],
-        help='dms mes sns get minmax (searches), uniform random '
-        'depth-uniform compound l1 taylor greedy (without one)',
+        help='dms mes sns get minmax (searches), ea random-best (try many '
+        'structures), uniform random depth-uniform compound l1 taylor '
+        'greedy (without a search)',
     )
     parser.add_argument(
         '--targets',
@@ -30,7 +31,25 @@ def parse_args() -> argparse.Namespace:
         default=[0.5],
         help='resource relative to the supernet',
     )
+    parser.add_argument(
+        '--tried',
+        type=int,
+        default=1000,
+        help='structures that ea and random-best try each',
+    )
     parser.add_argument('--seeds', type=int, default=3, help='how many')
+    parser.add_argument(
+        '--trainings',
+        type=int,
+        default=1,
+        help='of each structure that is found',
+    )
+    parser.add_argument(
+        '--search-images',
+        type=float,
+        help='images of a search relative to one retraining: 0.1, or 0.02 '
+        'to be fast; by default a search is as long as its config says',
+    )
     parser.add_argument(
         '--retrain',
         help='config that trains a structure; by default the '

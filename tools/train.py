@@ -10,6 +10,7 @@ import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis import checkpoint_files, command_line
 from dms_mmrazor.apis.resume import choose_resume, make_repeatable
 from dms_mmrazor.apis.start_weights import check_start_weights
+from dms_mmrazor.apis.training_length import shorten_to_portion
 from dms_mmrazor.engine.hooks import find_resource_hook
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.type_names import has_type, type_name
@@ -34,6 +35,13 @@ def parse_args() -> argparse.Namespace:
         '--no-validate',
         action='store_true',
         help='do not evaluate during the training',
+    )
+    parser.add_argument(
+        '--portion',
+        type=float,
+        help="train for this portion of the config's length, with a "
+        'schedule of its own: 0.1 for a search by the config of a training, '
+        '0.02 for a fast one',
     )
     parser.add_argument(
         '--auto-scale-lr',
@@ -87,6 +95,8 @@ def apply_options(cfg: Config, args: argparse.Namespace) -> None:
                 'the config.'
             )
         cfg.auto_scale_lr.enable = True
+    if args.portion is not None:
+        shorten_to_portion(cfg, args.portion, '--portion')
     choose_resume(cfg, args.resume)
     make_repeatable(cfg)
 

@@ -11,7 +11,6 @@ from typing import (
     List,
     Mapping,
     Optional,
-    Sequence,
     Tuple,
 )
 
@@ -37,6 +36,9 @@ from dms_mmrazor.search.plain import plain_copy
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results')
 TAYLOR_BATCHES = 50
 NORM_BATCHES = 50
+
+FINETUNING, LOWER = 0.25, 4
+"""Length of a finetuning relative to a training, and its rate: a fraction."""
 
 
 class BedRuns:
@@ -86,11 +88,20 @@ class BedRuns:
             or settings['seed'] == compare.TUNING_SEED
         }
         weights = of_kind.get('supernet', {}).get('weights')
-        bed = self._bed(settings, searching=True)
-        supernet, mutator = beds.prepare(bed, settings['seed'], weights)
-        targets = {'macs': settings['target'] * mutator.table.full['macs']}
+        method = settings['method']
+        bed = self._bed({**settings, **options}, searching=True)
+        supernet, mutator = beds.prepare(
+            bed,
+            settings['seed'],
+            weights,
+            **searches.mutator_settings(method, options),
+        )
+        whole = self._macs(settings)
+        targets = {'macs': settings['target'] * whole}
+        if method == 'torch-pruning':
+            return self._by_torch_pruning(run, supernet, targets['macs'])
         parts = supernet, mutator, bed
-        if settings['method'] in STRUCTURES:
+        if method in STRUCTURES:
             structure, images = self._constructed(
                 parts, targets, settings, of_kind.get('found')
             )
@@ -107,7 +118,7 @@ class BedRuns:
             'structure': path,
             'found': run.name,
             'options': options,
-            'ratio': structure.resources['macs']['ratio'],
+            'ratio': round(structure.resources['macs']['subnet'] / whole, 4),
             'images': images,
             'cost': round(cost, 1),
             'kept': describe(structure),
@@ -116,7 +127,41 @@ class BedRuns:
             model = prune(plain_copy(supernet), structure)
             self._recalibrate(model, bed)
             result.update(self._scores(model))
+            if settings.get('finetuned'):
+                result['weights'] = self._save(run, model)
         return result
+
+    def _by_torch_pruning(
+        self, run: Run, supernet: nn.Module, macs: float
+    ) -> Dict[str, Any]:
+        """Cut by Torch-Pruning: group norms, widths alone, globally."""
+        from torch_pruning_cut import cut
+
+        started = time.process_time()
+        model, history, found = cut(
+            plain_copy(supernet), macs, (1, 3, beds.SIZE, beds.SIZE)
+        )
+        self._recalibrate(model, beds.BEDS[run.settings['bed']])
+        return {
+            'history': history,
+            'found': run.name,
+            'options': {},
+            'ratio': round(found / self._macs(run.settings), 4),
+            'images': 0,
+            'cost': round(time.process_time() - started, 1),
+            'weights': self._save(run, model),
+            **self._scores(model),
+        }
+
+    def _macs(self, settings: Dict[str, Any]) -> float:
+        """MACs of the bed's whole network, which targets are relative to."""
+        _, mutator = beds.prepare(beds.BEDS[settings['bed']], 0, verify=False)
+        return mutator.table.full['macs']
+
+    def _save(self, run: Run, model: nn.Module) -> str:
+        path = self.study.file(f'{run.name}.pth')
+        torch.save(model.state_dict(), path)
+        return path
 
     def _constructed(
         self,
@@ -142,15 +187,30 @@ class BedRuns:
         return structure, len(losses) * beds.BATCH
 
     def trained(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
-        """Train a found structure from scratch."""
+        """Train a found structure: from scratch, or the cut weights."""
         (base,) = needs.values()
-        structure = load_structure(base['result']['structure'])
-        bed, seed = self._bed(run.settings), run.settings['seed']
-        model = beds.subnet(bed, structure, seed)
+        options = base['result']['options']
+        seed = run.settings['seed']
+        bed = self._bed({**run.settings, **options})
+        if 'history' in base['result']:
+            from torch_pruning_cut import replay
+
+            size = (1, 3, beds.SIZE, beds.SIZE)
+            model = replay(
+                beds.new_network(bed, seed), base['result']['history'], size
+            )
+        else:
+            structure = load_structure(base['result']['structure'])
+            model = beds.subnet(bed, structure, seed)
+        if run.settings.get('finetuned'):
+            model.load_state_dict(torch.load(base['result']['weights']))
+            bed = bed._replace(
+                epochs=FINETUNING * bed.epochs, lr=bed.lr / LOWER
+            )
         trained = beds.train(model, bed, self.data['train'], seed)
         return {
             'found': base['name'],
-            'options': base['result']['options'],
+            'options': options,
             **trained._asdict(),
             **self._scores(model),
         }
@@ -158,9 +218,14 @@ class BedRuns:
     def _bed(
         self, settings: Dict[str, Any], searching: bool = False
     ) -> beds.Bed:
+        """The bed, trained as long as a study and a method want it."""
         bed = beds.BEDS[settings['bed']]
-        key = 'search_epochs' if searching else 'epochs'
-        return bed._replace(epochs=settings[key])
+        if 'scale' in settings:
+            bed = beds.scaled(bed, settings['scale'])
+        epochs = settings['search_epochs' if searching else 'epochs']
+        if searching and 'search_images' in settings:
+            epochs = settings['search_images'] * settings['epochs']
+        return bed._replace(epochs=epochs)
 
     def _scores(self, model: nn.Module) -> Dict[str, float]:
         return {
@@ -218,55 +283,74 @@ def describe(structure: Structure) -> str:
     return f'blocks {" ".join(depths)}; widths {" ".join(widths)}'
 
 
-def parse(text: str, methods: Sequence[str]) -> argparse.ArgumentParser:
-    """The options of a study's script."""
-    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+def parse(text: str, studies: Mapping[str, Any]) -> argparse.Namespace:
+    """The command line of the studies."""
+    known = '\n'.join(f'  {n:<20} {s.about}' for n, s in studies.items())
+    parser = argparse.ArgumentParser(
+        description=text.splitlines()[0],
+        epilog=f'studies:\n{known}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('study', choices=list(studies))
     parser.add_argument('bed', choices=list(beds.BEDS))
-    parser.add_argument('--methods', nargs='+', default=list(methods))
+    parser.add_argument('--methods', nargs='+', help="some of the study's")
     parser.add_argument('--targets', type=float, nargs='+')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--trainings', type=int, default=1)
     parser.add_argument('--epochs', type=float, help="instead of the bed's")
-    parser.add_argument('--search-epochs', type=float, default=4)
+    parser.add_argument('--search-epochs', type=float)
     parser.add_argument('--divisor', type=int, default=1)
     parser.add_argument('--jobs', type=int, default=1)
     parser.add_argument('--out-dir')
     parser.add_argument('--run', help=argparse.SUPPRESS)
-    return parser
+    return parser.parse_args()
 
 
-def main(
-    text: str, name: str, methods: Sequence[str], retrained: bool
-) -> None:
+def planned(args: argparse.Namespace, study: Any) -> compare.Comparison:
+    """What a study compares, as its command line changes it."""
+    bed = beds.BEDS[args.bed]
+    epochs = args.epochs or bed.epochs
+    images = beds.load_data()['train'].labels.numel()
+    search = args.search_epochs or (
+        study.search_iterations * beds.BATCH / images
+        or study.search_images * epochs
+    )
+    common = {
+        'bed': args.bed,
+        'retrained': study.mode == 'retrained',
+        'epochs': epochs,
+        'search_epochs': search,
+        'divisor': args.divisor,
+    }
+    if study.mode == 'finetuned':
+        common['finetuned'] = True
+    methods = args.methods or [*study.methods, *study.variants]
+    return compare.Comparison(
+        list(dict.fromkeys(methods)),
+        args.targets or study.targets or [bed.target],
+        args.seeds,
+        common,
+        {**searches.GRIDS, **{k: [v] for k, v in study.variants.items()}},
+        study.mode == 'retrained',
+        study.mode == 'finetuned',
+        study.pretrained,
+        args.trainings,
+    )
+
+
+def main(text: str, studies: Mapping[str, Any]) -> None:
     """Plan, do what is missing, write the tables and the plot.
 
     Args:
         text (str): Docstring of the script.
-        name (str): Of the study.
-        methods (Sequence[str]): Compared if nothing else is asked for.
-        retrained (bool): Whether structures are trained from scratch.
+        studies (Mapping[str, Study]): By name.
     """
-    args = parse(text, methods).parse_args()
-    bed = beds.BEDS[args.bed]
-    common = {
-        'bed': args.bed,
-        'retrained': retrained,
-        'epochs': args.epochs or bed.epochs,
-        'search_epochs': args.search_epochs,
-        'divisor': args.divisor,
-    }
-    plan = compare.Comparison(
-        args.methods,
-        args.targets or [bed.target],
-        args.seeds,
-        common,
-        searches.GRIDS,
-        retrained,
-    )
-    folder = args.out_dir or osp.join('work_dirs', f'{name}-{args.bed}')
+    args = parse(text, studies)
+    plan = planned(args, studies[args.study])
+    folder = args.out_dir or osp.join('work_dirs', f'{args.study}-{args.bed}')
     study = Study(folder, compare.plan(plan))
     if args.run:
         study.perform(args.run, BedRuns(study))
         return
-    beds.load_data()  # decoded once, not by every process
     records = study.execute([sys.executable, *sys.argv], args.jobs)
     print('\n'.join(compare.write(plan, records, folder, 'top-1')))

@@ -102,9 +102,10 @@ class Classifier(nn.Module):
 
 
 def residual(
-    widths: Sequence[int] = (16, 32, 64), blocks: int = 4
+    widths: Sequence[int] = (16, 32, 64), blocks: int = 4, scale: float = 1.0
 ) -> nn.Module:
     """A ResNet of basic blocks."""
+    widths = [round(width * scale) for width in widths]
     stages, channels = [], widths[0]
     for index, width in enumerate(widths):
         stage = []
@@ -122,8 +123,10 @@ def plain(
         (48, 48),
         (96, 96, 96),
     ),
+    scale: float = 1.0,
 ) -> nn.Module:
     """Convolutions one after another, as VGG: every width is its own."""
+    widths = [tuple(round(w * scale) for w in stage) for stage in widths]
     stages, channels = [], widths[0][0]
     for index, stage_widths in enumerate(widths):
         stage: List[nn.Module] = [nn.MaxPool2d(2)] if index else []
@@ -142,12 +145,15 @@ def mobile(
     ),
     ratio: int = 6,
     last: int = 192,
+    scale: float = 1.0,
 ) -> nn.Module:
     """Inverted residuals, as MobileNetV2: (width, blocks, stride) each.
 
     The stem halves the image: depthwise layers on large maps are slow on a
     CPU out of proportion to their MACs.
     """
+    settings = [(round(w * scale), b, s) for w, b, s in settings]
+    last = round(last * scale)
     stages, channels = [], settings[0][0]
     for width, blocks, stride in settings:
         stage = []
@@ -170,6 +176,8 @@ class Transformer(nn.Module):
         heads (int): Attention heads. Defaults to 6.
         patch (int): Pixels of a patch's side. Defaults to 4.
         size (int): Pixels of an image's side. Defaults to 16.
+        scale (float): Of the embedding; whole widths of heads have to come
+            out. Defaults to 1.
     """
 
     def __init__(
@@ -179,10 +187,12 @@ class Transformer(nn.Module):
         heads: int = 6,
         patch: int = 4,
         size: int = 16,
+        scale: float = 1.0,
     ) -> None:
         from mmpretrain.models import VisionTransformer
 
         super().__init__()
+        dims = round(dims * scale)
         self.backbone = VisionTransformer(
             arch=dict(
                 embed_dims=dims,

@@ -6,16 +6,15 @@ import beds
 import torch.nn.functional as F
 from torch import nn
 
-from dms_mmrazor.baselines.masks import MASKS
-from dms_mmrazor.core import scheduled_target
-from dms_mmrazor.models.mutables import TopkOperator
+from dms_mmrazor.core.durations import phase_lengths
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.search import StructureSearch
 from dms_mmrazor.search.fitted_structure import fit_choices
+from dms_mmrazor.search.phases import SearchPhases
 
-DECAY = 0.8
+Options = Dict[str, Any]
 
-GRIDS: Mapping[str, Sequence[Dict[str, Any]]] = {
+GRIDS: Mapping[str, Sequence[Options]] = {
     'dms': [dict(rule='price')],
     'dms-plain': [dict(rule='plain', lr=lr) for lr in (3e-3, 1e-2, 3e-2)],
     'dms-adam': [dict(rule='adam', lr=lr) for lr in (1e-3, 2e-3, 5e-3)],
@@ -29,26 +28,20 @@ GRIDS: Mapping[str, Sequence[Dict[str, Any]]] = {
 The rule ``price`` derives its learning rate and has nothing to choose.
 """
 
+STEP = ('rule', 'lr', 'average', 'signal')
+"""Options that are those of the structure step."""
 
-def use_masks(mutator: Any, method: str) -> None:
-    """Let another mask parametrization choose the elements."""
-    if method not in MASKS:
-        return
-    state = mutator.masks
-    old = state.topk.operators
-    topk = MASKS[method](
-        [op.size for op in old],
-        temperatures=[op.temperature for op in old],
-        steps=[op.step for op in old],
-        min_kept=[unit.min_kept for unit in mutator.units]
-        + [stage.min_blocks for stage in mutator.depth_units],
-        max_kept=[unit.max_kept for unit in mutator.units]
-        + [stage.max_blocks for stage in mutator.depth_units],
-    )
-    topk.project_()
-    state.topk = topk
-    for index, unit in enumerate([*mutator.units, *mutator.depth_units]):
-        unit.bind(TopkOperator(topk, state.table, index))
+
+def mutator_settings(method: str, options: Options) -> Dict[str, Any]:
+    """Arguments of DMSMutator that a method and its options ask for."""
+    settings: Dict[str, Any] = {}
+    if not method.startswith('dms'):
+        settings['method'] = method
+    if 'importance' in options:
+        settings['importance'] = options['importance']
+    if options.get('widths_only'):
+        settings['depth_unit_cfg'] = None
+    return settings
 
 
 def search(
@@ -58,41 +51,63 @@ def search(
     split: beds.Split,
     targets: Dict[str, float],
     settings: Dict[str, Any],
-    options: Dict[str, Any],
+    options: Options,
 ) -> Tuple[Structure, int]:
-    """Search on a bed; the structure and the number of images seen."""
-    use_masks(mutator, settings['method'])
-    topk, masks = mutator.topk, mutator.masks
-    structure = StructureSearch(mutator, options)
-    structure.set_constraints({'macs': 1.0})
+    """Search on a bed; the structure and the number of images seen.
+
+    Args:
+        supernet (nn.Module): Of a prepared mutator.
+        mutator (DMSMutator): Its units.
+        bed (Bed): The training of the weights.
+        split (Split): What is learned.
+        targets (dict[str, float]): Resource kind → absolute target.
+        settings (dict): Of the study: ``retrained``, ``finetuned`` (if
+            neither, weights stay what they are), ``seed``, ``divisor``.
+        options (dict): Of the method: ``rule``, ``lr``, ``average``,
+            ``signal``,
+            ``lr_factor`` (of the rate that the step chooses itself),
+            ``loss_weight``, ``warmup``, ``decay``, ``hold_depth``.
+    """
+    step = {key: options[key] for key in STEP if key in options}
+    structure = StructureSearch(mutator, step)
+    weight = options.get('loss_weight', 1.0)
+    structure.set_constraints(dict.fromkeys(targets, weight))
     iterations = beds.iterations_of(bed, split)
     structure.step.set_length(iterations)
-    supernet.train().requires_grad_(settings['retrained'])
-    optimizer = (
-        beds.make_optimizer(supernet, bed) if settings['retrained'] else None
+    structure.step.lr *= options.get('lr_factor', 1.0)
+    lengths = phase_lengths(
+        options.get('warmup', 0.0), options.get('decay', 0.8), iterations
     )
-    full, final = mutator.table.full['macs'], targets['macs']
+    hold = options.get('hold_depth', True)
+    phases = SearchPhases(
+        mutator, structure, targets, lengths, hold_depth=hold
+    )
+    trains = settings['retrained'] or settings.get('finetuned', False)
+    supernet.train().requires_grad_(trains)
+    optimizer = beds.make_optimizer(supernet, bed) if trains else None
     data = beds.batches(split, iterations, settings['seed'], bed.shift)
     for iteration, (images, labels) in enumerate(data):
-        progress = (iteration + 1) / iterations
-        decayed = min(progress / DECAY, 1.0)
-        if decayed >= 1 and not topk.held.any():
-            masks.hold_depth()
-        if hasattr(topk, 'set_progress_'):
-            topk.set_progress_(progress)
-        target = scheduled_target(decayed, full, final)
-        structure.set_targets({'macs': target})
+        phases.begin(iteration)
         structure.begin()
         loss = F.cross_entropy(supernet(images), labels)
         if optimizer is not None:
-            beds.set_lr(optimizer, bed, progress)
+            beds.set_lr(optimizer, bed, (iteration + 1) / iterations)
             optimizer.zero_grad()
         loss.backward()
         if optimizer is not None:
             optimizer.step()
         structure.finish()
-    mutator.set_choices(fit_choices(mutator, targets, settings['divisor']))
-    value = mutator.resource('macs')
-    row = {'supernet': full, 'subnet': value, 'ratio': round(value / full, 4)}
-    found = mutator.structure(resources={'macs': row})
-    return found, iterations * beds.BATCH
+    choices = fit_choices(
+        mutator, targets, settings['divisor'], structure.prices()
+    )
+    mutator.set_choices(choices)
+    rows = {}
+    for kind, target in targets.items():
+        full, value = mutator.table.full[kind], mutator.resource(kind)
+        rows[kind] = {
+            'supernet': full,
+            'subnet': value,
+            'ratio': round(value / full, 4),
+            'target': target,
+        }
+    return mutator.structure(resources=rows), iterations * beds.BATCH

@@ -33,9 +33,9 @@ from dms_mmrazor.models.tracing.demo import (
     evaluating,
     for_norms,
     forward_tensors,
+    with_tensor_forward,
 )
 from dms_mmrazor.models.tracing.outputs import flatten_tensors
-from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
 from dms_mmrazor.search import Search
 from dms_mmrazor.search.plain import plain_copy
 from dms_mmrazor.search.structure_search import Searched

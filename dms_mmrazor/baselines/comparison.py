@@ -22,8 +22,14 @@ WITHOUT_SEARCH = (
 FIXED = ('uniform', 'compound')
 """Methods that find the same structure whatever the seed."""
 
-TRAINED = ('l1', 'taylor', 'greedy')
+TRIED = ('ea', 'random-best')
+"""Methods that try many structures with the weights of a supernet."""
+
+TRAINED = ('l1', 'taylor', 'greedy', *TRIED)
 """Methods that judge the weights of a trained supernet."""
+
+FURTHER = 1000
+"""Seeds of further trainings of a structure are so far apart."""
 
 TUNING_SEED = 100
 """Grids are tried with a seed of their own, and judged on validation data."""
@@ -45,6 +51,12 @@ class Comparison(NamedTuple):
             setting, its default. Defaults to {}.
         retrained (bool): Whether structures are trained from scratch.
             False: the supernet's own weights are cut. Defaults to True.
+        finetuned (bool): Whether cut weights are trained further. Defaults
+            to False.
+        pretrained (Sequence[str]): Methods that start from a trained
+            supernet. Defaults to ().
+        trainings (int): Of each found structure, with seeds of their own.
+            Defaults to 1.
     """
 
     methods: Sequence[str]
@@ -53,6 +65,9 @@ class Comparison(NamedTuple):
     common: Dict[str, Any]
     grids: Mapping[str, Sequence[Dict[str, Any]]] = {}
     retrained: bool = True
+    finetuned: bool = False
+    pretrained: Sequence[str] = ()
+    trainings: int = 1
 
 
 def plan(comparison: Comparison) -> List[Run]:
@@ -118,7 +133,9 @@ def _final(
     found = _found(
         comparison, method, target, 0 if fixed else seed, settings, runs
     )
-    _scored(comparison, method, target, seed, found, runs)
+    for number in range(comparison.trainings):
+        again = seed + number * FURTHER
+        _scored(comparison, method, target, again, found, runs)
 
 
 def _settings(
@@ -145,7 +162,8 @@ def _found(
     if name in runs:
         return name
     needs = list(settings.get('tried', ()))
-    if method in TRAINED or not comparison.retrained:
+    judged = method in (*TRAINED, *comparison.pretrained)
+    if judged or not comparison.retrained:
         needs.append(_supernet(comparison, seed, runs))
     if method == 'depth-uniform':
         needs.append(_depths(comparison, target, seed, runs))
@@ -184,8 +202,8 @@ def _scored(
     found: str,
     runs: Dict[str, Run],
 ) -> str:
-    """Add the training of a structure, unless its weights are cut."""
-    if not comparison.retrained:
+    """Add the training of a structure, unless its weights are just cut."""
+    if not (comparison.retrained or comparison.finetuned):
         return found
     name = f'trained-{found[len("found-") :]}'
     if runs[found].settings['seed'] != seed:
@@ -218,7 +236,8 @@ def summarize(
     ``gain`` is the difference to uniform networks, ``error`` its standard
     error (of independent seeds; nan where one has fewer than two).
     """
-    kind = 'trained' if comparison.retrained else 'found'
+    trains = comparison.retrained or comparison.finetuned
+    kind = 'trained' if trains else 'found'
     rows: List[Row] = []
     for target in comparison.targets:
         reference: List[float] = []
@@ -315,17 +334,20 @@ def table(rows: Sequence[Row], score: str = 'score') -> str:
         'settings',
     ]
     lines = [heads, ['---'] * len(heads)]
+    # Some metrics are percent, some portions.
+    percent = any(value > 1.5 for row in rows for value in row['scores'])
+    digits = 2 if percent else 4
     for row in rows:
         gain = '–'
         if row.get('gain') is not None and row['method'] != 'uniform':
-            gain = f'{row["gain"]:+.2f} ± {row["error"]:.2f}'
+            gain = f'{row["gain"]:+.{digits}f} ± {row["error"]:.{digits}f}'
         options = ', '.join(f'{k}={v}' for k, v in row['options'].items())
         lines.append(
             [
                 f'{row["target"]:g}',
                 row['method'],
-                f'{row["mean"]:.2f} ± {row["std"]:.2f}',
-                ', '.join(f'{value:.2f}' for value in row['scores']),
+                f'{row["mean"]:.{digits}f} ± {row["std"]:.{digits}f}',
+                ', '.join(f'{value:.{digits}f}' for value in row['scores']),
                 gain,
                 f'{row["resource"]:.4f}',
                 f'{row["search_images"]:,.0f}',

@@ -1,6 +1,7 @@
 """The runs of a comparison on the config of a search."""
 
 import argparse
+import json
 import os.path as osp
 import sys
 import time
@@ -13,11 +14,13 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from dms_mmrazor.apis import build_algorithm, command_line, override_target
+from dms_mmrazor.apis.training_length import images_of, shorten
 from dms_mmrazor.baselines import comparison as compare
 from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.baselines.structures import STRUCTURES, Request
 from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.loops.evolution_loop import CANDIDATES
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.subnet import (
@@ -83,6 +86,8 @@ class ConfigRuns:
         of_kind = {record['kind']: record for record in needs.values()}
         if run.settings['method'] in STRUCTURES:
             structure, images = self._constructed(cfg, run, of_kind)
+        elif run.settings['method'] in compare.TRIED:
+            structure, images = self._tried(cfg, run, of_kind)
         else:
             structure, images = self._searched(cfg, run)
         path = self.study.file(f'{run.name}.yaml')
@@ -127,15 +132,42 @@ class ConfigRuns:
 
     def _searched(self, cfg: Config, run: Run) -> Any:
         method = run.settings['method']
+        portion = run.settings.get('search_images')
+        if portion is not None:
+            shorten(cfg, portion * images_of(self.retrain or self.cfg))
         if method in MASKS:
             cfg.model.setdefault('mutator', {})['method'] = method
-        if method in MASKS and method != 'minmax':
-            # Prices are those of pruning ratios; logits have none.
-            step = dict(cfg.model.get('structure_step') or {})
-            cfg.model.structure_step = {'rule': 'adam', **step}
         runner = self._trained(cfg, run)
         subnet = osp.join(runner.work_dir, 'subnet', 'subnet.yaml')
         return load_structure(subnet), seen(runner)
+
+    def _tried(
+        self, cfg: Config, run: Run, needs: Mapping[str, Record]
+    ) -> Any:
+        """The best of many, as the loop of the method tries them."""
+        cfg.model.architecture.init_cfg = dict(
+            type='Pretrained',
+            checkpoint=needs['supernet']['result']['weights'],
+        )
+        number = run.settings['tried']
+        loop: Dict[str, Any] = dict(seed=run.settings['seed'])
+        if run.settings['method'] == 'ea':
+            population = max(2, min(50, number // 4))
+            loop['population'] = population
+            loop['generations'] = max(1, number // population)
+            loop['parents'] = max(1, population // 5)
+            cfg.train_cfg = {'type': 'mmrazor.DMSEvolutionLoop', **loop}
+        else:
+            kind = 'mmrazor.DMSRandomSearchLoop'
+            cfg.train_cfg = {'type': kind, 'number': number, **loop}
+        cfg.param_scheduler = None
+        runner = self._trained(cfg, run)
+        path = osp.join(runner.work_dir, CANDIDATES)
+        with open(path, encoding='utf-8') as file:
+            rows = [json.loads(line)['result'] for line in list(file)[1:]]
+        images = sum(row['forward_images'] for row in rows)
+        subnet = osp.join(runner.work_dir, 'subnet', 'subnet.yaml')
+        return load_structure(subnet), int(images)
 
     def _constructed(
         self, cfg: Config, run: Run, needs: Mapping[str, Record]
@@ -250,7 +282,7 @@ def compare_methods(args: argparse.Namespace) -> None:
     cfg = command_line.read_config(args.config, args.cfg_options)
     find_resource_hook(cfg)
     retrain = command_line.read_config(args.retrain) if args.retrain else None
-    known = (*STRUCTURES, *MASKS, 'dms')
+    known = (*STRUCTURES, *MASKS, *compare.TRIED, 'dms')
     unknown = [method for method in args.methods if method not in known]
     if unknown:
         raise DMSError(
@@ -262,6 +294,14 @@ def compare_methods(args: argparse.Namespace) -> None:
         'retrain': args.retrain,
         'cfg_options': args.cfg_options or {},
     }
+    if set(args.methods) & {*compare.TRIED}:
+        common['tried'] = args.tried
+    if args.search_images is not None:
+        if not 0 < args.search_images <= 1:
+            raise DMSError(
+                f'--search-images must be in (0, 1], got {args.search_images}.'
+            )
+        common['search_images'] = args.search_images
     key = args.grid_key
     grid = [{key: value} for value in args.grid or []]
     plan = compare.Comparison(
@@ -269,7 +309,12 @@ def compare_methods(args: argparse.Namespace) -> None:
         args.targets,
         list(range(args.seeds)),
         common,
-        {method: grid for method in args.methods if method not in STRUCTURES},
+        {
+            method: grid
+            for method in args.methods
+            if method not in (*STRUCTURES, *compare.TRIED)
+        },
+        trainings=args.trainings,
     )
     folder = args.out_dir or osp.join('work_dirs', f'compare-{name}')
     study = Study(folder, compare.plan(plan))

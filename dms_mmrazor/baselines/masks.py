@@ -1,7 +1,8 @@
 """Other mask parametrizations to compare differentiable top-k with (Table 2).
 
 They choose among the same elements under the same limits as
-:class:`~dms_mmrazor.core.FlatTopk` and can stand in its place.
+:class:`~dms_mmrazor.core.FlatTopk` and can stand in its place:
+``model.mutator.method`` of a config names one.
 
 | | learnable | what the layers see |
 |---|---|---|
@@ -16,7 +17,7 @@ model: the latter sees :meth:`LearnedMasks.kept` and, for blocks,
 """
 
 import math
-from typing import Any, List, Tuple
+from typing import Any, List, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -50,14 +51,6 @@ class MinMaxMasks(FlatTopk):
         held = self.layout.to_elements(self.held)
         return self.layout.to_channels(torch.lerp(soft, hard, held))
 
-    def expected_mask(self) -> Tensor:
-        """What the resource model sees of blocks: :meth:`soft_mask`."""
-        return self.soft_mask()
-
-    def learnable(self) -> List[nn.Parameter]:
-        """What a search learns."""
-        return [self.pruning_ratio]
-
     @torch.no_grad()
     def _scaled(self) -> Tensor:
         """Importances [E] between the least and largest of their operator."""
@@ -85,6 +78,8 @@ class LearnedMasks(FlatTopk):
         seed (int): Of the noise; equal on all ranks. Defaults to 0.
         **kwargs (Any): As :class:`FlatTopk`.
     """
+
+    step_settings = {'rule': 'adam', 'lr': 0.03}
 
     held_learned: Tensor
     noise: Tensor
@@ -119,9 +114,6 @@ class LearnedMasks(FlatTopk):
             torch.where(free, high.detach(), self.held_learned),
         )
 
-    def set_progress_(self, progress: float) -> None:
-        """Tell the progress of a search in [0, 1], for a temperature."""
-
     def soft_mask(self) -> Tensor:
         """Masks [C] of this step; what is held goes to its hard mask."""
         held = self.layout.to_elements(self.held)
@@ -129,7 +121,7 @@ class LearnedMasks(FlatTopk):
         soft = torch.where(held > 0, self._expected().detach(), self._sample())
         return self.layout.to_channels(torch.lerp(soft, hard, held))
 
-    def expected_mask(self) -> Tensor:
+    def expected_mask(self, shown: Optional[Tensor] = None) -> Tensor:
         """Masks [C] as the resource model sees them, differentiable."""
         held = self.layout.to_elements(self.held)
         hard = self._hard().to(held.dtype)
@@ -499,4 +491,4 @@ MASKS = {
     'get': GETMasks,
     'minmax': MinMaxMasks,
 }
-"""By the name of the method."""
+"""By the name of the method, as configs have it."""

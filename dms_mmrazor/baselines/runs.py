@@ -33,6 +33,8 @@ PACKAGES = ('torch', 'mmcv', 'mmengine', 'mmrazor', 'mmpretrain', 'mmdet')
 POLL = 0.2
 """Seconds between two looks at the running processes."""
 
+VISIBLE = 'CUDA_VISIBLE_DEVICES'
+
 Record = Dict[str, Any]
 """What a run leaves: name, settings, result, seconds, environment."""
 
@@ -69,6 +71,7 @@ class Study:
     def __init__(self, folder: str, runs: Sequence[Run]) -> None:
         self.folder = folder
         self.runs = {run.name: run for run in runs}
+        self._on: Dict[str, Optional[str]] = {}
         for run in runs:
             missing = [name for name in run.needs if name not in self.runs]
             if missing:
@@ -123,11 +126,41 @@ class Study:
                 file.write('\n')
         return record
 
+    def perform_all(
+        self,
+        perform: Perform,
+        share: Tuple[int, int] = (0, 1),
+        say: Callable[[str], None] = print,
+    ) -> Dict[str, Record]:
+        """Do the missing runs of this process's share, one after another.
+
+        Args:
+            perform (Callable): Does a run.
+            share (tuple[int, int]): This process among so many, each with
+                the same study; runs that need others need one process.
+                Defaults to (0, 1).
+            say (Callable): Takes lines of progress. Defaults to print.
+
+        Returns:
+            dict[str, Record]: Results so far, of all shares, by name.
+        """
+        index, shares = share
+        mine = list(self.runs)[index::shares]
+        done = self.records()
+        left = [name for name in mine if name not in done]
+        for name in left:
+            say(self._progress(done, {}, (), shares))
+            done[name] = self.perform(name, perform)
+        if left:
+            say(self._progress(done, {}, (), shares))
+        return done
+
     def execute(
         self,
         command: Sequence[str],
         jobs: int = 1,
         say: Callable[[str], None] = print,
+        devices: Sequence[str] = (),
     ) -> Dict[str, Record]:
         """Do all runs that are missing, each in a process of its own.
 
@@ -138,6 +171,9 @@ class Study:
                 added.
             jobs (int): Processes side by side. Defaults to 1.
             say (Callable): Takes lines of progress. Defaults to print.
+            devices (Sequence[str]): Values of ``CUDA_VISIBLE_DEVICES`` to
+                deal out; the process that starts gets the one that the
+                fewest have. Defaults to (), all see all.
 
         Returns:
             dict[str, Record]: Results by name.
@@ -153,7 +189,9 @@ class Study:
             say(self._progress(records, running, failed, jobs))
         try:
             while waiting or running:
-                self._start(command, jobs, waiting, running, records, failed)
+                self._start(
+                    command, jobs, waiting, running, records, failed, devices
+                )
                 ended = _ended(running)
                 for name in ended:
                     record = self._read(self.runs[name])
@@ -185,6 +223,7 @@ class Study:
         running: Dict[str, subprocess.Popen],
         records: Mapping[str, Record],
         failed: Sequence[str],
+        devices: Sequence[str],
     ) -> None:
         """Start what can be; drop what needs a run that failed."""
         for run in list(waiting):
@@ -198,20 +237,32 @@ class Study:
                 waiting.remove(run)
             elif len(running) < jobs and all(n in records for n in run.needs):
                 waiting.remove(run)
-                running[run.name] = self._process(command, run)
+                running[run.name] = self._process(
+                    command, run, self._device(devices, running)
+                )
+
+    def _device(
+        self, devices: Sequence[str], running: Mapping[str, Any]
+    ) -> Dict[str, str]:
+        """The variable that shows a process one device, if any."""
+        if not devices:
+            return {}
+        used = [self._on.get(name) for name in running]
+        return {VISIBLE: min(devices, key=used.count)}
 
     def _process(
-        self, command: Sequence[str], run: Run
+        self, command: Sequence[str], run: Run, device: Dict[str, str]
     ) -> 'subprocess.Popen[bytes]':
         log = self._log(run.name)
         os.makedirs(osp.dirname(log), exist_ok=True)
         threads = {'OMP_NUM_THREADS': '1', 'OMP_WAIT_POLICY': 'PASSIVE'}
+        self._on[run.name] = device.get(VISIBLE)
         with open(log, 'wb') as file:
             return subprocess.Popen(
                 [*command, '--run', run.name],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env={**threads, **os.environ},
+                env={**threads, **os.environ, **device},
             )
 
     def _progress(

@@ -24,6 +24,7 @@ from torch import Tensor
 from dms_mmrazor.apis import uniform_structure
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
 from dms_mmrazor.models.mutators.static_scores import StaticScores
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.search.fitted_structure import fit_choices
@@ -33,9 +34,6 @@ Targets = Mapping[str, float]
 
 COMPOUND = math.log(1.2) / math.log(1.1)
 """EfficientNet's rule: depth is the width to the power of 1.91."""
-
-TRIES = 200
-CLOSE = 0.1
 
 
 class Request(NamedTuple):
@@ -125,25 +123,19 @@ class Candidates:
 
 
 def random_structure(mutator: DMSMutator, request: Request) -> Structure:
-    """Widths and depths drawn at random, of the same resource.
+    """Widths and depths uniform among those that meet the targets.
 
-    Of 200 structures, drawn uniformly, the first within 10 % of the target
-    is taken, else the nearest.
+    As the structures of all methods, it is then brought as near to the
+    target as whole numbers allow.
     """
-    draw = random.Random(request.seed)
+    space = ChoiceSpace(mutator, request.targets, request.divisor)
+    choices = space.sample(random.Random(request.seed))
     candidates = Candidates(mutator, request.targets)
-    best, nearest = None, math.inf
-    for _ in range(TRIES):
-        portions = [
-            draw.randint(op.fewest, op.most) / op.num_elements
-            for op in mutator.topk.operators
-        ]
-        distance = abs(candidates.excess(portions))
-        if distance < nearest:
-            best, nearest = portions, distance
-        if nearest < CLOSE:
-            break
-    return candidates.structure(best or [], request.divisor)
+    portions = [
+        choices[name] / op.size
+        for name, op in zip(space.names, mutator.topk.operators)
+    ]
+    return candidates.structure(portions, request.divisor)
 
 
 def depth_uniform(mutator: DMSMutator, request: Request) -> Structure:

@@ -12,11 +12,13 @@ from dms_mmrazor.compat.config_packages import register_config_package
 from dms_mmrazor.compat.mmrazor_import import import_mmrazor
 from dms_mmrazor.compat.mmyolo_import import import_mmyolo
 from dms_mmrazor.compat.safe_pickle import load_safely
+from dms_mmrazor.compat.tracer_patches import end_wrapping_with_trace
 
 __all__ = [
     'allow_inherited_collate',
     'allow_mmengine_checkpoints',
     'apply',
+    'end_wrapping_with_trace',
     'import_mmrazor',
     'import_mmyolo',
     'load_safely',
@@ -32,4 +34,5 @@ def apply() -> None:
     register_config_package()
     allow_inherited_collate()
     import_mmrazor()
+    end_wrapping_with_trace()
     import_mmyolo()

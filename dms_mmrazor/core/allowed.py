@@ -1,7 +1,7 @@
 """The numbers of channels that a unit may have when it is exported."""
 
 import math
-from typing import List, NamedTuple, Sequence
+from typing import List, NamedTuple, Optional, Sequence
 
 __all__ = ['Unit', 'make_units']
 
@@ -18,6 +18,7 @@ class Unit(NamedTuple):
         minimum (int): Fewest channels, >= 0.
         maximum (int): Most channels, >= 1.
         divisor (int): What the numbers should be multiples of, >= 1.
+        price (float): Task loss per log-resource. Defaults to 1.
     """
 
     position: int
@@ -25,6 +26,7 @@ class Unit(NamedTuple):
     minimum: int
     maximum: int
     divisor: int
+    price: float = 1.0
 
     @property
     def smallest(self) -> int:
@@ -53,9 +55,10 @@ class Unit(NamedTuple):
         """The allowed number after ``number``, else the maximum."""
         return self.up(number + 1)
 
-    def shifted(self, shift: float) -> float:
-        """The wish with its pruning ratio lowered by ``shift``."""
-        return self.wish + shift * self.maximum
+    def shifted(self, shift: float) -> 'Unit':
+        """With a pruning ratio lower by ``shift``, within the limits."""
+        wish = self.wish + shift * self.maximum
+        return self._replace(wish=min(max(wish, self.minimum), self.maximum))
 
 
 def make_units(
@@ -64,6 +67,7 @@ def make_units(
     minimum: Sequence[int],
     maximum: Sequence[int],
     divisor: Sequence[int],
+    prices: Optional[Sequence[float]] = None,
 ) -> List[Unit]:
     """Check the settings of all units.
 
@@ -73,6 +77,8 @@ def make_units(
         minimum (Sequence[int]): Fewest channels of each unit.
         maximum (Sequence[int]): Most channels of each unit.
         divisor (Sequence[int]): Divisor of each unit.
+        prices (Sequence[float], optional): Price of each unit. Defaults to
+            None, 1 for all.
 
     Returns:
         list[Unit]: The units, in order.
@@ -86,6 +92,7 @@ def make_units(
         'minimum': minimum,
         'maximum': maximum,
         'divisor': divisor,
+        'prices': [1.0] * number if prices is None else prices,
     }
     for name, column in columns.items():
         if len(column) != number:
@@ -93,12 +100,17 @@ def make_units(
                 f'{name} must have one entry for each of the '
                 f'{number} units, but has {len(column)}.'
             )
-    rows = zip(range(number), kept, minimum, maximum, divisor)
+    rows = zip(range(number), *columns.values())
     return [_make_unit(*row) for row in rows]
 
 
 def _make_unit(
-    position: int, wish: float, minimum: int, maximum: int, divisor: int
+    position: int,
+    wish: float,
+    minimum: int,
+    maximum: int,
+    divisor: int,
+    price: float,
 ) -> Unit:
     if not (0 <= minimum <= maximum and maximum >= 1 and divisor >= 1):
         raise ValueError(
@@ -112,4 +124,7 @@ def _make_unit(
             'the learning rate of the structure.'
         )
     wish = min(max(float(wish), minimum), maximum)
-    return Unit(position, wish, int(minimum), int(maximum), int(divisor))
+    if not math.isfinite(price):
+        raise ValueError(f'unit {position}: its price is {price}.')
+    limits = int(minimum), int(maximum), int(divisor)
+    return Unit(position, wish, *limits, float(price))

@@ -47,7 +47,7 @@ class Budget:
         with torch.no_grad():
             kept = self._tensor(counts)
             return {
-                name: float(model(kept, self.blocks))
+                name: float(model(kept, self.blocks, whole=True))
                 for name, model in self.models.items()
             }
 
@@ -67,7 +67,9 @@ class Budget:
             [
                 torch.stack(
                     [
-                        model(part, self.blocks) / self.targets[name] - 1
+                        model(part, self.blocks, whole=True)
+                        / self.targets[name]
+                        - 1
                         for name, model in models
                     ]
                 ).amax(0)
@@ -81,6 +83,16 @@ class Budget:
         total = sum(model(kept, self.blocks) for model in self.models.values())
         (grad,) = torch.autograd.grad(total, kept)
         return (grad != 0).tolist()
+
+    def elasticities(self, counts: Sequence[float]) -> Tensor:
+        """∂log r / ∂log k of the mean of all targets, shape [U]."""
+        kept = self._tensor(counts).requires_grad_()
+        logs = [
+            model(kept, self.blocks).clamp(min=1e-300).log()
+            for model in self.models.values()
+        ]
+        (grad,) = torch.autograd.grad(sum(logs) / len(logs), kept)
+        return grad * kept.detach()
 
     def check_reachable(self, smallest: Sequence[int]) -> None:
         """Raise ValueError if the smallest numbers exceed a target."""

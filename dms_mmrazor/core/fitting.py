@@ -1,6 +1,9 @@
 """The end of a search: whole numbers of channels that meet the targets."""
 
-from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+import torch
+from torch import Tensor
 
 from .allowed import Unit, make_units
 from .budget import Budget
@@ -10,13 +13,17 @@ from .swaps import swap_towards
 __all__ = ['FitResult', 'fit_to_targets']
 
 _NEAR = 0.02
-"""A rounded wish that is this little under a target is not shifted."""
+"""Wishes that are this close to a target are not shifted."""
 
 _CLOSE = 0.002
-"""No wish is exceeded by a step or more to come closer to a target."""
+"""Units are not widened further to come closer to a target than this."""
 
 _WINDOW = {False: 0.005, True: 0.01}
 """How near a target is near enough, by whether there is a divisor."""
+
+_DEAREST = 3.0
+"""Prices beyond so many times the usual one, or below a part of it so
+small, count as that: the rest is noise."""
 
 _BISECTIONS = 60
 """Halvings of the shift: down to the resolution of a float64 in [-1, 1]."""
@@ -53,27 +60,24 @@ def fit_to_targets(
     maximum: Sequence[int],
     block_mask: Sequence[float],
     divisor: Sequence[int],
+    prices: Optional[Sequence[float]] = None,
 ) -> FitResult:
     """Round the wished numbers so that no target is exceeded.
 
-    Bounded and deterministic, in three steps:
+    The wishes are rounded to the nearest allowed numbers. What is then too
+    much is paid where it is cheapest: step by step the unit is narrowed
+    that loses least for what it saves; what is left goes to whoever gains
+    most for it. The task loss of a unit that keeps k channels and wished w
+    is taken as ``p · e · (w / k − 1)``: its price p times its elasticity
+    ``e = −∂log r / ∂log k`` at the wish, and growing as it is narrowed.
 
-    1. Shift all pruning ratios by one common value, the smallest pruning
-       whose rounded numbers meet every target. A rounded wish that is
-       under its targets and at least at 98 % of one of them is not
-       shifted. One that is further below is shifted upward: the user asked
-       for that target, and a search may end under it.
-    2. Fill up: add one allowed step to the unit that is furthest below its
-       (shifted) wish and still fits. Only if more than 0.2 % of every
-       target is left after no unit can be rounded up any more, units may
-       exceed their wish by more than a step.
-    3. Swap: while more than 0.5 % of every target is left (1 % where there
-       is a divisor), widen one unit by a step and narrow another one, the
-       pair that leads into this window with the least change, else the one
-       that comes closest, until no pair comes closer.
-
-    Units that no model depends on (in a removed block) keep their rounded
-    wish. Every resource must be non-decreasing in every unit.
+    Bounded and deterministic. Wishes that are further than 2 % from the
+    target, as those of baselines, get one common portion added first. If
+    more than 0.5 % of every target is left (1 % where there is a divisor)
+    and no single step fits, pairs of units swap a step, see
+    :func:`swap_towards`. Units that no model depends on (in a removed
+    block) keep their rounded wish. Every resource must be non-decreasing in
+    every unit.
 
     Args:
         models (Mapping[str, ResourceModel]): Resource model of each target.
@@ -86,6 +90,9 @@ def fit_to_targets(
         divisor (Sequence[int]): Allowed are the multiples of it between
             minimum and maximum, and the maximum itself, so that a layer of
             full width may stay.
+        prices (Sequence[float], optional): Task loss per log-resource of
+            each unit, see :meth:`StructureStep.prices`; their scale does
+            not matter. Defaults to None, all the same.
 
     Returns:
         FitResult: At or under every target and as close to one of them as
@@ -97,76 +104,121 @@ def fit_to_targets(
     """
     budget = Budget(models, targets, block_mask)
     number = next(iter(models.values())).num_units
-    units = make_units(number, kept, minimum, maximum, divisor)
+    units = make_units(number, kept, minimum, maximum, divisor, prices)
     budget.check_reachable([unit.smallest for unit in units])
     plain = [unit.nearest(unit.wish) for unit in units]
     active = budget.depends_on([unit.maximum for unit in units])
     movable = [unit for unit in units if active[unit.position]]
     shift = _common_shift(budget, movable, plain)
-    counts = _shifted(movable, plain, shift)
-    _fill(budget, movable, counts, shift)
-    window = _WINDOW[max(divisor, default=1) > 1]
-    counts, swaps = swap_towards(budget, movable, counts, shift, window)
-    changes = sum(new != old for new, old in zip(counts, plain))
-    resources = budget.resources(counts)
-    full = all(counts[unit.position] == unit.maximum for unit in movable)
-    return FitResult(counts, resources, changes, shift, swaps, full)
-
-
-def _shifted(
-    units: Sequence[Unit], plain: Sequence[int], shift: float
-) -> List[int]:
+    movable = [unit.shifted(shift) for unit in movable]
     counts = list(plain)
-    for unit in units:
-        counts[unit.position] = unit.nearest(unit.shifted(shift))
-    return counts
+    for unit in movable:
+        counts[unit.position] = unit.nearest(unit.wish)
+    worth = _worth(budget, movable, [unit.wish for unit in units])
+    _narrow(budget, movable, counts, worth)
+    _widen(budget, movable, counts, worth)
+    window = _WINDOW[max(divisor, default=1) > 1]
+    counts, swaps = swap_towards(budget, movable, counts, worth, window)
+    changes = sum(new != old for new, old in zip(counts, plain))
+    full = all(counts[unit.position] == unit.maximum for unit in movable)
+    resources = budget.resources(counts)
+    return FitResult(counts, resources, changes, shift, swaps, full)
 
 
 def _common_shift(
     budget: Budget, units: Sequence[Unit], plain: Sequence[int]
 ) -> float:
-    """Step 1: the largest shift whose rounded numbers meet the targets."""
-    excess = budget.excess(plain)
-    if -_NEAR <= excess <= 0:
+    """What all kept portions lack to be at the targets, if it is much."""
+
+    def excess(shift: float) -> float:
+        counts = [float(number) for number in plain]
+        for unit in units:
+            counts[unit.position] = unit.shifted(shift).wish
+        return budget.excess(counts)
+
+    if min(abs(budget.excess(plain)), abs(excess(0.0))) <= _NEAR:
         return 0.0
     # Shifts of -1 and 1 prune everything and nothing, whatever the wish.
-    low, high = (-1.0, 0.0) if excess > 0 else (0.0, 1.0)
-    if budget.excess(_shifted(units, plain, high)) <= 0:
+    low, high = -1.0, 1.0
+    if excess(high) <= 0:
         return high
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        if budget.excess(_shifted(units, plain, middle)) <= 0:
+        if excess(middle) <= 0:
             low = middle
         else:
             high = middle
     return low
 
 
-def _fill(
-    budget: Budget, units: Sequence[Unit], counts: List[int], shift: float
+def _worth(
+    budget: Budget, units: Sequence[Unit], wishes: Sequence[float]
+) -> Tensor:
+    """Price times elasticity of each unit, [len(units)], on the CPU."""
+    elasticity = budget.elasticities(wishes).cpu()
+    share = elasticity[[unit.position for unit in units]]
+    prices = share.new_tensor([unit.price for unit in units])
+    usual = (share * prices.abs()).sum() / share.sum().clamp(min=1e-300)
+    if not usual > 0:
+        return share
+    return share * (prices / usual).clamp(1 / _DEAREST, _DEAREST)
+
+
+def _steps(
+    budget: Budget,
+    units: Sequence[Unit],
+    counts: Sequence[int],
+    worth: Tensor,
+    numbers: Sequence[int],
+) -> List[Tensor]:
+    """Excesses [U] and losses [U] if one of the units changes its number."""
+    rows = torch.tensor([counts] * len(units), dtype=torch.float64)
+    new = torch.tensor(numbers, dtype=torch.float64)
+    place = [unit.position for unit in units]
+    old = rows[0, place]
+    rows[torch.arange(len(units)), place] = new
+    wish = new.new_tensor([unit.wish for unit in units])
+    loss = worth * wish * (1 / new.clamp(min=0.5) - 1 / old.clamp(min=0.5))
+    return [budget.excesses(rows.to(budget.blocks.device)).cpu(), loss]
+
+
+def _narrow(
+    budget: Budget, units: Sequence[Unit], counts: List[int], worth: Tensor
 ) -> None:
-    """Step 2: spend what is left, one allowed step at a time, in place."""
-
-    def priority(unit: Unit) -> Tuple[bool, float, int]:
-        """Roundings first, then whoever is furthest below its wish."""
-        above = unit.following(counts[unit.position]) - unit.shifted(shift)
-        return above >= unit.divisor, above / unit.maximum, unit.position
-
+    """Save where it costs least, one allowed step at a time, in place."""
     excess = budget.excess(counts)
-    candidates = [
-        unit for unit in units if counts[unit.position] < unit.maximum
-    ]
-    while candidates:
-        unit = min(candidates, key=priority)
-        if priority(unit)[0] and excess >= -_CLOSE:
+    while excess > 0:
+        fewer = [unit.preceding(counts[unit.position]) for unit in units]
+        left, loss = _steps(budget, units, counts, worth, fewer)
+        saved = excess - left
+        price = (loss / saved).masked_fill(saved <= 0, float('inf'))
+        index = int(price.argmin())
+        if saved[index] <= 0:
+            # Targets whose nearest one no single unit lowers: all together.
+            for unit, number in zip(units, fewer):
+                counts[unit.position] = number
+            excess = budget.excess(counts)
+            continue
+        counts[units[index].position] = fewer[index]
+        excess = float(left[index])
+
+
+def _widen(
+    budget: Budget, units: Sequence[Unit], counts: List[int], worth: Tensor
+) -> None:
+    """Spend what is left where it gains most, in place."""
+    excess = budget.excess(counts)
+    while excess < -_CLOSE:
+        more = [unit.following(counts[unit.position]) for unit in units]
+        left, loss = _steps(budget, units, counts, worth, more)
+        at_limit = torch.tensor(
+            [counts[u.position] == number for u, number in zip(units, more)],
+            dtype=torch.bool,
+        )
+        gain = -loss / (left - excess).clamp(min=1e-12)
+        gain = gain.masked_fill((left > 0) | at_limit, -float('inf'))
+        if not units or gain.max() == -float('inf'):
             return
-        before = counts[unit.position]
-        counts[unit.position] = unit.following(before)
-        trial = budget.excess(counts)
-        if trial <= 0:
-            excess = trial
-        else:
-            counts[unit.position] = before
-        # Resources never fall, so what does not fit now never will.
-        if trial > 0 or counts[unit.position] == unit.maximum:
-            candidates.remove(unit)
+        index = int(gain.argmax())
+        counts[units[index].position] = more[index]
+        excess = float(left[index])

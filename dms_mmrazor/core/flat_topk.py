@@ -1,6 +1,15 @@
 """All top-k operators of a network over one flat buffer."""
 
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +19,7 @@ from .layout import FlatLayout
 from .operators import check_index, describe_operators, elements_for
 from .precision import KeepsPrecision
 from .ranking import SegmentRanks
+from .resource import ROUND_UP
 
 __all__ = ['FlatTopk']
 
@@ -51,10 +61,19 @@ class FlatTopk(KeepsPrecision):
             to None, 1 for all.
         max_kept (Sequence[int], optional): Most channels to keep, rounded
             down to whole elements. Defaults to None, ``sizes``.
+        leaders (Mapping[int, int], optional): Operators that follow
+            another: they keep (1 - a) (1 - a') of their elements, a' the
+            other's ratio. Ratios, limits and numbers of kept channels stay
+            their own, those beside a leader that keeps everything; masks
+            show the product. Defaults to None.
 
     Raises:
-        ValueError: If a setting is outside its range.
+        ValueError: If a setting is outside its range, or a leader follows
+            itself.
     """
+
+    step_settings: Mapping[str, Any] = {}
+    """Arguments of :class:`StructureStep` unless others are given."""
 
     importance: Tensor
     num_updates: Tensor
@@ -69,6 +88,7 @@ class FlatTopk(KeepsPrecision):
         steps: Optional[Sequence[int]] = None,
         min_kept: Optional[Sequence[int]] = None,
         max_kept: Optional[Sequence[int]] = None,
+        leaders: Optional[Mapping[int, int]] = None,
     ) -> None:
         super().__init__()
         self.operators = describe_operators(
@@ -89,6 +109,9 @@ class FlatTopk(KeepsPrecision):
         }
         for name, value in state.items():
             self.register_buffer(name, value)
+        self.leaders = _check_leaders(leaders or {}, number)
+        leader = [self.leaders.get(index, index) for index in range(number)]
+        self.register_buffer('leader', torch.tensor(leader), persistent=False)
 
     def soft_mask(self) -> Tensor:
         """Soft masks of all channels (Eq. 3).
@@ -104,6 +127,18 @@ class FlatTopk(KeepsPrecision):
         soft = torch.where(self.num_updates > 0, soft, torch.ones_like(soft))
         held = self.layout.to_elements(self.held)
         return self.layout.to_channels(torch.lerp(soft, hard, held))
+
+    def expected_mask(self, shown: Optional[Tensor] = None) -> Tensor:
+        """What a resource model sees of the masks: the soft ones.
+
+        Args:
+            shown (Tensor, optional): Soft masks [C] of this step, if they
+                are known already. Defaults to None.
+
+        Returns:
+            Tensor: Masks, shape [C].
+        """
+        return self.soft_mask() if shown is None else shown
 
     @torch.no_grad()
     def hard_mask(self) -> Tensor:
@@ -145,7 +180,7 @@ class FlatTopk(KeepsPrecision):
         Returns:
             Tensor: Numbers, int64, shape [U].
         """
-        kept = self._element_mask() >= 0.5
+        kept = self._element_mask(self._limited_ratio()) >= 0.5
         return self.layout.sum_elements(self.layout.width * kept)
 
     @torch.no_grad()
@@ -157,6 +192,9 @@ class FlatTopk(KeepsPrecision):
         they are held at.
         """
         self.pruning_ratio.copy_(self._limited_ratio())
+
+    def set_progress_(self, progress: float) -> None:
+        """Tell the progress of a search in [0, 1], for a temperature."""
 
     def learnable(self) -> List[nn.Parameter]:
         """What a structure step moves: the pruning ratios."""
@@ -306,9 +344,25 @@ class FlatTopk(KeepsPrecision):
         ratio = torch.clamp(self.pruning_ratio, *limits)
         return torch.where(self.held > 0, self.held_ratio, ratio)
 
-    def _element_mask(self) -> Tensor:
+    def _actual_ratio(self) -> Tensor:
+        """Ratios [U] of the masks, those of followers with their leader's.
+
+        A follower keeps an element at least, and halves of an element.
+        """
+        own = self._limited_ratio()
+        if not self.leaders:
+            return own
+        both = 1 - (1 - own) * (1 - own.index_select(0, self.leader))
+        counts = [operator.num_elements for operator in self.operators]
+        most = 1 - 1 / torch.tensor(counts).to(own)
+        both = torch.minimum(both - ROUND_UP, most)
+        alone = self.leader == torch.arange(len(own), device=own.device)
+        return torch.where(alone, own, both)
+
+    def _element_mask(self, ratio: Optional[Tensor] = None) -> Tensor:
         """Eq. 2 and 3 for all elements, shape [E]."""
-        ratio = self.layout.to_elements(self._limited_ratio())
+        ratio = self._actual_ratio() if ratio is None else ratio
+        ratio = self.layout.to_elements(ratio)
         rank = self.rank(self.importance).to(ratio.dtype)
         normalized = (rank + 0.5) / self.layout.count
         return torch.sigmoid(self.layout.temperature * (normalized - ratio))
@@ -318,3 +372,20 @@ class FlatTopk(KeepsPrecision):
         valid = valid & self.layout.to_elements(self.held == 0)
         new = torch.where(valid, values, self.importance)
         self.importance.copy_(new)
+
+
+def _check_leaders(leaders: Mapping[int, int], number: int) -> Dict[int, int]:
+    """Leaders by operator.
+
+    Raises:
+        ValueError: If one is no operator, or follows another itself.
+    """
+    for follower, leader in leaders.items():
+        check_index(follower, number)
+        check_index(leader, number)
+        if leader in leaders or leader == follower:
+            raise ValueError(
+                f'operator {follower} cannot follow operator {leader}, which '
+                'follows another one.'
+            )
+    return dict(leaders)

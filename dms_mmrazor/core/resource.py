@@ -9,14 +9,26 @@ polynomial f is a sum of such products, too.
 """
 
 import math
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    Dict,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from torch import Tensor
 
 from .precision import KeepsPrecision
 
-__all__ = ['Dim', 'ResourceModel', 'Term', 'resource_loss']
+__all__ = ['Dim', 'Following', 'ResourceModel', 'Term', 'resource_loss']
+
+ROUND_UP = 1e-6
+"""Halves of elements are kept, whatever the last bits say."""
 
 
 class Dim(NamedTuple):
@@ -53,6 +65,22 @@ class Term(NamedTuple):
     coefficient: float
     dims: Tuple[Dim, ...]
     block: Optional[int] = None
+
+
+class Following(NamedTuple):
+    """A unit whose width is a portion of what another one keeps.
+
+    Attributes:
+        leader (int): Index of the other unit.
+        leader_size (int): Channels of the other unit.
+        size (int): Channels of this unit.
+        step (int): Channels of this unit that share a mask.
+    """
+
+    leader: int
+    leader_size: int
+    size: int
+    step: int
 
 
 class ResourceModel(KeepsPrecision):
@@ -96,26 +124,74 @@ class ResourceModel(KeepsPrecision):
             _check_term(term, num_units, num_blocks)
         for name, value in _compile(terms).items():
             self.register_buffer(name, value, persistent=False)
+        self.followings: Dict[int, Following] = {}
+        self.register_buffer('links', torch.zeros(0, 4), persistent=False)
 
-    def forward(self, kept: Tensor, block_mask: Tensor) -> Tensor:
+    def follow_(self, followings: Mapping[int, Following]) -> None:
+        """Let some units keep a portion of what others keep.
+
+        Their numbers stand for what they keep beside a leader that keeps
+        everything; beside a narrower one it is that portion of the number.
+
+        Args:
+            followings (Mapping[int, Following]): By unit.
+        """
+        self.followings = dict(followings)
+        if not followings:
+            return
+        alone = Following(0, 1, 1, 1)
+        rows = [followings.get(u, alone) for u in range(self.num_units)]
+        self.links = _double(rows).to(self.coefficient.device)
+
+    def actual(self, kept: Tensor, whole: bool = False) -> Tensor:
+        """Numbers of channels, followers as portions of their leaders'.
+
+        Args:
+            kept (Tensor): Kept numbers of the units, shape [..., U].
+            whole (bool): Round those of followers to whole elements, as
+                hard masks do. Defaults to False.
+
+        Returns:
+            Tensor: Shape [..., U], float64.
+        """
+        kept = kept.double()
+        if not self.followings:
+            return kept
+        leader, leader_size, size, step = self.links.unbind(1)
+        ratio = kept.index_select(-1, leader.long()) / leader_size
+        number = kept * ratio
+        if whole:
+            number = torch.floor(number / step + 0.5 + ROUND_UP * size / step)
+            number = number.clamp(min=1) * step
+        follows = torch.zeros_like(size, dtype=torch.bool)
+        follows[list(self.followings)] = True
+        return torch.where(follows, number, kept)
+
+    def forward(
+        self, kept: Tensor, block_mask: Tensor, whole: bool = False
+    ) -> Tensor:
         """The resource of the whole network.
 
         Args:
             kept (Tensor): Kept numbers of the units, shape [..., U]: of one
                 network or of a batch of them.
             block_mask (Tensor): Depth masks of the blocks, shape [B].
+            whole (bool): See :meth:`actual`. Defaults to False.
 
         Returns:
             Tensor: Shape [...], float64, differentiable in both.
         """
-        return self.by_term(kept, block_mask).sum(-1)
+        return self.by_term(kept, block_mask, whole).sum(-1)
 
-    def by_term(self, kept: Tensor, block_mask: Tensor) -> Tensor:
+    def by_term(
+        self, kept: Tensor, block_mask: Tensor, whole: bool = False
+    ) -> Tensor:
         """The resource of each term.
 
         Args:
             kept (Tensor): Kept numbers of the units, shape [..., U].
             block_mask (Tensor): Depth masks of the blocks, shape [B].
+            whole (bool): See :meth:`actual`. Defaults to False.
 
         Returns:
             Tensor: Shape [..., T], float64, differentiable in both.
@@ -124,7 +200,7 @@ class ResourceModel(KeepsPrecision):
             ValueError: If a shape is wrong.
         """
         self._check_shapes(kept, block_mask)
-        kept, block_mask = kept.double(), block_mask.double()
+        kept, block_mask = self.actual(kept, whole), block_mask.double()
         batch = kept.shape[:-1]
         entries = kept.index_select(-1, self.entry_unit)
         dims = self.constant.expand(*batch, -1).index_add(

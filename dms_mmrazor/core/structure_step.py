@@ -43,7 +43,10 @@ _LEAST_RATE = 0.02
 """What is left of the learning rate of ``price`` at the end of a search."""
 
 _LARGEST_SHIFT = 0.02
-"""Most that one step moves all ratios towards a target."""
+"""Most that one step moves all ratios towards a target in a long search."""
+
+_WHOLE_SHIFT = 4.0
+"""Over a whole search ratios can move together by at least this."""
 
 _DEAREST = 3.0
 """Prices beyond so many times the usual one count as that."""
@@ -52,6 +55,9 @@ _LEAST_SHARE = 1e-3
 """Shares of a resource below this part of the largest count as that."""
 
 _SCALE_DECAY = 0.99
+_PRICE_DECAY = 0.99
+"""Of the averages that the end of a search goes by."""
+
 _SQUARES_DECAY = 0.999
 _SWEEPS = 4
 """Rounds in which several constraints find their common step."""
@@ -104,6 +110,7 @@ class StructureStep(nn.Module):
     square: Tensor
     count: Tensor
     share: Tensor
+    history: Tensor
 
     def __init__(
         self,
@@ -131,6 +138,8 @@ class StructureStep(nn.Module):
         self.register_buffer('square', squares)
         self.register_buffer('count', torch.tensor(0))
         self.register_buffer('share', torch.zeros(number))
+        # Slow averages of the task's gradients and of the shares.
+        self.register_buffer('history', torch.zeros(2, number))
 
     def set_length(self, iterations: int) -> None:
         """Derive the learning rate, and how it decays, from the length.
@@ -172,6 +181,7 @@ class StructureStep(nn.Module):
         before = [buffer.clone() for buffer in self.buffers()]
         self.count += 1
         self._note_share(constraint)
+        self._note_history(task, lower < upper)
         limits = lower, upper
         new = getattr(self, f'_{self.rule}')(ratio, task, constraint, limits)
         new = torch.min(torch.max(new, lower), upper)
@@ -185,10 +195,12 @@ class StructureStep(nn.Module):
 
         Differences between units say where pruning is cheap; 0 before the
         first step and for units that no constrained resource depends on.
+        What is held has the price that it had before. The average is over
+        some hundred steps, whatever the rule.
         """
-        mean = self.mean / self._correction(self.average)
-        price = mean / self.share.clamp(min=torch.finfo(mean.dtype).tiny)
-        return torch.where(self.share > 0, price, torch.zeros_like(price))
+        task, share = self.history
+        price = task / share.clamp(min=torch.finfo(task.dtype).tiny)
+        return torch.where(share > 0, price, torch.zeros_like(price))
 
     def extra_repr(self) -> str:
         """Rule and learning rate, for printing a model."""
@@ -247,7 +259,9 @@ class StructureStep(nn.Module):
         common = (share * price).sum() / share.sum().clamp(min=tiny)
         moved = ratio - self._rate() * (price - common)
         moved = torch.min(torch.max(moved, lower), upper)
-        return moved + _towards_target(ratio, moved, constraint, share, limits)
+        return moved + _towards_target(
+            ratio, moved, constraint, share, limits, self._largest_shift()
+        )
 
     def _rate(self) -> Tensor:
         """The learning rate of ``price`` at this step, a scalar."""
@@ -255,6 +269,16 @@ class StructureStep(nn.Module):
         if not self._length:
             done = torch.zeros_like(done)
         return self.lr * (1 - done).clamp(min=_LEAST_RATE)
+
+    def _largest_shift(self) -> float:
+        """Most that one step of ``price`` moves all ratios together.
+
+        A target that is far away is not jumped at, before anything is known
+        of prices; but within a short search it has to be reached.
+        """
+        if not self._length:
+            return _LARGEST_SHIFT
+        return max(_LARGEST_SHIFT, min(_WHOLE_SHIFT / self._length, 1.0))
 
     def _average(self, grad: Tensor) -> None:
         self.mean.lerp_(grad, 1 - self.average)
@@ -269,6 +293,12 @@ class StructureStep(nn.Module):
         weight = constraint.weight / constraint.weight.sum()
         self.share.copy_((weight[:, None] * constraint.grad.abs()).sum(0))
 
+    def _note_history(self, task: Tensor, free: Tensor) -> None:
+        """Average what prices consist of, for units that are not held."""
+        new = torch.stack([task, self.share])
+        mean = self.history.lerp(new, 1 - _PRICE_DECAY)
+        self.history.copy_(torch.where(free, mean, self.history))
+
 
 def _pull(constraint: Constraint) -> Tensor:
     """Gradient of the resource losses, λ_r · L_r (Eq. 7), shape [U]."""
@@ -282,6 +312,7 @@ def _towards_target(
     constraint: Constraint,
     share: Tensor,
     limits: Limits,
+    largest: float,
 ) -> Tensor:
     """What brings log r to its target after a move, to first order.
 
@@ -300,12 +331,12 @@ def _towards_target(
         for k in range(len(excess)):
             rest = excess[k] - shift @ effect[:, k] + shift[k] * effect[k, k]
             wanted = rest / effect[k, k].clamp(min=tiny)
-            shift[k] = wanted.clamp(0, _LARGEST_SHIFT)
+            shift[k] = wanted.clamp(0, largest)
     growing = (moved > lower).to(ratio.dtype) * (share > 0)
     nearest = excess.argmax()
     effect = -(grad.index_select(0, nearest[None])[0] * growing).sum()
     growth = excess.max().clamp(max=0) / effect.clamp(min=tiny)
-    growth = growth.clamp(min=-_LARGEST_SHIFT)
+    growth = growth.clamp(min=-largest)
     return shift @ shrinking + growth * growing
 
 

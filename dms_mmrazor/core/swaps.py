@@ -30,7 +30,7 @@ def swap_towards(
     budget: Budget,
     units: Sequence[Unit],
     counts: Sequence[int],
-    shift: float,
+    worth: Tensor,
     window: float,
 ) -> Tuple[List[int], int]:
     """Swap until a target is closer than ``window``, if swaps can do that.
@@ -40,14 +40,15 @@ def swap_towards(
     evaluates all such pairs (and single steps) from the numbers that came
     closest in the round before, also from some that exceed a target. Of
     the numbers that come into the window in the earliest round, those that
-    differ least from the wishes are taken; if none does, those that are
-    closest under the targets. Deterministic; six rounds at most.
+    cost least are taken; if none does, those that are closest under the
+    targets. Deterministic; six rounds at most.
 
     Args:
         budget (Budget): The targets.
         units (Sequence[Unit]): Units that may change.
         counts (Sequence[int]): Numbers of all units; they meet the targets.
-        shift (float): Of the pruning ratios, see :meth:`Unit.shifted`.
+        worth (Tensor): What ``w / k`` of each of the units costs, shape
+            [len(units)], see :func:`fit_to_targets`.
         window (float): How far below a target is close enough, relative.
 
     Returns:
@@ -57,15 +58,18 @@ def swap_towards(
     best = torch.tensor(
         list(counts), dtype=torch.float64, device=budget.blocks.device
     )
-    units = sorted(units, key=lambda unit: unit.divisor / unit.maximum)
-    units = units[:_UNITS]
+    # Fine steps first: they come closest.
+    order = sorted(
+        range(len(units)), key=lambda i: units[i].divisor / units[i].maximum
+    )[:_UNITS]
+    units, worth = [units[i] for i in order], worth[order].to(best)
     frontier = best[None]
     for number in range(1, _ROUNDS + 1):
         if gap <= window or not units:
             break
         frontier = torch.cat([_neighbors(units, row) for row in frontier])
         gaps = -budget.excesses(frontier)
-        index = _choose(units, frontier, gaps, shift, window)
+        index = _choose(units, frontier, gaps, worth, window)
         if 0 <= gaps[index] < gap - _LEAST:
             best, gap, swaps = frontier[index], float(gaps[index]), number
         width = max(1, _CANDIDATES // len(units) ** 2)
@@ -86,19 +90,18 @@ def _choose(
     units: Sequence[Unit],
     candidates: Tensor,
     gaps: Tensor,
-    shift: float,
+    worth: Tensor,
     window: float,
 ) -> int:
-    """The least change within the window, else the closest that fits."""
+    """The cheapest within the window, else the closest that fits."""
     fits = gaps >= 0
     inside = fits & (gaps <= window)
     if not inside.any():
         return int(gaps.masked_fill(~fits, float('inf')).argmin())
-    wishes = candidates.new_tensor([unit.shifted(shift) for unit in units])
-    sizes = candidates.new_tensor([float(unit.maximum) for unit in units])
+    wishes = candidates.new_tensor([unit.wish for unit in units])
     kept = candidates[:, [unit.position for unit in units]]
-    changes = ((kept - wishes) / sizes).square().sum(1)
-    return int(changes.masked_fill(~inside, float('inf')).argmin())
+    loss = (worth * wishes / kept.clamp(min=0.5)).sum(1)
+    return int(loss.masked_fill(~inside, float('inf')).argmin())
 
 
 def _neighbors(units: Sequence[Unit], present: Tensor) -> Tensor:

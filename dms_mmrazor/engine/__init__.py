@@ -1,5 +1,5 @@
-"""Hooks and optimizer constructors: how a search is run."""
+"""Hooks, loops and optimizer constructors: how a search is run."""
 
-from dms_mmrazor.engine import hooks, optimizers
+from dms_mmrazor.engine import hooks, loops, optimizers, subnet_fitness
 
-__all__ = ['hooks', 'optimizers']
+__all__ = ['hooks', 'loops', 'optimizers', 'subnet_fitness']

@@ -49,9 +49,11 @@ def settings_of(
         **{f'supernet.{kind}': value for kind, value in full.items()},
         **{name: getattr(hook, name) for name in names},
         'max_iters': runner.max_iters,
+        'method': masks.method,
         'importance': [masks.metric, masks.decay],
         'structure_only': algorithm.structure_only,
         'structure_step': [step.rule, lr, step.average],
+        'signal': algorithm.structure.signal,
     }
 
 
@@ -101,11 +103,23 @@ def report_changes(
         algorithm (DMSAlgorithm): The search.
 
     Raises:
-        DMSError: If the importances belong to other units.
+        DMSError: If the importances belong to other units, or to another
+            way of masks.
     """
     space = space_of(algorithm)
     check_space(old['space'], space)
-    before = {**old['settings'], **limits_of(old['space'])}
+    before = {
+        'method': 'dms',
+        'signal': 'gradient',
+        **old['settings'],
+        **limits_of(old['space']),
+    }
     now = {**settings_of(hook, runner, algorithm), **limits_of(space)}
+    if before['method'] != now['method']:
+        raise DMSError(
+            'the search cannot be resumed: the checkpoint is of '
+            f'mutator.method={before["method"]!r}, the config has '
+            f'{now["method"]!r}.'
+        )
     for line in changed_settings(before, now):
         runner.logger.warning(f'The resumed search changes {line}')

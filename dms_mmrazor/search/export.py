@@ -121,7 +121,8 @@ def export_subnet(
     """
     mutator = algorithm.mutator
     targets = dict(targets or {})
-    fit = fit_structure(mutator, targets, divisor)
+    prices = algorithm.structure.prices()
+    fit = fit_structure(mutator, targets, divisor, prices)
     choices = fit.choices
     structure = mutator.structure(choices)
     model = _subnet(algorithm.architecture, structure)

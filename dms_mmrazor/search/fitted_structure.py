@@ -3,6 +3,8 @@
 from copy import deepcopy
 from typing import Dict, List, Mapping, NamedTuple, Optional, Tuple
 
+from torch import Tensor
+
 from dms_mmrazor.core import FitResult, fit_to_targets
 from dms_mmrazor.core.allowed import make_units
 from dms_mmrazor.errors import DMSError
@@ -72,32 +74,41 @@ class FittedStructure(NamedTuple):
 
 
 def fit_choices(
-    mutator: DMSMutator, targets: Mapping[str, float], divisor: int = 8
+    mutator: DMSMutator,
+    targets: Mapping[str, float],
+    divisor: int = 8,
+    prices: Optional[Tensor] = None,
 ) -> Dict[str, int]:
     """The choices of :func:`fit_structure`."""
-    return fit_structure(mutator, targets, divisor).choices
+    return fit_structure(mutator, targets, divisor, prices).choices
 
 
 def fit_structure(
-    mutator: DMSMutator, targets: Mapping[str, float], divisor: int = 8
+    mutator: DMSMutator,
+    targets: Mapping[str, float],
+    divisor: int = 8,
+    prices: Optional[Tensor] = None,
 ) -> FittedStructure:
     """Whole numbers of channels and blocks at or under the targets.
 
     Depths are those of the hard masks. Only if the narrowest widths still
-    exceed a target, blocks are removed; only if the full widths do not
-    reach any target, blocks are added, as far as they fit.
+    exceed a target, blocks are removed, the cheapest first; only if the
+    full widths do not reach any target, blocks are added, as far as they
+    fit. Widths pay where that is cheapest, see :func:`fit_to_targets`.
 
     Args:
         mutator (DMSMutator): After a search.
         targets (Mapping[str, float]): Resource kind → absolute target.
             Empty: only the divisibility is met.
         divisor (int): Widths are multiples of it, or full. Defaults to 8.
+        prices (Tensor, optional): Of all units and stages, shape [U], see
+            :meth:`StructureSearch.prices`. Defaults to None, all the same.
 
     Raises:
         DMSError: If a target cannot be reached.
     """
     found = [stage.current_choice for stage in mutator.depth_units]
-    space = _Space(mutator, targets, divisor)
+    space = _Space(mutator, targets, divisor, prices)
     kept, depths, result = space.nearest(), list(found), None
     if targets:
         depths, result = space.fit(depths)
@@ -120,11 +131,20 @@ class _Space:
         mutator (DMSMutator): After a search.
         targets (Mapping[str, float]): Resource kind → absolute target.
         divisor (int): Of the exported widths.
+        prices (Tensor, optional): Of all units and stages, shape [U].
     """
 
     def __init__(
-        self, mutator: DMSMutator, targets: Mapping[str, float], divisor: int
+        self,
+        mutator: DMSMutator,
+        targets: Mapping[str, float],
+        divisor: int,
+        prices: Optional[Tensor],
     ) -> None:
+        number = len(mutator.units)
+        every = [1.0] * len(mutator.topk.sizes)
+        every = every if prices is None else prices.tolist()
+        self.prices, self.stage_prices = every[:number], every[number:]
         self.mutator = mutator
         self.stages = list(mutator.depth_units)
         self.targets = targets
@@ -176,6 +196,7 @@ class _Space:
             *self.limits,
             blocks,
             self.divisors,
+            self.prices,
         )
 
     def _gap(self, result: FitResult) -> float:
@@ -186,13 +207,15 @@ class _Space:
         )
 
     def _shorter(self, depths: List[int]) -> Optional[List[int]]:
-        """The relatively deepest stage loses a block, if any can."""
+        """The cheapest stage loses a block, of equal ones the deepest."""
         room = [
-            (depth / stage.num_blocks, -index)
-            for index, (stage, depth) in enumerate(zip(self.stages, depths))
+            (price, -depth / stage.num_blocks, index)
+            for index, (stage, depth, price) in enumerate(
+                zip(self.stages, depths, self.stage_prices)
+            )
             if depth > stage.min_blocks
         ]
-        return _changed(depths, -max(room)[1], -1) if room else None
+        return _changed(depths, min(room)[2], -1) if room else None
 
     def _longer(
         self, depths: List[int], gap: float

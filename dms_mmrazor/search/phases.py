@@ -66,6 +66,8 @@ class SearchPhases:
         phase = self.lengths.at(iteration)
         targets = targets_now(self.mutator, self.targets, phase, self.schedule)
         self.structure.set_targets(targets)
+        progress = min((iteration + 1) / self.lengths.total, 1.0)
+        self.mutator.topk.set_progress_(progress)
         news = self._hold(iteration) if self.hold_depth else None
         return Moment(phase, targets, news)
 

@@ -197,6 +197,11 @@ class Search:
                 'training mode and `loss.backward()` before it, and no more '
                 f'than total_steps={self.total_steps} calls.'
             )
+        if not self.mutator.masks.has_gradient:
+            raise DMSError(
+                'Search: `step()` needs `loss.backward()` before it; no '
+                'gradient has reached the masks since the last step.'
+            )
         after = None
         if self._scaler is not None:
             after = scale_of(self._scaler, self.mutator.topk.importance)

@@ -13,9 +13,17 @@ from typing import (
 import torch
 from torch import Tensor, nn
 
-from dms_mmrazor.core import Constraint, StructureStep, resource_loss
+from dms_mmrazor.core import (
+    METRICS,
+    Constraint,
+    StructureStep,
+    resource_loss,
+)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
+
+SIGNALS = ('gradient', 'importance')
+"""What the task can say of a ratio; the first one is the default."""
 
 
 class Searched(Protocol):
@@ -24,10 +32,12 @@ class Searched(Protocol):
     Attributes:
         architecture (nn.Module): The supernet.
         mutator (DMSMutator): Its units.
+        structure (StructureSearch): What moves them.
     """
 
     architecture: nn.Module
     mutator: DMSMutator
+    structure: 'StructureSearch'
 
 
 class StructureSearch(nn.Module):
@@ -48,8 +58,10 @@ class StructureSearch(nn.Module):
 
     Args:
         mutator (DMSMutator): Of a prepared supernet; registered elsewhere.
-        settings (dict, optional): Arguments of :class:`StructureStep`.
-            Defaults to None, its defaults.
+        settings (dict, optional): Arguments of :class:`StructureStep`, and
+            ``signal``, what the task says of a ratio: 'gradient' (Eq. 5),
+            or 'importance', the importances of the elements that are about
+            to go, see :meth:`task`. Defaults to None, their defaults.
 
     Raises:
         DMSError: If a setting is unknown or outside its range.
@@ -66,6 +78,8 @@ class StructureSearch(nn.Module):
         super().__init__()
         # In a tuple: the mutator is registered once, by whoever made it.
         self._mutator = (mutator,)
+        settings = _checked_settings(settings)
+        self.signal = _checked_signal(mutator, settings.pop('signal', None))
         self.step = _build_step(mutator, settings)
         self.kinds: List[str] = []
         self._current: Dict[str, Tensor] = {}
@@ -95,8 +109,8 @@ class StructureSearch(nn.Module):
         mutator = self._mutator[0]
         mutator.masks.use_soft_masks()
         masks = mutator.masks
-        blocks = masks.table.soft[masks.num_channels :]
         with torch.enable_grad():
+            blocks = masks.soft_blocks(masks.table.soft)
             self._current = {
                 kind: mutator.table.soft(kind, blocks) for kind in self.kinds
             }
@@ -140,7 +154,7 @@ class StructureSearch(nn.Module):
         masks, topk = mutator.masks, self._topk
         grad = masks.take_gradient(grad_scale)
         # All that needs the graph of this step, before state is written.
-        task = masks.ratio_gradient(grad)
+        task = self.task(grad)
         constraint = self._constraint() if self.kinds else None
         of_step = () if constraint is None else constraint[:2]
         masks.reduce([grad, task], [*of_step, *self._state()])
@@ -151,6 +165,21 @@ class StructureSearch(nn.Module):
         topk.project_()
         self._current = {}
 
+    def prices(self) -> Optional[Tensor]:
+        """Task loss per log-resource of all units and stages, shape [U].
+
+        None if nothing has moved yet, or what is learned is not a pruning
+        ratio for each of them.
+        """
+        (learnable,) = self._topk.learnable()
+        if learnable is not self._topk.pruning_ratio or not self.step.count:
+            return None
+        return self.step.prices()
+
+    def shares(self) -> Tensor:
+        """Shares of the resources in this step, after :meth:`begin`, [U]."""
+        return self._constraint().grad.abs().mean(0).float()
+
     def agree(self) -> None:
         """Give all ranks the state of the first one, before a decision.
 
@@ -158,6 +187,35 @@ class StructureSearch(nn.Module):
         follows from them must not.
         """
         self._mutator[0].masks.broadcast(self._state())
+
+    def task(self, grad: Tensor, signal: Optional[str] = None) -> Tensor:
+        """What the task says of the ratios, shape [U].
+
+        The network depends on products of masks and weights alone, so that
+        ``m · ∂L/∂m`` is ``w · ∂L/∂w`` summed over the weights that read a
+        channel: where weights have adapted to soft masks, the gradient of a
+        ratio is no more than the balance of weight decay and of the
+        optimizer's noise. The loss of removing an
+        element is then of second order, ``½ m² ∂²L/∂m²``, which is what the
+        Taylor importances (Eq. 4) estimate up to one factor for all, with
+        little noise. ``signal='importance'`` puts them in the gradient's
+        place.
+
+        Args:
+            grad (Tensor): Task's gradient of the masks, shape [C].
+            signal (str, optional): One of :data:`SIGNALS`. Defaults to
+                None, that of the search.
+        """
+        masks = self._mutator[0].masks
+        if (signal or self.signal) == 'gradient':
+            return masks.ratio_gradient(grad)
+        topk = masks.topk
+        started = 1 - masks.decay ** topk.num_updates.clamp(min=1)
+        removal = topk.layout.to_channels(topk.importance / started)
+        # The masks of a step's channels share what their element is worth.
+        width = topk.layout.to_channels(topk.layout.width.to(removal))
+        # What is not finite has to show, although importances never are.
+        return masks.ratio_gradient(-removal / width) + 0 * grad.sum()
 
     @property
     def _topk(self) -> Any:
@@ -172,6 +230,7 @@ class StructureSearch(nn.Module):
             step.mean,
             step.square,
             step.share,
+            step.history,
         )
 
     def _constraint(self) -> Constraint:
@@ -186,10 +245,8 @@ class StructureSearch(nn.Module):
         return Constraint(torch.stack(grads), excess, self.weights)
 
 
-def _build_step(
-    mutator: DMSMutator, settings: Optional[Mapping[str, Any]]
-) -> StructureStep:
-    """The rule of a config, checked."""
+def _checked_settings(settings: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
+    """The settings of a config, if their names are known."""
     if not isinstance(settings, (Mapping, type(None))):
         raise DMSError(
             '`model.structure_step` must be a dict such as '
@@ -197,12 +254,46 @@ def _build_step(
         )
     settings = dict(settings or {})
     for key in settings:
-        if key not in ('rule', 'lr', 'average'):
+        if key not in ('rule', 'lr', 'average', 'signal'):
             raise DMSError(
                 f'`model.structure_step.{key}` is unknown; it takes `rule`, '
-                '`lr` and `average`.'
+                '`lr`, `average` and `signal`.'
             )
-    (learnable,) = mutator.topk.learnable()
+    return settings
+
+
+def _checked_signal(mutator: DMSMutator, signal: Optional[str]) -> str:
+    """What the task says of a ratio, if that can be had."""
+    if signal not in (None, *SIGNALS):
+        raise DMSError(
+            f'`model.structure_step.signal` must be one of {list(SIGNALS)}, '
+            f'got {signal!r}.'
+        )
+    topk, metric = mutator.topk, mutator.masks.metric
+    learns_ratios = topk.learnable()[0] is topk.pruning_ratio
+    if signal == 'importance' and not (metric in METRICS and learns_ratios):
+        raise DMSError(
+            "`model.structure_step.signal`: 'importance' needs one of "
+            f'{list(METRICS)} as `mutator.importance.metric`, got '
+            f"{metric!r}, and `mutator.method='dms'`, got "
+            f'{mutator.masks.method!r}.'
+        )
+    return signal or SIGNALS[0]
+
+
+def _build_step(
+    mutator: DMSMutator, settings: Dict[str, Any]
+) -> StructureStep:
+    """The rule of a config, checked."""
+    topk = mutator.topk
+    (learnable,) = topk.learnable()
+    settings = {**topk.step_settings, **settings}
+    if learnable is not topk.pruning_ratio and settings['rule'] == 'price':
+        raise DMSError(
+            "`model.structure_step.rule`: 'price' moves pruning ratios, and "
+            f'mutator.method={mutator.masks.method!r} has none; leave it '
+            "away, or choose 'adam' or 'plain'."
+        )
     try:
         step = StructureStep(learnable.numel(), **settings)
     except ValueError as error:

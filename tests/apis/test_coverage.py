@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch import nn
 
-from dms_mmrazor.apis.coverage import count_with_mmengine, measure_coverage
+from dms_mmrazor.apis.coverage import (
+    count_with_mmengine,
+    measure_coverage,
+    measure_model,
+    trains,
+)
 
 
 def test_coverage_of_a_small_resnet(zoo):
@@ -20,6 +25,26 @@ def test_coverage_of_a_small_resnet(zoo):
     assert agreement.macs < 1e-9 and agreement.params < 1e-9
     assert agreement.onnx is None or agreement.onnx < 1e-4
     assert agreement.onnx_error == ''
+
+
+def test_coverage_of_a_plain_model():
+    def build():
+        return nn.Sequential(
+            nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 24), nn.Linear(24, 3)
+        )
+
+    found = measure_model(build, torch.rand(2, 6), structures=2)
+    assert found.layers == found.searched == 3 and found.units == 2
+    assert found.macs == 6 * 32 + 32 * 24 + 24 * 3
+    assert 0 < found.agreement.outputs < 1e-5
+    assert found.agreement.macs < 1e-9 and found.agreement.params < 1e-9
+    assert found.trained and found.mmengine is None
+
+
+def test_a_training_that_ends_in_no_numbers_is_told():
+    model = nn.Linear(2, 1)
+    assert trains(model, torch.rand(2, 2))
+    assert not trains(model, torch.full((2, 2), float('inf')))
 
 
 def test_unsearched_layers_keep_their_reason(zoo):

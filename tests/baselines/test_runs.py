@@ -96,3 +96,36 @@ def test_time_left_is_that_of_the_same_kind():
     assert time_left(runs(), records, jobs=1) == 110
     assert time_left(runs(), records, jobs=2) == 55
     assert time_left(runs(), {}, jobs=2) is None
+
+
+def test_shares_of_several_processes(tmp_path):
+    def perform(run, needs):
+        return {'sum': run.settings['value']}
+
+    alone = runs()[:2]
+    study, said = Study(str(tmp_path), alone), []
+    assert set(study.perform_all(perform, (1, 2), said.append)) == {'b'}
+    assert set(study.perform_all(perform, (0, 2))) == {'a', 'b'}
+    assert said[-1].startswith('1 of 2')
+    assert not study.perform_all(perform, say=said.append) == {}
+    assert len(said) == 2  # nothing was left to do
+
+
+def test_devices_are_dealt_out(tmp_path):
+    script = """
+import json, os, sys
+from dms_mmrazor.baselines.runs import Run, Study
+runs = [Run(name, 'x', {}) for name in 'abcd']
+def perform(run, needs):
+    return {'device': os.environ['CUDA_VISIBLE_DEVICES']}
+Study(sys.argv[1], runs).perform(sys.argv[3], perform)
+"""
+    study = Study(str(tmp_path), [Run(name, 'x', {}) for name in 'abcd'])
+    records = study.execute(
+        [sys.executable, '-c', script, str(tmp_path)],
+        2,
+        lambda line: None,
+        ['4', '7'],
+    )
+    first = {records[name]['result']['device'] for name in 'ab'}
+    assert first == {'4', '7'}

@@ -289,3 +289,72 @@ def test_errors(changes, message):
     arguments.update(changes)
     with pytest.raises(ValueError, match=message):
         fit_to_targets(**arguments)
+
+
+@pytest.mark.parametrize(
+    'prices, kept', [([1, 2], [8, 16]), ([2, 1], [16, 8])]
+)
+def test_what_is_too_much_is_paid_where_it_is_cheapest(prices, kept):
+    """Both wish 12, which rounds up; one step of 8 is too much."""
+    result = fit_to_targets(
+        {'r': single([1.0, 1.0])},
+        {'r': 24.0},
+        [12.0, 12.0],
+        [1, 1],
+        [64, 64],
+        [],
+        [8, 8],
+        prices,
+    )
+    assert result.kept == kept
+
+
+@pytest.mark.parametrize(
+    'prices, kept', [([1, 2], [8, 16]), ([2, 1], [16, 8])]
+)
+def test_what_is_left_goes_to_who_gains_most(prices, kept):
+    """Both wish 11, which rounds down; one step of 8 is left."""
+    result = fit_to_targets(
+        {'r': single([1.0, 1.0])},
+        {'r': 24.0},
+        [11.0, 11.0],
+        [1, 1],
+        [64, 64],
+        [],
+        [8, 8],
+        prices,
+    )
+    assert result.kept == kept
+
+
+def test_the_greedy_choice_is_near_the_cheapest_of_all(rng):
+    """Loss of the rounding, against all allowed numbers of five units."""
+    sizes, portions = [24, 32, 40, 48, 64], [0.55, 0.4, 0.7, 0.35, 0.5]
+    costs = [3.0, 2.0, 2.0, 1.5, 1.0]
+    wish = [size * part for size, part in zip(sizes, portions)]
+
+    def resource(kept):
+        return sum(c * k for c, k in zip(costs, kept))
+
+    for seed in range(4):
+        rng.seed(seed)
+        prices = [rng.uniform(0.5, 2) for _ in sizes]
+        shares = [c * w for c, w in zip(costs, wish)]
+
+        def loss(kept, prices=prices, shares=shares):
+            rows = zip(prices, shares, wish, kept)
+            return sum(p * s * (w / k - 1) for p, s, w, k in rows)
+
+        result = fit_to_targets(
+            *({'r': single(costs)}, {'r': resource(wish)}, wish),
+            *([1] * 5, sizes, []),
+            *([8] * 5, prices),
+        )
+        used = result.resources['r']
+        fitting = [
+            kept
+            for kept in itertools.product(*(range(8, n + 1, 8) for n in sizes))
+            if used <= resource(kept) <= resource(wish)
+        ]
+        losses = sorted(loss(kept) for kept in fitting)
+        assert loss(result.kept) <= losses[len(losses) // 10]

@@ -182,6 +182,28 @@ def test_the_target_is_met_and_all_prices_are_equal_there():
     assert (step.prices() >= 0).all()
 
 
+@pytest.mark.parametrize('steps', [6, 10, 30, 400])
+@pytest.mark.parametrize('target', [0.5, 0.25])
+def test_short_searches_reach_their_target(steps, target):
+    problem, step = Problem(), StructureStep(3)
+    step.set_length(steps)
+    ratio = problem.run(step, steps, target)
+    left = float((problem.share * (1 - ratio)).sum())
+    assert left == pytest.approx(target, rel=5e-3)
+
+
+def test_what_is_held_keeps_its_price():
+    problem, step = Problem(), StructureStep(3)
+    ratio = problem.run(step, 20)
+    before = step.prices()
+    limits = ratio.clone(), torch.full((3,), 0.95)
+    limits[1][0] = ratio[0]
+    bound = constraint([[0.0, -0.4, -0.4]], [0.01])
+    step.move_(ratio, torch.tensor([0.0, 0.3, 0.1]), bound, *limits)
+    after = step.prices()
+    assert after[0] == before[0] and (after[1:] != before[1:]).all()
+
+
 def test_without_a_target_only_the_task_moves():
     step = StructureStep(2, 'plain', lr=0.1)
     bound = constraint([[-0.6, -0.4]], [-math.inf])

@@ -1,6 +1,7 @@
 import itertools
 
 import pytest
+import torch
 
 from dms_mmrazor.core import Dim, ResourceModel, Term, fit_to_targets
 from dms_mmrazor.core.allowed import Unit
@@ -22,7 +23,7 @@ def swap(coefficients, target, counts, wishes, divisor=8, window=0.01):
         Unit(index, wish, 1, 64, divisor) for index, wish in enumerate(wishes)
     ]
     budget = Budget({'r': single(coefficients)}, {'r': target}, [])
-    return swap_towards(budget, units, counts, 0.0, window)
+    return swap_towards(budget, units, counts, torch.ones(len(units)), window)
 
 
 def test_one_goes_up_and_one_goes_down():
@@ -62,7 +63,7 @@ def test_what_cannot_come_closer_stays():
     kept, swaps = swap([10.0, 10.0], 329.0, [16, 16], [16.0, 16.0])
     assert (kept, swaps) == ([16, 16], 0)
     budget = Budget({'r': single([1.0])}, {'r': 9.0}, [])
-    assert swap_towards(budget, [], [1], 0.0, 0.01) == ([1], 0)
+    assert swap_towards(budget, [], [1], torch.ones(0), 0.01) == ([1], 0)
 
 
 @pytest.mark.parametrize('preceding, number', [(8, 16), (16, 20), (8, 8)])

@@ -222,6 +222,9 @@ def test_bad_calls_are_named(finished):
     loop = Loop()
     with pytest.raises(DMSError, match=r'`step\(\)` needs a forward pass'):
         loop.search.step()
+    loop.search.model(torch.rand(SIZE))
+    with pytest.raises(DMSError, match=r'needs `loss\.backward\(\)`'):
+        loop.search.step()
     with pytest.raises(DMSError, match='all total_steps=12 are made'):
         finished.model.train()(torch.rand(SIZE))
     state = finished.search.state_dict()

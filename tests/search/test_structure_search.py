@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from dms_mmrazor.apis import export_subnet
+from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.core import RULES
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.search import StructureSearch
@@ -324,3 +326,66 @@ def test_bad_settings_are_named(build, settings, words):
 def test_defaults(build, settings):
     step = StructureSearch(build({}).mutator, settings).step
     assert (step.rule, step.average) == (RULES[0], 0.9)
+
+
+@pytest.mark.parametrize('method', list(MASKS))
+def test_other_masks_are_searched_and_exported(zoo, batch, method):
+    """By the same step, under the same limits, to a plain subnet."""
+    mutator = dict(method=method)
+    search = zoo.algorithm(zoo.cifar_resnet(18), mutator=mutator).train()
+    assert type(search.mutator.topk) is MASKS[method]
+    full = search.mutator.table.full['macs']
+    search.set_constraints({'macs': 1.0})
+    search.structure.step.set_length(8)
+    if method != 'minmax':
+        search.structure.step.lr = 1.5  # eight steps have to suffice
+    for seed in range(8):
+        search.set_targets({'macs': 0.2 * full})
+        backward(search, batch(2, seed=seed))
+        search.finish_step()
+    assert search.mutator.resource('macs', hard=False) < 0.9 * full
+    targets = {'macs': 0.5 * full}
+    subnet = export_subnet(search, targets, divisor=1)
+    row = subnet.structure.resources['macs']
+    assert 0.99 * row['target'] < row['subnet'] <= row['target']
+    assert subnet.difference <= 1e-5
+
+
+def test_logits_have_no_prices(zoo):
+    mutator = zoo.algorithm(
+        zoo.cifar_resnet(18), mutator=dict(method='mes')
+    ).mutator
+    with pytest.raises(DMSError, match='structure_step.rule.*mes'):
+        StructureSearch(mutator, dict(rule='price'))
+    with pytest.raises(DMSError, match='mutator.method.*nonsense'):
+        zoo.algorithm(zoo.cifar_resnet(18), mutator=dict(method='nonsense'))
+
+
+def test_prices_by_importance(build, batch):
+    """Σ λ m (1 − m) c of each unit, by hand, in place of the gradient."""
+    search = build({'macs': 1.0}, signal='importance')
+    mutator = search.mutator
+    randomize(mutator)
+    mutator.topk.num_updates.fill_(10**6)  # the average has no start left
+    set_portions(search, {'macs': 0.5})
+    backward(search, batch(2))
+    topk = mutator.topk
+    grad = mutator.masks.take_gradient(None)
+    found = search.structure.task(grad)
+    mask = topk.soft_mask().detach()
+    slope = topk.layout.temperature * mask * (1 - mask)
+    expected = topk.layout.sum_elements(slope * topk.importance)
+    torch.testing.assert_close(found, expected)
+    assert (search.structure.task(grad, 'gradient') != found).any()
+    assert torch.isnan(search.structure.task(grad * math.nan)).all()
+
+
+def test_importances_that_say_nothing_of_the_loss_are_no_signal(zoo):
+    importance = dict(metric='index')
+    mutator = zoo.algorithm(
+        zoo.cifar_resnet(18), mutator=dict(importance=importance)
+    ).mutator
+    with pytest.raises(DMSError, match='structure_step.signal.*index'):
+        StructureSearch(mutator, dict(signal='importance'))
+    with pytest.raises(DMSError, match='structure_step.signal.*loud'):
+        StructureSearch(mutator, dict(signal='loud'))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-METHODS = ['uniform', 'l1', 'taylor', 'dms', 'depth-uniform']
+METHODS = ['uniform', 'l1', 'taylor', 'dms', 'depth-uniform', 'get']
 
 
 @pytest.fixture
@@ -37,9 +37,32 @@ def test_each_kind_of_run(compare):
     assert found['uniform']['images'] == 0
     assert found['dms']['images'] == 32
     assert found['l1']['images'] == supernet['images']
+    assert found['get']['images'] == 32
     trained = compare('trained-dms-t0.5-s0')
     assert 0 <= trained['score'] <= 100 and trained['images'] == 32
     assert trained['found'] == 'found-dms-t0.5-s0'
+
+
+@pytest.mark.timeout(180)
+def test_methods_that_try_structures(call, workspace, tmp_path):
+    out = tmp_path / 'out'
+
+    def run(name):
+        done = call(
+            *('compare_methods.py', workspace / 'search.py', '--seeds', 1),
+            *('--methods', 'ea', 'random-best', '--tried', 4),
+            *('--targets', 0.5, '--out-dir', out, '--run', name),
+        )
+        assert not done.status, done.err
+        with open(str(out / 'runs' / f'{name}.json')) as file:
+            return json.load(file)['result']
+
+    supernet = run('supernet-s0')
+    for method in ('ea', 'random-best'):
+        found = run(f'found-{method}-t0.5-s0')
+        assert 0.1 < found['ratio'] <= 0.5
+        # 40 images to judge, 40 for the norms, each of four structures.
+        assert found['images'] == supernet['images'] + 4 * 80
 
 
 def test_one_command(tool, workspace, tmp_path):

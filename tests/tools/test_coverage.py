@@ -10,7 +10,12 @@ from mmengine.registry import MODELS
 from dms_mmrazor.errors import DMSError
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'analysis_tools'
-NAMES = ('search_coverage', 'coverage_models', 'coverage_tables')
+NAMES = (
+    'search_coverage',
+    'coverage_models',
+    'coverage_plain',
+    'coverage_tables',
+)
 
 
 @pytest.fixture
@@ -45,6 +50,33 @@ def test_a_row_is_measured_written_and_kept(tool, tmp_path, monkeypatch):
     before = results.read_bytes()
     tool.main()
     assert results.read_bytes() == before
+
+
+def test_plain_models_are_known_to_their_library(tool):
+    torchvision = pytest.importorskip('torchvision').models
+    timm = pytest.importorskip('timm', reason='timm is not installed')
+    for case in tool.PLAIN_CASES.values():
+        if case.library == 'timm':
+            assert timm.is_model(case.model), case.model
+        else:
+            places = torchvision, torchvision.segmentation
+            assert any(hasattr(p, case.model) for p in places), case.model
+    assert len(tool.PLAIN_SECTIONS['timm']) >= 25
+    assert len(tool.PLAIN_SECTIONS['torchvision']) >= 15
+
+
+def test_a_row_of_a_plain_model(tool, tmp_path, monkeypatch):
+    pytest.importorskip('torchvision')
+    results, table = tmp_path / 'c.json', tmp_path / 'c.md'
+    command = ['search_coverage.py', '--plain', '--structures', '1']
+    command += ['--results', str(results), '--table', str(table)]
+    name = 'torchvision resnet18'
+    monkeypatch.setattr(sys, 'argv', [*command, '--only', name])
+    tool.main()
+    (line,) = [x for x in table.read_text().splitlines() if name in x[:30]]
+    cells = [cell.strip() for cell in line.split('|')[1:-1]]
+    assert cells[:4] == [f'{name}, 64²', 'fully', '21 / 21', '12']
+    assert cells[-1] == 'yes'
 
 
 def test_what_cannot_be_searched_says_why(tool, monkeypatch):

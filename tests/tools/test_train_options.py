@@ -98,3 +98,28 @@ def test_resume_without_a_path_means_the_latest(parse):
     assert parse('--resume').resume == 'auto'
     assert parse('--resume', 'a.pth').resume == 'a.pth'
     assert parse().resume is None
+
+
+def test_a_portion_of_a_training(train, parse, workspace):
+    cfg = Config.fromfile(str(workspace / 'search.py'))
+    cfg.work_dir = 'nowhere'
+    cfg.param_scheduler = dict(type='MultiStepLR', milestones=[100])
+    train['apply_options'](cfg, parse('--portion', '0.5'))
+    assert cfg.train_cfg.max_iters == 4 and not cfg.train_cfg.by_epoch
+    assert cfg.param_scheduler[-1].end == 4
+    assert cfg.default_hooks.checkpoint.interval == 4
+    # 40 images in batches of 4, for 6 epochs; a tenth of that is 6 steps.
+    cfg.train_cfg = dict(by_epoch=True, max_epochs=6)
+    cfg.train_dataloader.dataset.setdefault('_scope_', 'mmpretrain')
+    train['apply_options'](cfg, parse('--portion', '0.1'))
+    assert cfg.train_cfg.max_iters == 6
+    for portion in ('0', '1.5', '0.01'):
+        with pytest.raises(DMSError):
+            train['apply_options'](cfg, parse('--portion', portion))
+
+
+def test_a_portion_of_an_unknown_length(train, parse, workspace):
+    cfg = Config.fromfile(str(workspace / 'search.py'))
+    cfg.train_cfg = dict(by_epoch=True)
+    with pytest.raises(DMSError, match='train_cfg'):
+        train['apply_options'](cfg, parse('--portion', '0.5'))

@@ -70,7 +70,7 @@ TIMM: Dict[str, PlainCase] = {
     **_timm('vit_tiny_patch16_224', 'deit_tiny_patch16_224', img_size=64),
     **_timm('deit3_small_patch16_224', 'beit_base_patch16_224', img_size=64),
     **_timm('mixer_s16_224', 'resmlp_12_224', img_size=64),
-    **_timm('swin_tiny_patch4_window7_224', size=56, img_size=56),
+    **_timm('swin_tiny_patch4_window7_224', img_size=64, window_size=2),
     **_timm('cspresnet50', 'cspdarknet53', 'vgg11_bn', 'densenet121'),
     **_timm('dla34', 'repvgg_a0', 'ese_vovnet19b_dw', 'rexnet_100'),
     **_timm('inception_v3', size=96),

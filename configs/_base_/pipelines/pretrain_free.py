@@ -11,14 +11,11 @@ custom_imports = dict(
     imports=['dms_mmrazor.plugin'], allow_failed_imports=False
 )
 
+# The structure is not in the optimizer and needs no learning rate: it follows
+# the target by prices, see `structure_step` of DMSAlgorithm.
 algorithm = dict(
     type='mmrazor.DMSAlgorithm', mutator=dict(type='mmrazor.DMSMutator')
 )
-
-# The structure is not in the optimizer and needs no learning rate: it follows
-# the target by prices, see `model.structure_step` of DMSAlgorithm.
-# Configs from before that name the settings of its former group.
-search_optim_wrapper = dict()
 
 resource_hook = dict(
     type='mmrazor.ResourceHook', target=0.5, loss_weight=1.0, decay=0.8

@@ -1,5 +1,8 @@
-"""The search as a model."""
+"""The search, and the training of its supernet, as models."""
 
 from dms_mmrazor.models.algorithms.dms_algorithm import DMSAlgorithm
+from dms_mmrazor.models.algorithms.dms_shared_supernet import (
+    DMSSharedSupernet,
+)
 
-__all__ = ['DMSAlgorithm']
+__all__ = ['DMSAlgorithm', 'DMSSharedSupernet']

@@ -40,8 +40,8 @@ class DMSAlgorithm(BaseAlgorithm):
             saves memory. Defaults to True.
         structure_step (dict, optional): How pruning ratios move: ``rule``
             ('price', 'adam', or 'plain' as in the paper), ``lr`` and
-            ``average``, see :class:`StructureStep`. Defaults to None, its
-            defaults.
+            ``average``, see :class:`StructureStep`, and ``signal``, see
+            :class:`StructureSearch`. Defaults to None, their defaults.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 """The mutator: finds what can be searched and manages the choices."""
 
 import gc
+import random
 from copy import deepcopy
 from functools import partial
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
@@ -17,6 +18,7 @@ from dms_mmrazor.core import (
     Term,
 )
 from dms_mmrazor.errors import DMSError, check_flag
+from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
 from dms_mmrazor.models.mutators.extreme_choices import (
     full_choices,
     narrow_choices,
@@ -25,7 +27,7 @@ from dms_mmrazor.models.mutators.latency_terms import (
     LayerWidths,
     latency_terms,
 )
-from dms_mmrazor.models.mutators.mask_state import MaskState
+from dms_mmrazor.models.mutators.mask_state import MaskState, check_method
 from dms_mmrazor.models.mutators.mutator_arguments import (
     build_analyzer,
     check_exclude,
@@ -103,6 +105,9 @@ class DMSMutator(ChannelMutator):
             it reads; the name of a block for its stage. Defaults to ().
         importance (dict): ``metric`` and ``decay``, see :class:`MaskState`.
             Defaults to dict(metric='taylor', decay=0.99).
+        method (str): How masks are parametrized: 'dms', or, to compare it
+            with, 'mes', 'sns' or 'get' (Table 2), or 'minmax', importances
+            without Eq. 2 (Table 11). Defaults to 'dms'.
         groups (Sequence[dict]): Channels that are one unit where the tracer
             does not see it: ``dict(outputs=[…], inputs=[…])`` with layers
             (norms, parameters) that give and that read them, or parts of
@@ -123,6 +128,7 @@ class DMSMutator(ChannelMutator):
         importance: Optional[Config] = None,
         groups: Sequence[Config] = (),
         verify: bool = True,
+        method: str = 'dms',
         init_cfg: Optional[Config] = None,
     ) -> None:
         if channel_unit_cfg == 'default':
@@ -148,6 +154,7 @@ class DMSMutator(ChannelMutator):
         self._exclude = check_exclude(exclude)
         self._importance = check_importance(importance)
         self._declared = tuple(groups)
+        self._method = check_method(method)
         self._verify = check_flag('mutator.verify', verify)
         self._layer_reports: Tuple[LayerReport, ...] = ()
         self.layer_widths: Tuple[LayerWidths, ...] = ()
@@ -199,7 +206,10 @@ class DMSMutator(ChannelMutator):
         stages = find_stages(supernet, size) if self._depth_cfg else []
         space = self._choose_space(supernet, groups, stages)
         self.masks = MaskState(
-            self.units, self.depth_units, **self._importance
+            self.units,
+            self.depth_units,
+            **self._importance,
+            method=self._method,
         )
         found = describe_supernet(
             supernet,
@@ -327,6 +337,40 @@ class DMSMutator(ChannelMutator):
         """One group per unit and stage."""
         units = [*self.units, *self.depth_units]
         return {index: [unit] for index, unit in enumerate(units)}
+
+    def sample_choices(
+        self,
+        kind: str = 'random',
+        targets: Optional[Mapping[str, float]] = None,
+        divisor: int = 1,
+        seed: Optional[int] = None,
+    ) -> Dict[str, int]:
+        """A structure drawn uniformly from those within the targets.
+
+        Args:
+            kind (str): 'random', or 'max' and 'min' for the structures that
+                keep most and least. Defaults to 'random'.
+            targets (Mapping[str, float], optional): Resource kind →
+                absolute upper limit. Defaults to None, no limits.
+            divisor (int): Widths are multiples of it, or full. Defaults to
+                1.
+            seed (int, optional): Of what is drawn. Defaults to None, from
+                Python's global generator, as mmrazor does.
+
+        Raises:
+            DMSError: If the kind is unknown, or no structure meets the
+                targets.
+        """
+        space = ChoiceSpace(self, targets, divisor)
+        known = {'max': space.largest, 'min': space.smallest}
+        if kind in known:
+            return known[kind]
+        if kind != 'random':
+            raise DMSError(
+                f"`kind` must be 'random', 'max' or 'min', got {kind!r}."
+            )
+        seed = random.getrandbits(64) if seed is None else seed
+        return space.sample(random.Random(seed))
 
     def set_choices(self, choices: Dict[str, Any]) -> None:
         """Choose numbers of kept channels (blocks); masks become hard.

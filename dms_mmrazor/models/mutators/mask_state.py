@@ -1,24 +1,42 @@
 """The masks of a supernet during a search."""
 
 from contextlib import contextmanager
-from typing import Iterator, List, Optional, Sequence
+from typing import Dict, Iterator, List, Optional, Sequence
 
 import torch
 from mmengine import dist
 from torch import Tensor, nn
 
+from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.core import (
     METRICS,
     STATIC_METRICS,
     FlatTopk,
     KeepsPrecision,
 )
+from dms_mmrazor.core.resource import Following
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutables import MaskPlan, MaskTable, TopkOperator
 from dms_mmrazor.models.mutators.plan_masks import plan_masks
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 DEPTH_TEMPERATURE = 4.0
+
+METHODS = {'dms': FlatTopk, **MASKS}
+"""Mask parametrizations by the name that configs have for them."""
+
+
+def check_method(method: str) -> str:
+    """The name of a parametrization, if it is one.
+
+    Raises:
+        DMSError: If it is not.
+    """
+    if not isinstance(method, str) or method not in METHODS:
+        raise DMSError(
+            f'`mutator.method` must be one of {list(METHODS)}, got {method!r}.'
+        )
+    return method
 
 
 class MaskState(KeepsPrecision):
@@ -32,9 +50,11 @@ class MaskState(KeepsPrecision):
         metric (str): Importance metric. Defaults to 'taylor'.
         decay (float): Decay β of its moving average (Eq. 4). Defaults to
             0.99.
+        method (str): 'dms', or another mask parametrization of
+            :data:`MASKS` to compare with. Defaults to 'dms'.
 
     Raises:
-        DMSError: If the metric or the decay is not valid.
+        DMSError: If the metric, the decay or the method is not valid.
     """
 
     def __init__(
@@ -43,6 +63,7 @@ class MaskState(KeepsPrecision):
         stages: Sequence[DMSDepthUnit],
         metric: str = 'taylor',
         decay: float = 0.99,
+        method: str = 'dms',
     ) -> None:
         super().__init__()
         known = (*METRICS, *STATIC_METRICS)
@@ -53,18 +74,27 @@ class MaskState(KeepsPrecision):
             )
         self.metric = metric
         self.decay = decay
+        self.method = check_method(method)
         self.num_units = len(units)
+        self.has_gradient = False
         self.table = MaskTable()
         self.layers: Optional[MaskPlan] = None
-        self.topk = FlatTopk(
+        self.followings = find_followings(units)
+        if self.followings and METHODS[method] is not FlatTopk:
+            raise DMSError(
+                f'`mutator.method={method!r}` has no units that follow '
+                "another, which `channel_unit_cfg` has: use 'dms'."
+            )
+        self.topk = METHODS[method](
             [u.num_channels for u in units] + [s.num_blocks for s in stages],
             temperatures=[unit.temperature for unit in units]
             + [DEPTH_TEMPERATURE * s.num_blocks for s in stages],
-            steps=[u.step for u in units] + [1] * len(stages),
+            steps=[u.mask_step for u in units] + [1] * len(stages),
             min_kept=[u.min_kept for u in units]
             + [s.min_blocks for s in stages],
             max_kept=[u.max_kept for u in units]
             + [s.max_blocks for s in stages],
+            leaders={u: f.leader for u, f in self.followings.items()},
         )
         self.topk.project_()
         channels = sum(u.num_channels for u in units)
@@ -120,6 +150,7 @@ class MaskState(KeepsPrecision):
 
     def _collect(self, grad: Tensor) -> None:
         self.mask_grad.add_(grad.detach())
+        self.has_gradient = True
 
     @torch.no_grad()
     def take_gradient(self, grad_scale: Optional[Tensor]) -> Tensor:
@@ -131,6 +162,7 @@ class MaskState(KeepsPrecision):
         """
         grad = self.mask_grad.clone()
         self.mask_grad.zero_()
+        self.has_gradient = False
         return grad if grad_scale is None else grad / grad_scale.to(grad)
 
     @torch.no_grad()
@@ -209,9 +241,14 @@ class MaskState(KeepsPrecision):
         """Exact widths int64 [U] of the width units."""
         return self.topk.hard_kept()[: self.num_units]
 
-    def soft_blocks(self) -> Tensor:
-        """Soft depth masks [B] of all removable blocks, differentiable."""
-        return self.topk.soft_mask()[self.num_channels :]
+    def soft_blocks(self, shown: Optional[Tensor] = None) -> Tensor:
+        """Soft depth masks [B] as the resource model sees them.
+
+        Args:
+            shown (Tensor, optional): Soft masks [C] of this step, if they
+                are known already. Defaults to None.
+        """
+        return self.topk.expected_mask(shown)[self.num_channels :]
 
     def hard_blocks(self) -> Tensor:
         """Hard depth masks [B], as floats."""
@@ -223,6 +260,35 @@ class MaskState(KeepsPrecision):
 
     def _depth_operators(self) -> List[int]:
         return list(range(self.num_units, len(self.topk.sizes)))
+
+
+def find_followings(units: Sequence[DMSChannelUnit]) -> Dict[int, Following]:
+    """Units that follow another, by index.
+
+    Raises:
+        DMSError: If what one follows is no unit of the search, or follows
+            another itself.
+    """
+    names = [unit.name for unit in units]
+    found: Dict[int, Following] = {}
+    for index, unit in enumerate(units):
+        if not unit.follows:
+            continue
+        leader = unit.leader_name
+        if leader not in names:
+            raise DMSError(
+                f'unit {unit.name}: `follows` names {leader!r}, which is no '
+                f'searched unit; searched are {names}.'
+            )
+        other = names.index(leader)
+        if units[other].follows:
+            raise DMSError(
+                f'unit {unit.name}: `follows` names {leader!r}, which '
+                'follows another unit itself: name that one.'
+            )
+        sizes = units[other].num_channels, unit.num_channels
+        found[index] = Following(other, *sizes, unit.mask_step)
+    return found
 
 
 def _pack(tensors: Sequence[Tensor]) -> Tensor:

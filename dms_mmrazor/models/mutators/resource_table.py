@@ -36,6 +36,8 @@ class ResourceTable(nn.Module):
         stages: Sequence[DMSDepthUnit],
     ) -> None:
         super().__init__()
+        for model in models.values():
+            model.follow_(state.followings)
         self.models = nn.ModuleDict(models)
         # In tuples: these modules are registered once, in the mutator.
         self._state = (state,)
@@ -46,6 +48,7 @@ class ResourceTable(nn.Module):
 
     def add(self, kind: str, model: ResourceModel) -> None:
         """Add a kind, or replace it."""
+        model.follow_(self._state[0].followings)
         self.models[kind] = model.to(self._state[0].topk.importance.device)
         self.full[kind] = self._full(kind)
 
@@ -83,7 +86,7 @@ class ResourceTable(nn.Module):
         """Resource of widths [U] and depth masks [B]."""
         model = self.model(kind)
         device = self._state[0].topk.importance.device
-        return float(model(kept.to(device), blocks.to(device)))
+        return float(model(kept.to(device), blocks.to(device), whole=True))
 
     def parts(
         self, kind: str, by: str = 'layer', hard: bool = True

@@ -142,7 +142,11 @@ def _layer_macs(sides: SearchedSides, profile: LayerProfile) -> List[Term]:
     elif is_attention(sides.modules[profile.name]):
         products = sides.attention_products(profile.name)
     else:
-        products = _weight_products(sides, profile.name)
+        share, rows = sides.passing(profile.name)
+        products = [
+            (share * entries, (*dims, *rows))
+            for entries, dims in _weight_products(sides, profile.name)
+        ]
     return as_terms(sides, profile.name, products, profile.positions)
 
 

@@ -15,6 +15,7 @@ from dms_mmrazor.models.ops import (
     named_parts,
 )
 from dms_mmrazor.models.ops.csp_layers import repeated_slice
+from dms_mmrazor.models.tracing.channel_groups import POSITIONS
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 Product = Tuple[float, Tuple[Dim, ...]]
@@ -50,7 +51,8 @@ class SearchedSides:
         self._tied: Dict[Tuple[str, bool], List[Tuple[int, int, int]]] = {}
         for index, unit in enumerate(units):
             for channel in [*unit.output_related, *unit.input_related]:
-                if channel.name in self.parts:
+                name = str(channel.name)
+                if name in self.parts or name.startswith(POSITIONS):
                     key = (channel.name, not channel.is_output_channel)
                     tied = (index, channel.start, channel.end)
                     self._tied.setdefault(key, []).append(tied)
@@ -132,6 +134,22 @@ class SearchedSides:
         """Rows of the input projection of an attention: q, k and v."""
         queries, values = self.attention_products(name)
         return [(2.0, queries[1]), values]
+
+    def passing(self, layer: str) -> Product:
+        """How many channels a linear layer is applied to, of all it was.
+
+        Those of which it mixes the positions; 1 for any other layer.
+        """
+        tied = self._tied.get((f'{POSITIONS}{layer}', True))
+        if not tied:
+            return 1.0, ()
+        total = max(end for _, _, end in tied)
+        multiples = tuple(
+            (unit, (end - start) / self.sizes[unit])
+            for unit, start, end in tied
+        )
+        fixed = float(total - sum(end - start for _, start, end in tied))
+        return 1.0 / total, (Dim(fixed, multiples),)
 
     def units_of(self, layer: str, is_input: bool) -> List[int]:
         """Indices of the units on one side of a layer."""

@@ -45,12 +45,14 @@ HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
 
 _OPS = 'dms_mmrazor.plugins.mmpretrain'
 _TIMM = 'dms_mmrazor.plugins.timm'
+_RELATIVE = 'dms_mmrazor.models.spaces.autoformer.RelativeAttention'
 _SLIM = {
     ATTENTION: f'{_OPS}.SlimAttention',
     WINDOW_ATTENTION: f'{_OPS}.SlimWindowAttention',
     TIMM_ATTENTION: f'{_TIMM}.SlimAttention',
     TIMM_ATTENTION_BEFORE: f'{_TIMM}.SlimAttention',
     TIMM_WINDOW_ATTENTION: f'{_TIMM}.SlimWindowAttention',
+    _RELATIVE: _RELATIVE,  # has any number of heads from the start
 }
 
 

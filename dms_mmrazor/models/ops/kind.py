@@ -75,7 +75,7 @@ class LayerKind:
             read, which costs MACs. Defaults to ('weight',).
         leaf (bool): Whether a trace must not look into it. Defaults to True.
         known_to_mmrazor (bool): Whether mmrazor's tracer knows how channels
-            pass. Defaults to False.
+            pass a norm. Defaults to False.
     """
 
     types: ClassVar[Tuple[type, ...]] = ()

@@ -108,7 +108,6 @@ class LinearKind(LayerKind):
     types = (nn.Linear,)
     masked = {nn.Linear: DMSLinear, MMCVLinear: DMSLinear}
     leaf = False  # torch's is one; what derives from it may do more
-    known_to_mmrazor = True
 
     def find_masked(self, layer_type: type) -> Optional[type]:
         """Also of classes that compute like torch's."""

@@ -3,7 +3,12 @@
 from torch import nn
 
 from dms_mmrazor.models.ops.csp_layers import is_split_layer, refresh_split
-from dms_mmrazor.models.ops.known_types import SWIN, is_kind
+from dms_mmrazor.models.ops.known_types import (
+    SWIN,
+    TIMM_SCALE,
+    TORCHVISION_VIT,
+    is_kind,
+)
 from dms_mmrazor.models.ops.multihead import SlimMultiheadAttention
 
 
@@ -16,6 +21,10 @@ def refresh_attributes(model: nn.Module) -> None:
     for module in model.modules():
         if is_kind(module, SWIN):
             _refresh_swin(module)
+        elif is_kind(module, TIMM_SCALE):
+            module.shape = (len(module.scale), *module.shape[1:])
+        elif is_kind(module, TORCHVISION_VIT):
+            module.hidden_dim = module.conv_proj.out_channels
         elif is_split_layer(module):
             refresh_split(module)
         elif isinstance(module, nn.Embedding):

@@ -27,17 +27,20 @@ from dms_mmrazor.models.tracing.channel_graph import (
     source_files,
 )
 from dms_mmrazor.models.tracing.channel_groups import (
+    POSITIONS,
     SINGLE,
     ChannelGroup,
     all_channels,
     reason_against,
 )
+from dms_mmrazor.models.tracing.channel_nodes import LinearChannelNode
 from dms_mmrazor.models.tracing.demo import (
     DemoInput,
     check_input,
     demo_tensor,
     forward_tensors,
     limit_sides,
+    with_tensor_forward,
 )
 from dms_mmrazor.models.tracing.demo_tracer import DemoTracer
 from dms_mmrazor.models.tracing.example_inputs import (
@@ -54,7 +57,6 @@ from dms_mmrazor.models.tracing.training_pass import (
     TrainingLayers,
     follow_training,
 )
-from dms_mmrazor.models.tracing.two_stage import with_tensor_forward
 from dms_mmrazor.registry import TASK_UTILS
 
 _ENOUGH = 256
@@ -183,6 +185,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             and not _is_within_attention(config, modules)
         ]
         groups = _name_groups(groups, modules) + _attention_groups(model)
+        groups += _position_groups(graph)
         return self.training.hold(groups, modules)
 
     def _channel_graph(self, model: nn.Module) -> ChannelGraph:
@@ -345,6 +348,23 @@ def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
         )
         reason = held_dim(part.module, part.kind) if size > 1 else SINGLE
         groups.append(ChannelGroup(name, config, reason))
+    return groups
+
+
+def _position_groups(graph: ChannelGraph) -> List[ChannelGroup]:
+    """What linear layers over positions read and give, for the report."""
+    groups = []
+    for node in graph:
+        if isinstance(node, LinearChannelNode) and node.mixes_positions:
+            side = dict(name=node.module_name, start=0, end=1)
+            channels = dict(
+                output_related=[dict(side, is_output_channel=True)],
+                input_related=[dict(side, is_output_channel=False)],
+            )
+            config = dict(init_args=dict(num_channels=1), channels=channels)
+            name = f'{POSITIONS}{node.module_name}'
+            reason = 'it mixes the positions of each channel, not channels'
+            groups.append(ChannelGroup(name, config, reason))
     return groups
 
 

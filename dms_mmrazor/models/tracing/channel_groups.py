@@ -22,6 +22,12 @@ UNFOLLOWED = 'not followed: '
 """Before the reason, in the name of a node that stands for one."""
 
 
+POSITIONS = 'positions of '
+"""Before the name of a linear layer over the positions of each channel.
+
+So a group knows whose MACs grow with its channels, without a layer to cut.
+"""
+
 TORN = 'torn'
 """Key of a config whose channels are not one set for each element."""
 

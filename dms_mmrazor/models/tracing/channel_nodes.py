@@ -29,10 +29,15 @@ from dms_mmrazor.models.ops import (
 )
 from dms_mmrazor.models.ops.attention import input_layer, output_layer
 from dms_mmrazor.models.ops.channel_holder import channel_dim
-from dms_mmrazor.models.tracing.channel_groups import UNFOLLOWED, has_vectors
+from dms_mmrazor.models.tracing.channel_groups import (
+    POSITIONS,
+    UNFOLLOWED,
+    has_vectors,
+)
 from dms_mmrazor.models.tracing.fx_values import SHAPE, place_of
 from dms_mmrazor.models.tracing.moved_channels import (
     Moved,
+    channels_dim,
     is_mover,
     moved_channels,
 )
@@ -148,6 +153,59 @@ class MixingChannelNode(ConvNode):
     @property
     def _out_channels(self) -> int:
         return channels_of(self.val, False)
+
+
+class LinearChannelNode(PassUnionChannelNode):
+    """A linear layer over channels, or over the positions of each channel.
+
+    Behind a convolution the last dimension of [B, C, L] are positions: then
+    every channel passes, and the layer's own numbers are none of channels.
+
+    Args:
+        name (str): Name of the node.
+        linear (nn.Module): The layer.
+        module_name (str): Its name.
+        traced (fx.Node): The traced node.
+    """
+
+    def __init__(
+        self, name: str, linear: nn.Module, module_name: str, traced: fx.Node
+    ) -> None:
+        super().__init__(name, linear, module_name)
+        self.linear = linear
+        self.traced = traced
+
+    @property
+    def mixes_positions(self) -> bool:
+        """Whether the channels that it is given are in another dimension."""
+        source = self.traced.args[0] if self.traced.args else None
+        shape = source.meta[SHAPE] if isinstance(source, fx.Node) else None
+        if shape is None or len(shape) < 3 or len(self.prev_nodes) != 1:
+            return False
+        channels = self.prev_nodes[0].out_channels
+        if len(shape) > 3 and shape[-1] == channels:
+            return False  # [B, H, W, C], although H may be C
+        dim = channels_dim(source, channels)
+        return dim is not None and dim != len(shape) - 1
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """New channels, or those that are read."""
+        if self.mixes_positions:
+            self.val = f'{POSITIONS}{self.module_name}'  # nothing to cut
+            return super().channel_forward(tensors)
+        return MixChannelNode.channel_forward(self, tensors)
+
+    @property
+    def _in_channels(self) -> int:
+        if self.mixes_positions:
+            return self.prev_nodes[0].out_channels
+        return channels_of(self.linear, True)
+
+    @property
+    def _out_channels(self) -> int:
+        if self.mixes_positions:
+            return self.prev_nodes[0].out_channels
+        return channels_of(self.linear, False)
 
 
 class AttentionChannelNode(MixChannelNode):
@@ -376,21 +434,25 @@ def convert_node(
         if is_attention(node.val):
             return AttentionChannelNode.copy_from(node)
         kind = kind_of(node.val)
-        ours = kind is not None and not kind.known_to_mmrazor
-        if ours and kind.mixes:
-            return MixingChannelNode.copy_from(node)
+        if kind is not None and kind.mixes:
+            if traced is None or kind.channels_first(node.val):
+                return MixingChannelNode.copy_from(node)
+            names = (node.name, node.val, node.module_name)
+            return LinearChannelNode(*names, traced)
         if traced is not None and _is_opaque(node.val):
             opaque = _opaque_node(node)
             if opaque is not None:
                 return opaque
-        if ours and kind.passes:
+        norm = kind is not None and kind.passes
+        if norm and not kind.known_to_mmrazor:
             return NormChannelNode.copy_from(node)
     if node.val is written:
         return _written_node(node)
     if node.val is read_in_training:
         reason = 'what runs only in training reads its channels'
         return FixedChannelNode(node.name, f'{UNFOLLOWED}{reason}', 1)
-    if node.val is torch.cat and traced is not None:
+    # Each look at a function of torch's C code may give another object.
+    if node.val == torch.cat and traced is not None:
         return _cat_node(node, traced)
     if traced is not None and is_mover(traced) and len(node.prev_nodes) == 1:
         moved = MovedChannelNode(traced, node.name, node.val)

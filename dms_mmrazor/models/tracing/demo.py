@@ -10,6 +10,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing.example_inputs import ExampleInputs
+from dms_mmrazor.models.tracing.image_samples import (
+    asks_samples,
+    image_samples,
+)
 from dms_mmrazor.models.tracing.light_copy import is_lifeless
 from dms_mmrazor.models.tracing.two_stage import (
     demo_regions,
@@ -65,8 +69,47 @@ def forward_tensors(
         regions = demo_regions(model, image.shape, few_regions)
         return two_stage_tensors(model, image, regions)
     if isinstance(model, BaseModel):
-        return model(image, None, mode='tensor')
+        samples = image_samples(image.shape) if asks_samples(model) else None
+        return model(image, samples, mode='tensor')
     return model(image)
+
+
+def with_tensor_forward(
+    model: nn.Module, input_size: Sequence[int]
+) -> nn.Module:
+    """Let ``forward`` of a model that needs more than images need no more.
+
+    Args:
+        model (nn.Module): A throw-away copy; its class changes. Models that
+            run on images alone stay as they are.
+        input_size (Sequence[int]): (B, C, H, W) of what it will see.
+    """
+    kind = type(model)
+    if is_two_stage(model):
+        regions = demo_regions(model, input_size)
+
+        def tensors(self: nn.Module, inputs: Tensor) -> Any:
+            return two_stage_tensors(self, inputs, regions)
+
+    elif asks_samples(model):
+        samples = image_samples(input_size)
+
+        def tensors(self: nn.Module, inputs: Tensor) -> Any:
+            return kind.forward(self, inputs, samples, mode='tensor')
+
+    else:
+        return model
+
+    def forward(
+        self: nn.Module,
+        inputs: Tensor,
+        data_samples: Any = None,
+        mode: str = 'tensor',
+    ) -> Any:
+        return tensors(self, inputs)
+
+    model.__class__ = type(kind.__name__, (kind,), {'forward': forward})
+    return model
 
 
 def limit_sides(shape: Sequence[int], most: int) -> Tuple[int, ...]:

@@ -6,6 +6,8 @@ from typing import Any, Dict, Iterator, Tuple
 import torch
 from torch import Tensor, nn
 
+from dms_mmrazor.models.tracing.image_samples import image_meta
+
 
 def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> Iterator[Any]:
     """What a model may want to know of two images; at last, nothing.
@@ -31,13 +33,6 @@ def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> Iterator[Any]:
     yield None
 
 
-def _meta(size: Tuple[int, ...]) -> Dict[str, Any]:
-    """What a data sample tells of its image."""
-    shape = tuple(size[2:])
-    keys = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
-    return dict({key: shape for key in keys}, scale_factor=(1.0, 1.0))
-
-
 def _box(size: Tuple[int, ...]) -> Tensor:
     """The middle of an image [1, 4]."""
     height, width = size[2:]
@@ -50,7 +45,7 @@ def _detection(size: Tuple[int, ...]) -> Any:
     structures = sys.modules['mmdet.structures']
     masks = sys.modules['mmdet.structures.mask']
     elements = sys.modules['mmengine.structures']
-    sample = structures.DetDataSample(metainfo=_meta(size))
+    sample = structures.DetDataSample(metainfo=image_meta(size))
     mask = torch.zeros(1, *size[2:], dtype=torch.uint8).numpy()
     mask[:, size[2] // 4 : -(size[2] // 4), size[3] // 4 :] = 1
     sample.gt_instances = elements.InstanceData(
@@ -69,14 +64,16 @@ def _yolo(size: Tuple[int, ...]) -> Dict[str, Any]:
         torch.cat([torch.tensor([[float(index), 0.0]]), _box(size)], dim=1)
         for index in range(2)
     ]
-    return dict(bboxes_labels=torch.cat(rows), img_metas=[_meta(size)] * 2)
+    return dict(
+        bboxes_labels=torch.cat(rows), img_metas=[image_meta(size)] * 2
+    )
 
 
 def _segmentation(size: Tuple[int, ...]) -> Any:
     """A class for each pixel, as mmseg describes it."""
     elements = sys.modules['mmengine.structures']
     structures = sys.modules['mmseg.structures']
-    sample = structures.SegDataSample(metainfo=_meta(size))
+    sample = structures.SegDataSample(metainfo=image_meta(size))
     classes = torch.zeros(1, *size[2:], dtype=torch.long)
     sample.gt_sem_seg = elements.PixelData(data=classes)
     return sample

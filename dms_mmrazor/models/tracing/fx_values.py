@@ -130,7 +130,8 @@ def _has_channels(node: fx.Node, value: Any) -> bool:
     if node.op == 'output' or value is UNKNOWN:
         return True
     if node.op == 'placeholder':  # token ids have none
-        return _is_tensor(value) and value.is_floating_point() and value.dim()
+        is_real = _is_tensor(value) and value.is_floating_point()
+        return is_real and value.dim() > 0
     if node.op == 'get_attr':
         is_parameter = isinstance(value, nn.Parameter) and value.numel() > 1
         return is_parameter or (_is_tensor(value) and is_vector(value))

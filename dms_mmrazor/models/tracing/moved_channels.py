@@ -256,7 +256,8 @@ def _equal_parts(node: fx.Node, channels: int) -> int:
     parts, dim = named['chunks'], named.get('dim', 0)
     if shape is None or channels % parts:
         return 0
-    return parts if dim % len(shape) == _dim(node.args[0], channels) else 0
+    place = channels_dim(node.args[0], channels)
+    return parts if dim % len(shape) == place else 0
 
 
 def _try(node: fx.Node, channels: int) -> Any:
@@ -292,15 +293,20 @@ def _renumbered(
             return value
         dim = line[0]
     if dim is None or shape[dim] != channels:
-        dim = _dim(source, channels)
+        dim = channels_dim(source, channels)
     if dim is None:
         return None
     view = [channels if d == dim else 1 for d in range(len(shape))]
     return torch.arange(channels).view(view).expand(shape)
 
 
-def _dim(node: fx.Node, channels: int) -> Optional[int]:
-    """The dimension of a tensor's channels."""
+def channels_dim(node: fx.Node, channels: int) -> Optional[int]:
+    """The dimension of a tensor's channels.
+
+    Args:
+        node (fx.Node): What gives the tensor.
+        channels (int): How many there are.
+    """
     shape = node.meta[SHAPE]
     dims = [dim for dim, size in enumerate(shape) if size == channels]
     if not dims or channels == 1:

@@ -339,13 +339,16 @@ def _choose_carrier(
 
 
 def _candidates(run: BlockRun) -> List[nn.Module]:
-    """Modules that could end f: last first, each called once."""
+    """Modules that could end f: last first, each called once.
+
+    Their outputs may have another shape than the block's, such as windows.
+    """
     calls: List[nn.Module] = []
 
     def record(module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, tuple) and output:
             output = output[0]
-        if isinstance(output, Tensor) and output.shape == run.x.shape:
+        if isinstance(output, Tensor) and output.numel() == run.x.numel():
             calls.append(module)
 
     inner = [m for m in run.block.modules() if m is not run.block]

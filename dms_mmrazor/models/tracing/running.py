@@ -172,7 +172,9 @@ def in_double(model: nn.Module, at_once: bool = False) -> Iterator[None]:
 
 
 def check_demo_input(
-    model: nn.Module, input_size: DemoInput, key: str
+    model: nn.Module,
+    input_size: DemoInput,
+    key: str = 'mutator.parse_cfg.demo_input',
 ) -> None:
     """Make sure that a model runs on the input it is searched for.
 
@@ -180,7 +182,8 @@ def check_demo_input(
         model (nn.Module): A plain model; it is not changed.
         input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
             called with.
-        key (str): Where the user has set it, for messages.
+        key (str): Where the user has set it, for messages. Defaults to
+            'mutator.parse_cfg.demo_input'.
 
     Raises:
         DMSError: If it does not.

@@ -24,6 +24,7 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.models.ops import channels_of, is_norm, is_weighted
 from dms_mmrazor.models.tracing.channel_groups import ChannelGroup
+from dms_mmrazor.models.tracing.compared_features import compared_layers
 from dms_mmrazor.models.tracing.demo import (
     DemoInput,
     demo_tensor,
@@ -87,6 +88,8 @@ def follow_training(
 ) -> TrainingLayers:
     """Add the layers that only a training pass runs to a trace, in place.
 
+    Features that only the loss combines are held.
+
     Args:
         trace (fx.Graph): Trace of the model in evaluation mode.
         model (nn.Module): The traced model, a throw-away copy.
@@ -98,7 +101,7 @@ def follow_training(
             the module and its name.
     """
     missing = unreached_layers(trace, model)
-    if not missing:
+    if not missing and not isinstance(model, BaseModel):
         return TrainingLayers()
     weighted = [n for n in missing if _read(model.get_submodule(n))]
     for size in dict.fromkeys(sizes):
@@ -114,6 +117,7 @@ def follow_training(
             f'data fails ({failed})'
         )
         return TrainingLayers(unseen={name: why for name in weighted})
+    _hold(trace, compared_layers(trace, recording, model))
     ran = {n.target for n in recording.nodes if n.op == 'call_module'}
     lost = graft(trace, recording, model, ran.intersection(missing))
     why = 'it runs only in training, where it cannot be followed'
@@ -236,9 +240,8 @@ def graft(
         if node.target in new and _reads_unknown(node, recording, source)
     }
     copies: Dict[fx.Node, fx.Node] = {}
-    output = next(node for node in trace.nodes if node.op == 'output')
     recording.give_constants(model)
-    with trace.inserting_before(output):
+    with trace.inserting_before(_output(trace)):
         for node in recording.nodes:
             if node in wanted:
                 copies[node] = trace.node_copy(
@@ -250,10 +253,27 @@ def graft(
             if node in touched
             and not (node.users and wanted.keys() >= node.users.keys())
         ]
-        if ends:
-            end = trace.call_function(read_in_training, tuple(ends))
-            output.args = ((output.args[0], end),)
+    _end(trace, ends)
     return lost
+
+
+def _output(trace: fx.Graph) -> fx.Node:
+    return next(node for node in trace.nodes if node.op == 'output')
+
+
+def _end(trace: fx.Graph, features: Sequence[fx.Node]) -> None:
+    """Let a node of :func:`read_in_training` read features."""
+    if features:
+        output = _output(trace)
+        with trace.inserting_before(output):
+            end = trace.call_function(read_in_training, tuple(features))
+        output.args = ((output.args[0], end),)
+
+
+def _hold(trace: fx.Graph, names: Sequence[str]) -> None:
+    """Keep the outputs of layers as they are, in place."""
+    calls = {n.target: n for n in trace.nodes if n.op == 'call_module'}
+    _end(trace, [calls[name] for name in names])
 
 
 def _wanted(

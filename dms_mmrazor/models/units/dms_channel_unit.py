@@ -37,12 +37,21 @@ class DMSChannelUnit(MutableChannelUnit):
 
     Args:
         num_channels (int): Number of channels N.
-        step (int): Contiguous channels that share importance and mask
-            (coarse spaces, appendix A.1.1). Where it does not divide N, it
-            is the greatest common divisor of both. Defaults to 1.
+        step (int | float): Contiguous channels that share importance and
+            mask (coarse spaces, appendix A.1.1), or their portion of N:
+            1/6. Where it does not divide N, it is the greatest common
+            divisor of both. Defaults to 1.
         min_ratio (float): Smallest kept ratio; at least one channel is
             always kept. Defaults to 0.
         max_ratio (float): Largest kept ratio. Defaults to 1.
+        follows (str): Unit of whose kept portion this one keeps a portion:
+            the width of an MLP relative to the sampled embedding
+            (AutoFormer). ``step`` and the ratios then count what is kept
+            beside a leader that keeps everything, and so do choices. A name
+            with leading dots is relative, as in an import: each dot takes
+            a part of the unit's own name away. Defaults to '', none.
+        mask_step (int): Channels that share a mask in a unit that follows
+            another. Defaults to 1.
 
     Raises:
         DMSError: If a ratio or the step is out of range, or there is
@@ -52,29 +61,51 @@ class DMSChannelUnit(MutableChannelUnit):
     def __init__(
         self,
         num_channels: int,
-        step: int = 1,
+        step: Union[int, float] = 1,
         min_ratio: float = 0.0,
         max_ratio: float = 1.0,
+        follows: str = '',
+        mask_step: int = 1,
         **kwargs: Any,
     ) -> None:
         if kwargs:  # mmrazor's units would ignore them
             raise DMSError(
                 f'`channel_unit_cfg`: DMSChannelUnit has no setting '
-                f'{sorted(kwargs)[0]!r}; it takes step, min_ratio and '
-                'max_ratio.'
+                f'{sorted(kwargs)[0]!r}; it takes step, min_ratio, '
+                'max_ratio, follows and mask_step.'
             )
         super().__init__(num_channels)
+        if isinstance(step, float) and 0 < step < 1:
+            step = max(1, round(step * num_channels))
         if not (isinstance(step, int) and 1 <= step <= num_channels):
             raise DMSError(
                 f'`step` must be an int in 1 … {num_channels} (the channels '
-                f'of the unit), got {step}.'
+                f'of the unit) or a portion of them in (0, 1), got {step}.'
+            )
+        if not (isinstance(mask_step, int) and num_channels % mask_step == 0):
+            raise DMSError(
+                f'`mask_step` must divide the {num_channels} channels of the '
+                f'unit, got {mask_step}.'
+            )
+        if mask_step > 1 and not follows:
+            raise DMSError(
+                '`mask_step` is for units with `follows`; others have `step`.'
             )
         if not 0 <= min_ratio <= max_ratio <= 1 or max_ratio == 0:
             raise DMSError(
                 '`min_ratio` and `max_ratio` must satisfy 0 <= min <= max <= '
                 f'1, got {min_ratio} and {max_ratio}.'
             )
+        if follows and step == 1:
+            step = mask_step
         self.step = math.gcd(step, num_channels)
+        self.follows = follows
+        self.mask_step = mask_step if follows else self.step
+        if self.step % self.mask_step:
+            raise DMSError(
+                f'`step` ({self.step}) must be a multiple of `mask_step` '
+                f'({mask_step}).'
+            )
         self.min_ratio = min_ratio
         self.max_ratio = max_ratio
         self.mutable_channel = DMSMutableChannel(num_channels)
@@ -91,6 +122,15 @@ class DMSChannelUnit(MutableChannelUnit):
         """Largest number of channels, a multiple of ``step``."""
         steps = int(self.max_ratio * self.num_channels + 1e-9) // self.step
         return max(self.min_kept, steps * self.step)
+
+    @property
+    def leader_name(self) -> str:
+        """Full name of the unit that this one follows; '' for none."""
+        name = self.follows.lstrip('.')
+        dots = len(self.follows) - len(name)
+        if not dots:
+            return name
+        return '.'.join([*str(self.name).split('.')[:-dots], name])
 
     @property
     def attention_dim(self) -> Optional[AttentionDim]:
@@ -115,9 +155,10 @@ class DMSChannelUnit(MutableChannelUnit):
     def divisor(self, divisor: int) -> int:
         """Step of exported widths: a multiple of ``step`` and ``divisor``.
 
-        Numbers of heads need not be divisible.
+        Numbers of heads need not be divisible, nor those of followers,
+        which are not the widths of layers.
         """
-        if self.counts_heads:
+        if self.counts_heads or self.follows:
             return self.step
         return self.step * divisor // math.gcd(self.step, divisor)
 

@@ -58,6 +58,52 @@ def test_auxiliary_heads_are_followed():
     assert 'training' in groups['auxiliary.0.0.0'].reason
 
 
+class Distilled(Segmentor):
+    """Its loss compares two features of as many channels, some way."""
+
+    def __init__(self, compare):
+        super().__init__(heads=())
+        self.b, self.c = cbr(16, 16), cbr(16, 10)
+        self.compare = compare
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        a = self.a(inputs)
+        b = self.b(a)
+        y = self.decode(self.c(b))
+        if mode == 'loss':
+            near = self.compare(a, b.detach())
+            return dict(loss=y.square().mean(), loss_near=near)
+        return y
+
+
+@pytest.mark.parametrize(
+    'compare',
+    [
+        nn.functional.mse_loss,
+        lambda a, b: (a.flatten(1) - b.flatten(1)).abs().mean(),
+        lambda a, b: nn.functional.cosine_similarity(a, b).mean(),
+    ],
+)
+def test_features_that_a_loss_compares_are_held(compare):
+    groups = groups_of(Distilled(compare))
+    for name in ('a.0', 'b.0'):
+        assert 'only in training reads its channels' in groups[name].reason
+    assert not groups['c.0'].reason
+
+
+@pytest.mark.parametrize(
+    'compare',
+    [
+        # Each is one number for an image, or for two of them.
+        lambda a, b: (a.mean((1, 2, 3)) - b.mean((1, 2, 3))).abs().mean(),
+        lambda a, b: (a.flatten(1) @ a.flatten(1).T).mean() + b.mean(),
+    ],
+)
+def test_losses_of_whole_features_hold_nothing(compare):
+    groups = groups_of(Distilled(compare))
+    assert not any(groups[name].reason for name in ('a.0', 'b.0', 'c.0'))
+
+
 def test_without_a_training_pass_what_fits_is_held():
     groups = groups_of(Segmentor(needs_samples=True))
     for name, head in (('a.0', '0'), ('b.0', '1')):

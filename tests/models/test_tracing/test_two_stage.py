@@ -3,12 +3,11 @@ import torch
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.tracing.demo import forward_tensors
-from dms_mmrazor.models.tracing.two_stage import (
-    demo_regions,
-    is_two_stage,
+from dms_mmrazor.models.tracing.demo import (
+    forward_tensors,
     with_tensor_forward,
 )
+from dms_mmrazor.models.tracing.two_stage import demo_regions, is_two_stage
 
 
 @pytest.fixture

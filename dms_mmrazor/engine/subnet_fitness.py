@@ -1,0 +1,179 @@
+"""What a structure is worth with the weights of its supernet."""
+
+from copy import deepcopy
+from typing import Any, Dict, Mapping, Optional
+
+import torch
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.registry import TASK_UTILS
+from dms_mmrazor.search.recalibration import recalibrate_norms
+from dms_mmrazor.type_names import type_name
+
+
+@TASK_UTILS.register_module()
+class SubnetAccuracy:
+    """Evaluates a subnet on a part of the training data.
+
+    The contract of a fitness in ``train_cfg.fitness``: it is made with the
+    runner and its settings, and called with the choices and the plain
+    subnet; it returns a dict with a number ``score``, larger is better, and
+    whatever else belongs into the file of candidates.
+
+    Args:
+        runner (Runner): Of the search.
+        images (int): So many of the training data, the same ones for every
+            subnet. Defaults to 2000.
+        metric (str, optional): Of the evaluator. Defaults to None, its
+            first.
+        sign (int): -1 for a metric that is better when smaller. Defaults to
+            1.
+        dataloader (dict, optional): Evaluated instead. Defaults to None,
+            training data with the pipeline of ``val_dataloader``, or of
+            ``test_dataloader`` without one.
+        evaluator (dict | list, optional): Defaults to None,
+            ``val_evaluator``, or ``test_evaluator`` without one.
+
+    Raises:
+        DMSError: If a setting cannot be meant, or there is nothing to
+            evaluate with.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        images: int = 2000,
+        metric: Optional[str] = None,
+        sign: int = 1,
+        dataloader: Optional[Dict[str, Any]] = None,
+        evaluator: Any = None,
+    ) -> None:
+        if sign not in (1, -1):
+            raise DMSError(f'`fitness.sign` must be 1 or -1, got {sign!r}.')
+        for key in ('val_evaluator', 'test_evaluator'):
+            evaluator = evaluator or runner.cfg.get(key)
+        if not evaluator:
+            raise DMSError(
+                'the config has no `val_evaluator` to judge subnets with: '
+                "add one, or `train_cfg.fitness=dict(type='mmrazor."
+                "SubnetAccuracy', evaluator=…)`."
+            )
+        self.metric = metric
+        self.sign = sign
+        self.evaluator = runner.build_evaluator(evaluator)
+        if dataloader is not None:
+            self.loader = runner.build_dataloader(dataloader, seed=0)
+        else:
+            self.loader = training_part(runner, images, 'fitness.images')
+        meta = getattr(self.loader.dataset, 'metainfo', None)
+        self.evaluator.dataset_meta = meta
+
+    @torch.no_grad()
+    def __call__(
+        self, choices: Mapping[str, int], subnet: nn.Module
+    ) -> Dict[str, float]:
+        """Evaluate a subnet.
+
+        Raises:
+            DMSError: If the evaluator has no such metric.
+        """
+        subnet.eval()
+        for batch in self.loader:
+            outputs = subnet.test_step(batch)
+            self.evaluator.process(data_samples=outputs, data_batch=batch)
+        number = len(self.loader.dataset)
+        metrics = self.evaluator.evaluate(number)
+        key = self.metric or next(iter(metrics), '')
+        if key not in metrics:
+            raise DMSError(
+                f'`fitness.metric` {key!r} is not among the metrics of the '
+                f'evaluation: {sorted(metrics)}.'
+            )
+        return {
+            'score': self.sign * float(metrics[key]),
+            'forward_images': number,
+        }
+
+
+class NormRecalibration:
+    """Computes the norms of subnets anew on a part of the training data.
+
+    Args:
+        runner (Runner): Of the search.
+        images (int): So many, those behind the part that is evaluated on;
+            0: norms stay the supernet's.
+    """
+
+    def __init__(self, runner: Runner, images: int) -> None:
+        self.loader = None
+        if images:
+            key = 'train_cfg.recalibrate'
+            self.loader = training_part(runner, images, key, last=True)
+
+    def __call__(self, subnet: nn.Module) -> int:
+        """Recalibrate a model of mmengine; the number of images it took."""
+        if self.loader is None:
+            return 0
+
+        def forward(batch: Any) -> None:
+            data = subnet.data_preprocessor(batch, False)
+            subnet(**data, mode='tensor')
+
+        norms = recalibrate_norms(subnet, self.loader, forward)
+        return len(self.loader.dataset) if norms else 0
+
+
+def training_part(
+    runner: Runner, images: int, key: str, last: bool = False
+) -> DataLoader:
+    """A fixed part of the training data, without augmentation.
+
+    The part is the same whatever the seed of the search. Images come in the
+    order of one permutation, so that the first and the last ones are
+    different images as long as there are enough.
+
+    Args:
+        runner (Runner): Its config has ``train_dataloader`` and
+            ``val_dataloader``, whose pipeline and batch size are used.
+        images (int): So many, or all if there are fewer.
+        key (str): The setting, for messages.
+        last (bool): Take the last ones of the permutation. Defaults to
+            False.
+
+    Raises:
+        DMSError: If a part cannot be taken.
+    """
+    if not isinstance(images, int) or images < 1:
+        raise DMSError(f'`{key}` must be an int >= 1, got {images!r}.')
+    cfg = runner.cfg
+    loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    train = cfg.get('train_dataloader')
+    advice = 'write `train_cfg.fitness.dataloader`, and `recalibrate=0`'
+    if not loader or not train:
+        raise DMSError(
+            f'`{key}` needs `train_dataloader`, and the pipeline of '
+            f'`val_dataloader`, which the config lacks: {advice}.'
+        )
+    loader, dataset = deepcopy(loader), deepcopy(train['dataset'])
+    if 'pipeline' not in dataset or 'pipeline' not in loader['dataset']:
+        raise DMSError(
+            f'`{key}`: `train_dataloader.dataset` is a '
+            f'{type_name(dataset)}, whose pipeline is not in sight: {advice}.'
+        )
+    dataset['pipeline'] = loader['dataset']['pipeline']
+    loader['dataset'] = dataset
+    whole = runner.build_dataloader(loader, seed=0).dataset
+    if not hasattr(whole, 'get_subset'):
+        raise DMSError(
+            f'`{key}`: no part can be taken of a {type(whole).__name__}: '
+            f'{advice}.'
+        )
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(whole), generator=generator).tolist()
+    chosen = order[-images:] if last else order[:images]
+    loader['dataset'] = whole.get_subset(sorted(chosen))
+    loader['sampler'] = dict(type='DefaultSampler', shuffle=False)
+    return runner.build_dataloader(loader, seed=0)

@@ -1,0 +1,126 @@
+"""Models and layers of timm."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+timm = pytest.importorskip('timm', reason='timm is not installed')
+
+from dms_mmrazor import Search, apply_structure  # noqa: E402
+from dms_mmrazor.models.ops import masked_form  # noqa: E402
+
+IMAGES = (2, 3, 32, 32)
+MODELS = {
+    'vit': ('vit_tiny_patch16_224', dict(img_size=32, depth=3), set()),
+    'vit with norms of q and k': (
+        'vit_tiny_patch16_224',
+        dict(img_size=32, depth=2, qk_norm=True, init_values=0.1),
+        set(),
+    ),
+    'swin': (
+        'swin_tiny_patch4_window7_224',
+        dict(
+            img_size=32,
+            window_size=2,
+            embed_dim=24,
+            depths=(2, 2),
+            num_heads=(2, 4),
+        ),
+        set(),
+    ),
+    'convnext': (
+        'convnext_atto',
+        dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize('case', MODELS)
+def test_a_search_of_a_model(case, tmp_path):
+    name, options, held = MODELS[case]
+
+    def build():
+        torch.manual_seed(0)
+        return timm.create_model(name, num_classes=5, **options)
+
+    search = Search(build(), torch.rand(IMAGES), 0.5, 2)
+    report = search.mutator.report()
+    assert {layer.name for layer in report.unsearched} == held
+    units = [unit for unit, _ in report.units]
+    if name.startswith(('vit', 'swin')):
+        assert any(unit.endswith('attn.heads') for unit in units)
+        assert any(unit.endswith('attn.v_dims') for unit in units)
+        dims = any(unit.endswith('attn.qk_dims') for unit in units)
+        assert dims == ('qk_norm' not in options)
+    optimizer = torch.optim.SGD(search.model.parameters(), lr=0.01)
+    for _ in range(2):
+        search.model(torch.rand(IMAGES)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        search.step()
+    path = str(tmp_path / 'subnet.yaml')
+    subnet = search.export(path)
+    assert subnet.difference <= 1e-5
+    plain = apply_structure(build(), path)
+    assert list(plain.state_dict()) == list(build().state_dict())
+    plain.load_state_dict(subnet.model.state_dict())
+    plain.train()(torch.rand(IMAGES)).sum().backward()
+    assert all(p.grad is not None for p in plain.parameters())
+
+
+def test_layers_of_its_own_that_compute_like_stock_ones():
+    from timm.layers import GroupNorm1, LayerNorm, LayerNorm2d
+    from timm.layers.conv2d_same import Conv2dSame
+    from timm.layers.linear import Linear
+    from timm.layers.norm_act import LayerNormAct2d
+    from timm.layers.std_conv import ScaledStdConv2d, StdConv2d
+
+    for kind in (LayerNorm, LayerNorm2d, GroupNorm1, Conv2dSame, Linear):
+        dynamic = masked_form(kind)
+        assert dynamic is not None and issubclass(dynamic, kind)
+        assert type(dynamic.convert_from(kind(*_sizes(kind))).to_plain_op())
+    # These take statistics of their weight, or do something besides.
+    for kind in (StdConv2d, ScaledStdConv2d, LayerNormAct2d):
+        assert masked_form(kind) is None
+
+
+def _sizes(kind):
+    sizes = (6, 4, 3) if issubclass(kind, nn.Conv2d) else (6, 4)
+    return sizes if issubclass(kind, (nn.Conv2d, nn.Linear)) else (6,)
+
+
+def _slim(module, kind):
+    """The attention that an export has, with nothing cut."""
+    slim = copy.deepcopy(module)
+    slim.__class__ = kind
+    dims = module.qkv.out_features // (3 * module.num_heads)
+    slim.qk_dims = slim.v_dims = dims
+    return slim.eval()
+
+
+def test_attentions_compute_as_the_stock_ones():
+    from timm.models.swin_transformer import WindowAttention
+    from timm.models.vision_transformer import Attention
+
+    from dms_mmrazor.plugins.timm import SlimAttention, SlimWindowAttention
+
+    torch.manual_seed(0)
+    stock = Attention(12, num_heads=3, qkv_bias=True).eval()
+    x = torch.rand(2, 5, 12)
+    allowed = torch.rand(5, 5) > 0.3
+    allowed.fill_diagonal_(True)
+    settings = [{}, dict(attn_mask=allowed), dict(attn_mask=torch.rand(5, 5))]
+    settings.append(dict(is_causal=True))
+    for fused in (True, False):
+        stock.fused_attn = fused
+        slim = _slim(stock, SlimAttention)
+        for options in settings:
+            torch.testing.assert_close(slim(x, **options), stock(x, **options))
+    stock = WindowAttention(12, num_heads=3, window_size=2).eval()
+    slim = _slim(stock, SlimWindowAttention)
+    x, mask = torch.rand(6, 4, 12), torch.rand(3, 4, 4)
+    for given in (None, mask):
+        torch.testing.assert_close(slim(x, given), stock(x, given))
