@@ -62,6 +62,9 @@ from zoo import TOYS  # noqa: E402
 TOLERANCE = 1e-4
 """Numbers may differ by this, relative: sums in another order do."""
 
+SMALLEST = 1e-5
+"""Numbers below it are compared as if they were of this size."""
+
 STRUCTURES = 2
 
 ANY_SIZE = (
@@ -340,7 +343,7 @@ def differences(before: Any, after: Any, where: str = '') -> Iterator[str]:
 def same(before: Any, after: Any) -> bool:
     """Whether two plain values are equal, numbers up to the tolerance."""
     if isinstance(before, float) and isinstance(after, (int, float)):
-        larger = max(abs(before), abs(after))
+        larger = max(abs(before), abs(after), SMALLEST)
         return before == after or abs(before - after) <= TOLERANCE * larger
     return bool(before == after)
 
