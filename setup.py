@@ -99,6 +99,7 @@ class Develop(develop):
 
 
 EXTRAS = {
+    'llama': parse_requirements('llama'),
     'mim': parse_requirements('mminstall'),
     'optional': parse_requirements('optional'),
     'tests': parse_requirements('tests'),

@@ -3,6 +3,8 @@
 #
 #   .dev_scripts/setup_env.sh modern    .venv          Python 3.11
 #   .dev_scripts/setup_env.sh classic   .venv-classic  Python 3.10
+#   .dev_scripts/setup_env.sh demo      .venv-demo     Python 3.11, pins of
+#                                       modern, mmcv-lite: nothing is compiled
 #
 # Does nothing when nothing changed since the last complete run, and goes on
 # where an interrupted run stopped. Variables that change what it does:
@@ -20,11 +22,14 @@ die() {
 }
 
 case ${1:-} in
-    modern) venv=.venv python_version=3.11 ;;
-    classic) venv=.venv-classic python_version=3.10 ;;
-    *) die "usage: $0 modern|classic" ;;
+    # transformers needs a newer torch than the classic set has.
+    modern) venv=.venv python_version=3.11 more=requirements/llama.txt ;;
+    classic) venv=.venv-classic python_version=3.10 more=/dev/null ;;
+    demo) venv=.venv-demo python_version=3.11 more=/dev/null ;;
+    *) die "usage: $0 modern|classic|demo" ;;
 esac
-pins=requirements/$1.txt
+pins=requirements/${1/demo/modern}.txt
+compiled=$([[ $1 == demo ]] || echo yes)
 python=$venv/bin/python
 stamp=$venv/.setup-stamp
 
@@ -35,8 +40,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONNOUSERSITE=1
 # word: comparing the two tells whether there is anything to do.
 fingerprint() {
     "$python" -c 'import os, sys; print(sys.version, os.getcwd())' || return
-    cat "$pins" requirements/{build,mminstall,runtime,optional,tests}.txt \
-        .dev_scripts/setup_env.sh setup.py dms_mmrazor/version.py
+    cat "$pins" requirements/{build,mminstall,runtime,optional,tests,demo}.txt \
+        "$more" .dev_scripts/setup_env.sh setup.py dms_mmrazor/version.py
 }
 
 up_to_date() {
@@ -102,7 +107,12 @@ install_mmcv() (
 
 install_rest() {
     pip_install -r requirements/mminstall.txt -r requirements/runtime.txt \
-        -r requirements/optional.txt -r requirements/tests.txt
+        -r requirements/optional.txt -r requirements/tests.txt -r "$more"
+}
+
+install_for_demo() {
+    pip_install -r requirements/demo.txt mmengine mmrazor matplotlib \
+        -r requirements/runtime.txt
 }
 
 install_self() {
@@ -154,7 +164,7 @@ main() {
         return
     fi
 
-    if ! "$python" -c 'import mmcv' 2>/dev/null; then
+    if [[ -n $compiled ]] && ! "$python" -c 'import mmcv' 2>/dev/null; then
         command -v "${CXX:-c++}" >/dev/null ||
             die "no C++ compiler: install one or set CXX (mmcv needs it)"
     fi
@@ -167,7 +177,9 @@ main() {
         base=$(find_python)
     fi
 
-    echo "Setting up $venv from $pins (about 10 minutes when new)"
+    local usual="about 10 minutes"
+    [[ -n $compiled ]] || usual="about 3 minutes"
+    echo "Setting up $venv from $pins ($usual when new)"
     running=
     trap report_failure EXIT
     if [[ -n $base ]]; then
@@ -176,10 +188,16 @@ main() {
     rm -f "$stamp"
     fingerprint >"$stamp.new"
     step "PyTorch, a download of some GB" "1-5 min" install_torch
-    step "mmcv, built from source" "5-8 min on 2 cores, instant if cached" install_mmcv
-    step "OpenMMLab packages and tools" "30 s" install_rest
+    if [[ -n $compiled ]]; then
+        step "mmcv, built from source" "5-8 min on 2 cores, instant if cached" install_mmcv
+        step "OpenMMLab packages and tools" "30 s" install_rest
+    else
+        step "mmcv-lite, mmengine, mmrazor" "30 s" install_for_demo
+    fi
     step "This package, editable" "5 s" install_self
-    step "Check of imports" "15 s" check_imports
+    if [[ -n $compiled ]]; then
+        step "Check of imports" "15 s" check_imports
+    fi
     mv "$stamp.new" "$stamp"
     echo "$venv is ready after $SECONDS s"
 }

@@ -10,12 +10,19 @@ from typing import Any
 
 from .version import __version__
 
-__all__ = ['DMSError', 'Search', '__version__', 'apply_structure']
+__all__ = [
+    'DMSError',
+    'Search',
+    '__version__',
+    'apply_structure',
+    'write_card',
+]
 
 _LAZY = {
     'DMSError': 'dms_mmrazor.errors',
     'Search': 'dms_mmrazor.search',
     'apply_structure': 'dms_mmrazor.search',
+    'write_card': 'dms_mmrazor.visualization',
 }
 
 

@@ -6,6 +6,7 @@ The only import that a config needs::
 """
 
 from dms_mmrazor import engine, models
+from dms_mmrazor.plugins.transformers import register
 from dms_mmrazor.ranking import fitness
 
-__all__ = ['engine', 'fitness', 'models']
+__all__ = ['engine', 'fitness', 'models', 'register']

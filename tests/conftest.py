@@ -4,8 +4,12 @@ Everything heavy is imported inside the fixtures: the tests of the core run
 without any framework.
 """
 
+import json
 import os
 import random
+import re
+import shutil
+import subprocess
 import sys
 import uuid
 
@@ -351,3 +355,46 @@ def search_config(digits: str) -> Callable[..., Config]:
         return cfg
 
     return make
+
+
+_PROBE = """<script>window.onload = () => parent.postMessage(JSON.stringify({
+width: innerWidth, needed: document.documentElement.scrollWidth,
+pictures: document.querySelectorAll('[role=img]').length}), '*');</script>
+</head>"""
+_FRAME = """<title>-</title><script>window.onmessage = (event) => {
+document.title = event.data; };</script>
+<iframe src="page.html" width="%d" height="900" style="border: 0"></iframe>"""
+
+
+@pytest.fixture
+def open_page(tmp_path: Any) -> Callable[..., Dict[str, int]]:
+    """Open a page in a headless browser, in a frame of some width."""
+    chromium = shutil.which('chromium') or shutil.which('google-chrome')
+    if chromium is None:
+        pytest.skip('no Chromium to open a page')
+
+    def open_in_frame(page: str, width: int) -> Dict[str, int]:
+        """Width, needed width and pictures; no message on the console."""
+        content = page.replace('</head>', _PROBE, 1)
+        (tmp_path / 'page.html').write_text(content, encoding='utf-8')
+        frame = tmp_path / f'frame{width}.html'
+        frame.write_text(_FRAME % width, encoding='utf-8')
+        flags = 'headless no-sandbox disable-gpu disable-quic no-first-run'
+        flags += ' disable-sync disable-background-networking dump-dom'
+        flags += ' disable-component-update enable-logging=stderr'
+        found = subprocess.run(
+            [
+                *(chromium, '--window-size=1300,1000'),
+                f'--user-data-dir={tmp_path / "profile"}',
+                *(f'--{flag}' for flag in flags.split()),
+                frame.as_uri(),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=50,
+        )
+        assert 'CONSOLE' not in found.stderr
+        title = re.search(r'<title>(.*?)</title>', found.stdout).group(1)
+        return json.loads(title)
+
+    return open_in_frame

@@ -10,6 +10,22 @@ import pytest
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
 
+def test_llama(tmp_path):
+    pytest.importorskip('transformers')
+    options = ['--steps', '3', '--finetune-steps', '2', '--batch', '2']
+    options += ['--window', '32', '--divisor', '1']
+    found = subprocess.run(
+        [sys.executable, 'examples/llama.py', *options]
+        + ['--out', str(tmp_path / 'found')],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    assert 'finetuned: perplexity' in found.stdout
+    assert (tmp_path / 'found' / 'modeling_dms.py').is_file()
+
+
 def run(name, folder, *options):
     """What an example prints; it leaves a structure in the folder."""
     pytest.importorskip('sklearn')
@@ -37,3 +53,21 @@ def test_loops_of_other_libraries(library, tmp_path):
         pytest.skip(f'{library} is not installed')
     text = run(f'with_{library}.py', tmp_path, '--epochs', '1')
     assert "'target'" in text
+
+
+def test_demo(tmp_path):
+    """A few steps of each part; the card is there at the end."""
+    pytest.importorskip('sklearn')
+    options = '--seeds 1 --search-steps 8 --steps 4 --random 1 --no-browser'
+    options += ' --canvases 0.03'
+    found = subprocess.run(
+        [sys.executable, 'demo/demo.py', *options.split()]
+        + ['--out', str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    for name in ('whole network', 'uniform', 'best of 1 random', 'searched'):
+        assert f'\n{name}' in found.stdout
+    assert (tmp_path / 'search0/card.html').is_file()

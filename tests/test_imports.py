@@ -17,6 +17,7 @@ LAYERS = [
     'engine',
     'visualization',
     'apis',
+    'plugins.transformers',
     'models',
     'models.algorithms',
     'search',

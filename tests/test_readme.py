@@ -4,8 +4,14 @@ import os.path as osp
 import re
 
 import mmrazor
+import pytest
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import (
+    HOOKS,
+    MODELS,
+    DefaultScope,
+    init_default_scope,
+)
 
 from dms_mmrazor.apis import build_algorithm
 from dms_mmrazor.engine.hooks import find_resource_hook
@@ -56,7 +62,7 @@ def _changed(diff, original):
 
 
 def test_group_fisher_diff_gives_a_search(tmp_path):
-    (diff,) = _blocks('diff')
+    (diff,) = _blocks('diff', 'docs/recipes.md')
     changed = _changed(diff, GROUP_FISHER)
     cfg = _load(changed, tmp_path / 'search.py', 'mmpretrain')
     assert [h.type for h in cfg.custom_hooks] == ['mmrazor.ResourceHook']
@@ -81,8 +87,8 @@ def test_retinanets_diff_gives_a_search(tmp_path):
     assert len(algorithm.mutator.depth_units) == 4
 
 
-def test_three_lines_give_a_search(tmp_path):
-    search = _blocks('python')[0]
+def test_five_lines_give_a_search(tmp_path):
+    (search,) = (t for t in _blocks('python') if '_base_' in t)
     cfg = _load(search, tmp_path / 'search.py', 'mmpretrain')
     model = MODELS.build(cfg.model)
     assert type(model).__name__ == 'DMSAlgorithm'
@@ -90,11 +96,32 @@ def test_three_lines_give_a_search(tmp_path):
     assert cfg.optim_wrapper.optimizer.type == 'SGD'
 
 
-def test_core_example_runs():
-    example = _blocks('python')[-1]
-    names = {}
-    exec(compile(example, 'README.md', 'exec'), names)
-    assert int((names['mask'] >= 0.5).sum()) == 32
+def test_hooks_and_mutators_of_the_pages():
+    """Settings that pages show are settings that there are."""
+    found = 0
+    for page in ('recipes', 'not_searched'):
+        for text in _blocks('python', f'docs/{page}.md'):
+            if '_base_' in text or 'read_base' in text:
+                continue
+            names = {}
+            exec(compile(text, page, 'exec'), names)
+            for hook in names.get('custom_hooks', ()):
+                HOOKS.build(hook)
+                found += 1
+            if 'mutator' in names:
+                MODELS.build(names['mutator'])
+                found += 1
+    assert found == 5
+
+
+@pytest.mark.parametrize('index', range(3))
+def test_configs_of_the_recipes(tmp_path, index):
+    texts = [t for t in _blocks('python', 'docs/recipes.md') if '_base_' in t]
+    assert len(texts) == 3
+    cfg = _load(texts[index], tmp_path / 'recipe.py', 'mmpretrain')
+    kind = cfg.model.type.split('.')[-1]
+    assert kind == ('DMSSubModel' if index == 1 else 'DMSAlgorithm')
+    assert cfg.model.architecture.backbone.type
 
 
 def teardown_module():

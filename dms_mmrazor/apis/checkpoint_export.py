@@ -1,7 +1,7 @@
 """From a checkpoint of a search to a subnet."""
 
 import os.path as osp
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 
 import torch
 from mmengine.config import Config
@@ -13,8 +13,7 @@ from dms_mmrazor.apis.checkpoint_files import (
 )
 from dms_mmrazor.apis.onnx_export import export_onnx
 from dms_mmrazor.apis.search_config import build_algorithm
-from dms_mmrazor.core import phase_at, scheduled_target
-from dms_mmrazor.core.durations import phase_lengths
+from dms_mmrazor.core.durations import iterations_of, phase_lengths
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators.resources import RESOURCES
@@ -23,6 +22,7 @@ from dms_mmrazor.search.export import (
     export_subnet,
     save_subnet,
 )
+from dms_mmrazor.search.milestones import TargetPath
 from dms_mmrazor.version import __version__
 
 ONNX_FILE = 'subnet.onnx'
@@ -89,13 +89,7 @@ def export_checkpoint(
     progress = load_search(algorithm, checkpoint, cfg)
     lines = [f'{checkpoint}: {progress}']
     if scheduled and not progress.finished:
-        targets = targets_at(
-            algorithm,
-            targets,
-            progress.fraction,
-            *_portions(hook, progress),
-            hook.schedule,
-        )
+        targets = _scheduled_targets(algorithm, hook, progress)
         lines.append(
             'The search was not at its end: exported for the target that was '
             'scheduled at that iteration; --target sets another one.'
@@ -118,15 +112,28 @@ def export_checkpoint(
     return [*lines, *_summary(subnet), f'Wrote {", ".join(paths)}.']
 
 
-def _portions(hook: Any, progress: SearchProgress) -> Tuple[float, float]:
-    """Warm-up and decay of a search as portions of it."""
+def _scheduled_targets(
+    algorithm: DMSAlgorithm, hook: Any, progress: SearchProgress
+) -> Dict[str, float]:
+    """Targets of the moment of a checkpoint, milestones included."""
+    total, per_epoch = progress.total, progress.per_epoch
     try:
-        lengths = phase_lengths(
-            hook.warmup, hook.decay, progress.total, progress.per_epoch
-        )
+        lengths = phase_lengths(hook.warmup, hook.decay, total, per_epoch)
+        stay = iterations_of('settle', hook.settle, total, per_epoch)
     except ValueError as error:
         raise DMSError(f'ResourceHook: {error}') from None
-    return lengths.warmup / progress.total, lengths.decay / progress.total
+    path = TargetPath(
+        algorithm.mutator,
+        hook.targets,
+        lengths,
+        hook.schedule,
+        hook.milestones,
+        stay,
+        hook.divisor,
+    )
+    full = algorithm.mutator.table.full
+    found = path.at(progress.iteration)
+    return {kind: min(found[kind], full[kind]) for kind in found}
 
 
 def _onnx_line(difference: Optional[float]) -> str:
@@ -211,35 +218,3 @@ def _progress(
         total / epochs if epochs else None,
         meta.get('dataset_meta'),
     )
-
-
-def targets_at(
-    algorithm: DMSAlgorithm,
-    targets: Mapping[str, float],
-    progress: float,
-    warmup: float = 0.0,
-    decay: float = 0.8,
-    schedule: str = 'exponential',
-) -> Dict[str, float]:
-    """Targets that the schedule of a search has at some moment.
-
-    Args:
-        algorithm (DMSAlgorithm): The search.
-        targets (Mapping[str, float]): Final targets, absolute.
-        progress (float): Progress of the whole search in [0, 1].
-        warmup (float): Portion of the search. Defaults to 0.
-        decay (float): Portion of the search. Defaults to 0.8.
-        schedule (str): As for ``ResourceHook``. Defaults to
-            'exponential'.
-
-    Returns:
-        dict[str, float]: The supernet's resources during the warm-up.
-    """
-    phase = phase_at(progress, warmup, decay)
-    full = algorithm.mutator.table.full
-    if phase.name == 'warmup':
-        return {kind: full[kind] for kind in targets}
-    return {
-        kind: scheduled_target(phase.progress, full[kind], final, schedule)
-        for kind, final in targets.items()
-    }

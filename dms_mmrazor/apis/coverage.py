@@ -36,6 +36,7 @@ from dms_mmrazor.models.tracing.demo import (
     with_tensor_forward,
 )
 from dms_mmrazor.models.tracing.outputs import flatten_tensors
+from dms_mmrazor.models.tracing.running import live_tensors
 from dms_mmrazor.search import Search
 from dms_mmrazor.search.plain import plain_copy
 from dms_mmrazor.search.structure_search import Searched
@@ -249,9 +250,12 @@ def compare_structures(
     mutator, supernet = algorithm.mutator, algorithm.architecture
     alive = plain_copy(supernet)
     enliven(alive, size)
-    # Not the checkpoint's: some models leave buffers out of it.
-    state = dict([*alive.named_parameters(), *alive.named_buffers()])
-    supernet.load_state_dict(state, strict=False)
+    # Not the checkpoint's: some models leave buffers out of it, others look
+    # at more than its tensors.
+    state = live_tensors(alive)
+    for name, tensor in live_tensors(supernet).items():
+        if name in state:
+            tensor.copy_(state[name])
     image = demo_tensor(alive, size)
     worst = dict(outputs=0.0, macs=0.0, params=0.0)
     for index in range(structures):

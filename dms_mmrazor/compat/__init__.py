@@ -9,6 +9,7 @@ from dms_mmrazor.compat.atomic_files import write_files_at_once
 from dms_mmrazor.compat.checkpoint_loading import allow_mmengine_checkpoints
 from dms_mmrazor.compat.collate_scope import allow_inherited_collate
 from dms_mmrazor.compat.config_packages import register_config_package
+from dms_mmrazor.compat.mmpretrain_import import skip_multimodal_models
 from dms_mmrazor.compat.mmrazor_import import import_mmrazor
 from dms_mmrazor.compat.mmyolo_import import import_mmyolo
 from dms_mmrazor.compat.safe_pickle import load_safely
@@ -23,6 +24,7 @@ __all__ = [
     'import_mmyolo',
     'load_safely',
     'register_config_package',
+    'skip_multimodal_models',
     'write_files_at_once',
 ]
 
@@ -33,6 +35,7 @@ def apply() -> None:
     write_files_at_once()
     register_config_package()
     allow_inherited_collate()
+    skip_multimodal_models()
     import_mmrazor()
     end_wrapping_with_trace()
     import_mmyolo()

@@ -5,7 +5,13 @@ from typing import NamedTuple, Optional, Sequence, Tuple, Union
 
 from .schedule import Phase, phase_at
 
-__all__ = ['Duration', 'PhaseLengths', 'check_durations', 'phase_lengths']
+__all__ = [
+    'Duration',
+    'PhaseLengths',
+    'check_durations',
+    'iterations_of',
+    'phase_lengths',
+]
 
 Duration = Union[int, float, str]
 """A portion of the training in [0, 1], '3 epochs' or '500 iterations'."""
@@ -75,7 +81,7 @@ def phase_lengths(
         ValueError: If one cannot be read, or both exceed the training.
     """
     lengths = [
-        _iterations(key, value, total, per_epoch)
+        iterations_of(key, value, total, per_epoch)
         for key, value in (('warmup', warmup), ('decay', decay))
     ]
     if not (lengths[1] > 0 and sum(lengths) <= total * (1 + 1e-9)):
@@ -102,7 +108,7 @@ def check_durations(warmup: Duration, decay: Duration) -> None:
         if isinstance(value, str):
             _parse(key, value)
         else:
-            _iterations(key, value, 1, None)
+            iterations_of(key, value, 1, None)
     if not any(isinstance(value, str) for value in values.values()):
         phase_lengths(warmup, decay, 1)
 
@@ -114,9 +120,21 @@ def _in_iterations(lengths: Sequence[float], total: int) -> str:
     return f': {counts} of {total} iterations.'
 
 
-def _iterations(
-    key: str, value: Duration, total: int, per_epoch: Optional[float]
+def iterations_of(
+    key: str, value: Duration, total: int, per_epoch: Optional[float] = None
 ) -> float:
+    """What a user writes for a part of a training, in iterations.
+
+    Args:
+        key (str): Name of the setting, for messages.
+        value (int | float | str): See :func:`phase_lengths`.
+        total (int): Iterations of the training, >= 1.
+        per_epoch (float, optional): Iterations of an epoch. Defaults to
+            None, the training has no epochs.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
     if isinstance(value, str):
         number, unit = _parse(key, value)
         if not unit.startswith('epoch'):

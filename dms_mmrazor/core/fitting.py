@@ -155,6 +155,8 @@ def _worth(
     budget: Budget, units: Sequence[Unit], wishes: Sequence[float]
 ) -> Tensor:
     """Price times elasticity of each unit, [len(units)], on the CPU."""
+    if not units:
+        return torch.zeros(0, dtype=torch.float64)
     elasticity = budget.elasticities(wishes).cpu()
     share = elasticity[[unit.position for unit in units]]
     prices = share.new_tensor([unit.price for unit in units])
@@ -208,7 +210,7 @@ def _widen(
 ) -> None:
     """Spend what is left where it gains most, in place."""
     excess = budget.excess(counts)
-    while excess < -_CLOSE:
+    while units and excess < -_CLOSE:
         more = [unit.following(counts[unit.position]) for unit in units]
         left, loss = _steps(budget, units, counts, worth, more)
         at_limit = torch.tensor(
@@ -217,7 +219,7 @@ def _widen(
         )
         gain = -loss / (left - excess).clamp(min=1e-12)
         gain = gain.masked_fill((left > 0) | at_limit, -float('inf'))
-        if not units or gain.max() == -float('inf'):
+        if gain.max() == -float('inf'):
             return
         index = int(gain.argmax())
         counts[units[index].position] = more[index]

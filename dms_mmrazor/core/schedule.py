@@ -14,8 +14,9 @@ class Phase(NamedTuple):
 
     Attributes:
         name (str): 'warmup' (the supernet trains, nothing is pruned),
-            'decay' (the target falls to its final value) or 'refine' (the
-            target is reached; widths are searched with depth held).
+            'decay' (the target falls to its final value), 'settle' (it
+            stays at a milestone on its way) or 'refine' (it is reached;
+            widths are searched with depth held).
         progress (float): Progress of the decay in [0, 1]: 0 before it, 1
             after it.
     """

@@ -2,6 +2,7 @@
 
 from typing import Mapping
 
+from mmengine import dist
 from mmengine.runner import Runner
 
 from dms_mmrazor.apis import ExportedSubnet, export_subnet, save_subnet
@@ -28,11 +29,13 @@ def export_search(
         targets (Mapping[str, float]): Final targets, absolute.
         wanted (Mapping[str, object]): Targets as the config has them.
         divisor (int): Of the exported widths.
-        folder (str): Where to write.
+        folder (str): Where the main process writes.
     """
     search = search_info(runner, wanted)
     with validated_weights(runner):
         subnet = export_subnet(algorithm, targets, divisor, search)
+    if not dist.is_main_process():
+        return subnet
     paths = save_subnet(subnet, folder, dataset_meta(runner))
     logger = runner.logger
     logger.info(str(subnet.fit))

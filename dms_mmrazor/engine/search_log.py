@@ -5,7 +5,7 @@ from typing import Dict, Iterator, Mapping, Optional
 from dms_mmrazor.core import Phase
 from dms_mmrazor.engine.loss_history import Losses
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.resources import RESOURCES
+from dms_mmrazor.models.mutators.resources import format_resource
 from dms_mmrazor.models.subnet import Structure
 
 
@@ -13,9 +13,9 @@ def describe_targets(mutator: DMSMutator, targets: Mapping[str, float]) -> str:
     """A line per final target, against the supernet."""
     size = mutator.analyzer.input_size[1:]
     return '\n'.join(
-        f'Target: {RESOURCES[kind].format(target)} {kind}, '
+        f'Target: {format_resource(target, kind)} {kind}, '
         f"{target / mutator.table.full[kind]:.3f} of the supernet's "
-        f'{RESOURCES[kind].format(mutator.table.full[kind])} (input {size})'
+        f'{format_resource(mutator.table.full[kind], kind)} (input {size})'
         for kind, target in targets.items()
     )
 
@@ -29,9 +29,9 @@ def warn_if_idle(
         if target >= largest * (1 - 1e-9):
             yield (
                 f'`ResourceHook.target ({kind})`: '
-                f'{RESOURCES[kind].format(target)} constrains nothing: the '
+                f'{format_resource(target, kind)} constrains nothing: the '
                 'largest reachable is '
-                f'{RESOURCES[kind].format(largest)}.'
+                f'{format_resource(largest, kind)}.'
             )
 
 
@@ -50,7 +50,7 @@ def describe_resources(mutator: DMSMutator, divisor: int) -> str:
         exported, _ = mutator.table.range(kind, divisor)
         start = mutator.resource(kind, hard=False)
         row = (whole, start, largest, smallest, exported)[: len(names)]
-        shown = ''.join(f'{RESOURCES[kind].format(n):>16}' for n in row)
+        shown = ''.join(f'{format_resource(n, kind):>16}' for n in row)
         lines.append(f'{kind:10}{shown}')
     return '\n'.join(lines)
 
@@ -98,7 +98,7 @@ def _describe_losses(losses: Losses) -> str:
 def _with_ratio(value: float, full: float, kind: str) -> str:
     if value == float('inf'):
         return 'none'
-    return f'{RESOURCES[kind].format(value)} ({value / full:.3f})'
+    return f'{format_resource(value, kind)} ({value / full:.3f})'
 
 
 def structure_scalars(mutator: DMSMutator) -> Dict[str, float]:
@@ -126,9 +126,9 @@ def structure_scalars(mutator: DMSMutator) -> Dict[str, float]:
 def describe_subnet(structure: Structure) -> str:
     """A line with the resources of an exported subnet."""
     parts = [
-        f'{RESOURCES[kind].format(row["subnet"])} {kind} '
+        f'{format_resource(row["subnet"], kind)} {kind} '
         f"({row['ratio']:.4f} of the supernet's "
-        f'{RESOURCES[kind].format(row["supernet"])}{_under(row)})'
+        f'{format_resource(row["supernet"], kind)}{_under(row)})'
         for kind, row in structure.resources.items()
     ]
     return f'Subnet: {", ".join(parts)}'

@@ -43,7 +43,12 @@ def settings_of(
     lr = None if step.follows_length else step.lr
     wanted = {kind: plain_value(v) for kind, v in hook.wanted.items()}
     names = ('warmup', 'decay', 'schedule', 'hold_depth', 'divisor')
+    family = {}
+    if hook.milestones:
+        stops = {name: dict(row) for name, row in hook.milestones.items()}
+        family = {'milestones': stops, 'settle': hook.settle}
     return {
+        **family,
         **{f'target.{kind}': value for kind, value in wanted.items()},
         **{f'loss_weight.{kind}': v for kind, v in hook.weights.items()},
         **{f'supernet.{kind}': value for kind, value in full.items()},

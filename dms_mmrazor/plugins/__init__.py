@@ -1,4 +1,4 @@
-"""Blocks of other libraries, one file a library.
+"""Blocks of other libraries, one file or folder a library.
 
 Each is imported where a model of that library is searched, never before.
 """

@@ -1,4 +1,4 @@
-"""timm's attentions, cut down.
+"""timm's attentions, cut down, and its norm that looks at all channels.
 
 The supernet keeps the stock modules, which call their ``qkv`` and ``proj``;
 masks are folded into these. What is exported has head dims of q and k unlike
@@ -6,12 +6,18 @@ those of v, which the stock code does not allow. It divides the scores by the
 root of the whole head dim, as the supernet does: that number stays.
 """
 
-from typing import List, Optional
+from typing import Dict, List, Optional, Set
 
+import torch
+from timm.layers.grn import GlobalResponseNorm
 from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.kind import PassingKind, register_kind
+from dms_mmrazor.registry import MODELS
 
 
 def split_heads(module: nn.Module, x: Tensor) -> List[Tensor]:
@@ -131,3 +137,49 @@ class SlimWindowAttention(WindowAttention):
             bias = bias + mask[:, None].repeat(images, 1, 1, 1)
         x = weighted_values(self, parts, bias)
         return self.proj_drop(self.proj(x))
+
+
+@MODELS.register_module()
+class DMSGlobalResponseNorm(GlobalResponseNorm, DMSOp):
+    """``GlobalResponseNorm`` relative to the kept channels' mean."""
+
+    accepted_mutable_attrs: Set[str] = {'in_channels'}
+    attr_mappings: Dict[str, str] = {
+        'in_channels': 'in_channels',
+        'out_channels': 'in_channels',
+    }
+
+    @property
+    def in_channels(self) -> int:
+        """Number of channels."""
+        return len(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize [B, H, W, C], or [B, C, H, W] if it is for these."""
+        mask = self.masks().inputs
+        if mask is None:
+            return super().forward(x)
+        norms = torch.norm(x, p=2, dim=self.spatial_dim, keepdim=True)
+        mask = mask.to(norms.dtype)
+        dim = self.channel_dim
+        total = (norms * mask.view(self.wb_shape)).sum(dim, keepdim=True)
+        scaled = x * (norms / (total / mask.sum() + self.eps))
+        weight, bias = (
+            p.view(self.wb_shape) for p in (self.weight, self.bias)
+        )
+        return x + bias + weight * scaled
+
+
+@register_kind
+class GlobalResponseNormKind(PassingKind):
+    """Global response normalization."""
+
+    types = (GlobalResponseNorm,)
+    masked = {GlobalResponseNorm: DMSGlobalResponseNorm}
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of channels."""
+        return len(layer.weight)
+
+    def keep(self, layer: nn.Module, kept: Tensor) -> None:
+        """Nothing besides its vectors."""

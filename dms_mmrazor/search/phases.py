@@ -1,12 +1,11 @@
 """Where a search stands: target, phase and held depth by iteration."""
 
-from typing import Dict, Mapping, NamedTuple, Optional
+from typing import Dict, NamedTuple, Optional
 
 from dms_mmrazor.core import Phase
-from dms_mmrazor.core.durations import PhaseLengths
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.search.milestones import Milestone, TargetPath
 from dms_mmrazor.search.structure_search import StructureSearch
-from dms_mmrazor.search.targets import targets_now
 
 
 class Moment(NamedTuple):
@@ -16,39 +15,38 @@ class Moment(NamedTuple):
         phase (Phase): Phase of the search.
         targets (dict[str, float]): Present targets, absolute.
         news (str, optional): What begins, for a log.
+        due (Milestone, optional): What is exported after this iteration.
     """
 
     phase: Phase
     targets: Dict[str, float]
     news: Optional[str] = None
+    due: Optional[Milestone] = None
 
 
 class SearchPhases:
     """Leads a structure to its targets: *warmup*, *decay*, *refine*.
 
+    At milestones it settles as in *refine*, and goes on from there.
+
     Args:
         mutator (DMSMutator): Of a prepared supernet.
         structure (StructureSearch): What moves.
-        targets (Mapping[str, float]): Final targets, absolute.
-        lengths (PhaseLengths): Of the phases.
-        schedule (str): Shape of the decay, see :func:`scheduled_target`.
-        hold_depth (bool): Hold the depth while refining.
+        path (TargetPath): Targets of every iteration.
+        hold_depth (bool): Hold the depth while refining. Defaults to True.
     """
 
     def __init__(
         self,
         mutator: DMSMutator,
         structure: StructureSearch,
-        targets: Mapping[str, float],
-        lengths: PhaseLengths,
-        schedule: str = 'exponential',
+        path: TargetPath,
         hold_depth: bool = True,
     ) -> None:
         self.mutator = mutator
         self.structure = structure
-        self.targets = dict(targets)
-        self.lengths = lengths
-        self.schedule = schedule
+        self.path = path
+        self.timeline = path.timeline
         self.hold_depth = hold_depth
         self._hardness = 0.0
         self.resume()
@@ -63,17 +61,20 @@ class SearchPhases:
         Args:
             iteration (int): Counted from 0.
         """
-        phase = self.lengths.at(iteration)
-        targets = targets_now(self.mutator, self.targets, phase, self.schedule)
+        phase = self.timeline.at(iteration)
+        targets = self.path.at(iteration)
         self.structure.set_targets(targets)
-        progress = min((iteration + 1) / self.lengths.total, 1.0)
+        progress = min((iteration + 1) / self.timeline.lengths.total, 1.0)
         self.mutator.topk.set_progress_(progress)
         news = self._hold(iteration) if self.hold_depth else None
-        return Moment(phase, targets, news)
+        return Moment(phase, targets, news, self.path.due(iteration))
 
     def _hold(self, iteration: int) -> Optional[str]:
         """Hold the depth when refining begins, and then make it hard."""
-        hardness, news = self.lengths.hardness(iteration), None
+        hardness, news = self.timeline.hardness(iteration), None
+        if self.timeline.stops and not hardness and self._hardness:
+            self.mutator.masks.release_depth()
+            self._hardness = 0.0
         if hardness <= self._hardness:
             return None
         if not self._hardness:
@@ -100,10 +101,14 @@ class SearchPhases:
         )
         if not depths:
             return None
-        last = iteration + self.lengths.iterations_to_hold()
+        last = iteration + self._iterations_to_hold(iteration)
         return (
             f'The depths are held from iteration {iteration + 1} on '
             f'({depths}). Until iteration {last} blocks that are kept in '
             f"part become whole or none: of the supernet's {changes}, but "
             'the widths follow.'
         )
+
+    def _iterations_to_hold(self, iteration: int) -> int:
+        """Iterations until depths that are held from this one on are hard."""
+        return max(round(1 / self.timeline.hardness(iteration)), 1)

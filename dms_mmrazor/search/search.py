@@ -1,9 +1,13 @@
 """A search in a training loop of one's own."""
 
 import logging
+import os
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import (
     Any,
     Dict,
+    Iterator,
     List,
     Mapping,
     Optional,
@@ -17,7 +21,11 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dms_mmrazor.core.durations import Duration, phase_lengths
+from dms_mmrazor.core.durations import (
+    Duration,
+    iterations_of,
+    phase_lengths,
+)
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.subnet import save_structure
@@ -27,6 +35,11 @@ from dms_mmrazor.search.arguments import (
     check_counts,
     check_schedule,
 )
+from dms_mmrazor.search.distillation import (
+    Distiller,
+    DistillSettings,
+    without_masks,
+)
 from dms_mmrazor.search.export import (
     ExportedSubnet,
     export_subnet,
@@ -35,7 +48,17 @@ from dms_mmrazor.search.export import (
 from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
 from dms_mmrazor.search.latency import prepare_latency
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
+from dms_mmrazor.search.milestones import (
+    Milestone,
+    TargetPath,
+    as_milestones,
+)
 from dms_mmrazor.search.phases import Moment, SearchPhases
+from dms_mmrazor.search.record import (
+    Recorder,
+    describe_search,
+    record_interval,
+)
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
 
@@ -100,6 +123,21 @@ class Search:
             device, if it is not the one at hand. Defaults to None.
         mutator (Mapping, optional): Further arguments of
             :class:`DMSMutator`, such as ``exclude``. Defaults to None.
+        milestones (Sequence, optional): Budgets on the way to the target,
+            such as ['75%', '50%']: at each the target stays for ``settle``,
+            and then ``log['milestone']`` has its name, 'subnet-75', for
+            which :meth:`export` exports. Defaults to None.
+        settle (float | str): How long the target stays at each milestone,
+            a part of the decay. Defaults to 0.05.
+        record (str, optional): Folder in which the search records its
+            course and :meth:`export` writes, for
+            :func:`dms_mmrazor.write_card`. Defaults to None.
+        distill (Mapping, optional): A frozen teacher for :meth:`distill`:
+            arguments of :class:`DistillSettings`, such as
+            ``dict(temperature=2.0)``. Its ``teacher`` is a model, or None:
+            the weights that ``model`` has now. These are copied if some of
+            them are trained; if none is, the supernet without masks is the
+            teacher and takes no memory. Defaults to None, no teacher.
 
     Raises:
         DMSError: If an argument cannot be meant, the model cannot be
@@ -122,13 +160,19 @@ class Search:
         latency_table: Optional[str] = None,
         latency_device: Optional[str] = None,
         mutator: Optional[Mapping[str, Any]] = None,
+        milestones: Optional[Sequence[Any]] = None,
+        settle: Duration = 0.05,
+        record: Optional[str] = None,
+        distill: Optional[Mapping[str, Any]] = None,
     ) -> None:
         check_counts('Search', total_steps=total_steps)
         check_schedule(warmup, decay, schedule, 'Search')
         check_flag('Search.hold_depth', hold_depth)
         wanted = as_targets(target, resource, 'Search')
+        passed = as_milestones(milestones, wanted, 'Search')
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
+        self.distiller, self.teacher = _teacher_of(model, distill)
         self.mutator = _prepare(model, example_inputs, mutator)
         prepare_latency(
             self.mutator, wanted, latency_table, latency_device, 'Search'
@@ -146,17 +190,26 @@ class Search:
         self._scale: Optional[Tensor] = None
         try:
             lengths = phase_lengths(warmup, decay, total_steps)
+            stay = iterations_of('settle', settle, total_steps)
         except ValueError as error:
             raise DMSError(f'Search: {error}') from None
-        self._phases = SearchPhases(
+        path = TargetPath(
             self.mutator,
-            self.structure,
             self.targets,
             lengths,
             schedule,
-            hold_depth,
+            passed,
+            stay,
+            owner='Search',
+        )
+        self._phases = SearchPhases(
+            self.mutator, self.structure, path, hold_depth
         )
         self._moment: Optional[Moment] = None
+        self._due: Optional[Milestone] = None
+        self._recorder = None if record is None else Recorder(record)
+        self._recorded = False
+        self._teaching = False
         self._hook = model.register_forward_pre_hook(self._begin_forward)
 
     @property
@@ -184,8 +237,9 @@ class Search:
         Returns:
             dict: :attr:`log`: ``phase``, ``progress`` in it, for each kind
             of resource ``{kind}_ratio``, ``{kind}_target`` (relative to
-            the model) and ``loss_{kind}`` as tensors, and ``news`` if the
-            depth begins to be held.
+            the model) and ``loss_{kind}`` as tensors, ``news`` if the
+            depth begins to be held, and ``milestone``, its name, if one is
+            to be exported now.
 
         Raises:
             DMSError: If no forward and backward pass in training mode
@@ -208,16 +262,75 @@ class Search:
         skipped = self._steps is not None and self._steps.skipped()
         losses = self.structure.losses()
         self.structure.finish(step_scale(self._scale, after, skipped))
-        phase, _, news = self._moment
+        phase, _, news, due = self._moment
         self.log = {
             'phase': phase.name,
             'progress': phase.progress,
             **losses,
             **({'news': news} if news else {}),
+            **({'milestone': due.name} if due else {}),
         }
+        self._due = due
         self.iteration += 1
+        self._record(phase.name)
         self._moment = None
         return self.log
+
+    def distill(
+        self,
+        *args: Any,
+        student: Optional[nn.Module] = None,
+        where: Optional[Tensor] = None,
+        **kwargs: Any,
+    ) -> Tuple[Any, Tensor]:
+        """Run the supernet, and the teacher on the same batch.
+
+        Args:
+            *args: What the model is called with.
+            student (nn.Module, optional): The model as a distributed
+                training has wrapped it. Defaults to None.
+            where (Tensor, optional): bool: positions that count, such as
+                the attention mask of a padded batch. Defaults to None, all.
+            **kwargs: What the model is called with.
+
+        Returns:
+            tuple: What the model gave, and the distillation loss, 0-dim,
+            weighted by ``weight`` and ``hidden_weight``; the task's loss is
+            the caller's to add.
+
+        Raises:
+            DMSError: If the search was made without ``distill``.
+        """
+        if self.distiller is None:
+            raise DMSError(
+                'Search: `distill()` needs a teacher: make the search with '
+                '`distill=dict(temperature=2.0)`.'
+            )
+
+        def run(model: nn.Module) -> None:
+            model(*args, **kwargs)
+
+        with self._as_teacher() as teacher:
+            targets = self.distiller.teach(teacher, run)
+        with self.distiller.watching(self.model) as outputs:
+            output = (student or self.model)(*args, **kwargs)
+        losses = self.distiller.loss(outputs, targets, where)
+        return output, sum(losses.values())
+
+    @contextmanager
+    def _as_teacher(self) -> Iterator[nn.Module]:
+        """The teacher; the supernet itself has no masks for a while."""
+        if self.teacher is not None:
+            device = next(self.model.parameters()).device
+            yield self.teacher.to(device)
+            return
+        self._teaching = True
+        try:
+            with without_masks(self.mutator.masks):
+                with self.distiller.as_at_start(self.model):
+                    yield self.model
+        finally:
+            self._teaching = False
 
     def report(self) -> str:
         """What is searched, what is held and why, as a table."""
@@ -231,9 +344,15 @@ class Search:
         }
 
     def export(
-        self, path: Optional[str] = None, divisor: int = 8
+        self,
+        path: Optional[str] = None,
+        divisor: int = 8,
+        metrics: Optional[Mapping[str, float]] = None,
     ) -> ExportedSubnet:
         """Cut what was found out of the supernet, which stays as it is.
+
+        Right after a step whose log names a milestone, the subnet meets
+        that; at the end of the search it meets the target.
 
         A finished search that is away from its target is logged as a
         warning, and so is a subnet that is further below it than promised.
@@ -243,6 +362,8 @@ class Search:
                 :func:`dms_mmrazor.apply_structure`. Defaults to None.
             divisor (int): Widths are multiples of it, or full. Defaults to
                 8; 1 is the paper's setting.
+            metrics (Mapping, optional): Scores to be recorded with it.
+                Defaults to None.
 
         Returns:
             ExportedSubnet: ``model`` is plain, with the supernet's weights,
@@ -255,6 +376,8 @@ class Search:
         # An unfinished search is not cut down to its final target.
         over = self.iteration >= self.total_steps
         targets = self.targets if over else {}
+        if self._due is not None:
+            targets = self._due.targets
         # The subnet is a copy, and is compared with masks of its own.
         self._hook.remove()
         try:
@@ -270,9 +393,22 @@ class Search:
             )
         if path is not None:
             save_structure(subnet.structure, path)
+        if self._recorder is not None and targets:
+            name = self._due.name if self._due is not None else 'subnet'
+            folder = self._recorder.folder
+            file = os.path.join(folder, f'{name}.yaml')
+            save_structure(subnet.structure, file)
+            self._recorder.budget(
+                name, '.', self.iteration, subnet.structure, metrics or {}
+            )
         if over:
             self._warn(subnet, divisor)
         return subnet
+
+    def note(self, metrics: Mapping[str, float]) -> None:
+        """Record scores of the present supernet, for the card."""
+        if self._recorder is not None:
+            self._recorder.score(self.iteration, metrics)
 
     def _warn(self, subnet: ExportedSubnet, divisor: int) -> None:
         """Log what a user should know of a finished search."""
@@ -307,6 +443,7 @@ class Search:
         for name in _STATE:
             getattr(self, name).load_state_dict(state[name])
         self.iteration = int(state['iteration'])
+        self._due = self._phases.path.due(self.iteration - 1)
         self._phases.resume()
 
     def __deepcopy__(self, memo: Dict[int, Any]) -> 'Search':
@@ -323,6 +460,28 @@ class Search:
         memo.update({id(part): part for part in shared})
         return self
 
+    def _record(self, phase: str) -> None:
+        """Write a line of the record, if there is one and it is time."""
+        if self._recorder is None:
+            return
+        path, done = self._phases.path, self.iteration
+        if not self._recorded:
+            search = describe_search(
+                self.mutator, self.structure, path, self.total_steps
+            )
+            self._recorder.begin(search, done - 1)
+            self._recorded = True
+        every = record_interval(self.total_steps)
+        if done % every == 0 or done == self.total_steps:
+            self._recorder.step(
+                done,
+                phase,
+                path.at(done - 1),
+                self.mutator,
+                self.structure,
+                {},
+            )
+
     def _units(self) -> List[str]:
         units = [*self.mutator.units, *self.mutator.depth_units]
         sizes = self.mutator.topk.sizes
@@ -330,6 +489,8 @@ class Search:
 
     def _begin_forward(self, model: nn.Module, inputs: Sequence[Any]) -> None:
         """Show the layers the masks of this pass."""
+        if self._teaching:
+            return
         if not (model.training and torch.is_grad_enabled()):
             self.mutator.masks.use_hard_masks()
             return
@@ -344,6 +505,26 @@ class Search:
                 like = self.mutator.topk.importance
                 self._scale = scale_of(self._scaler, like)
         self.structure.begin()
+
+
+def _teacher_of(
+    model: nn.Module, settings: Optional[Mapping[str, Any]]
+) -> Tuple[Optional[Distiller], Optional[nn.Module]]:
+    """What compares with a teacher, and the teacher if it is a model.
+
+    Args:
+        model (nn.Module): Not yet a supernet.
+        settings (Mapping, optional): ``distill`` of :class:`Search`.
+    """
+    if settings is None:
+        return None, None
+    read = DistillSettings.read(settings, 'distill')
+    teacher = read.teacher
+    if teacher is None and any(p.requires_grad for p in model.parameters()):
+        teacher = deepcopy(model)
+    if teacher is not None:
+        teacher.requires_grad_(False)
+    return Distiller(model, read, itself=teacher is None), teacher
 
 
 def _prepare(

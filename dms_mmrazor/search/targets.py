@@ -2,7 +2,6 @@
 
 from typing import Dict, Mapping, Optional, Union
 
-from dms_mmrazor.core import Phase, scheduled_target
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.resources import RESOURCES, Target
@@ -76,8 +75,9 @@ def resolve_targets(
     wanted: Mapping[str, Target],
     divisor: int,
     owner: str = 'ResourceHook',
+    name: str = 'target',
 ) -> Dict[str, float]:
-    """Final targets in absolute numbers.
+    """Targets in absolute numbers.
 
     Args:
         mutator (DMSMutator): Of a prepared supernet.
@@ -85,6 +85,7 @@ def resolve_targets(
         divisor (int): Of the exported widths.
         owner (str): Whose `target` it is, for messages. Defaults to
             'ResourceHook'.
+        name (str): Of the setting, for messages. Defaults to 'target'.
 
     Raises:
         DMSError: If one cannot be read or reached.
@@ -96,32 +97,9 @@ def resolve_targets(
                 f'{owner}: unknown resource {kind!r}; known: '
                 f'{list(mutator.table.full)}.'
             )
-        key = f'{owner}.target ({kind})'
+        key = f'{owner}.{name} ({kind})'
         whole = mutator.table.full[kind]
         targets[kind] = RESOURCES[kind].parse(value, whole, key)
         smallest, largest = mutator.table.range(kind, divisor)
         check_reachable(kind, targets[kind], whole, smallest, key, largest)
     return targets
-
-
-def targets_now(
-    mutator: DMSMutator,
-    targets: Mapping[str, float],
-    phase: Phase,
-    schedule: str,
-) -> Dict[str, float]:
-    """Targets of a moment; infinite in the warm-up.
-
-    Args:
-        mutator (DMSMutator): Of a prepared supernet.
-        targets (Mapping[str, float]): Final ones, absolute.
-        phase (Phase): Of the moment.
-        schedule (str): Shape, see :func:`scheduled_target`.
-    """
-    if phase.name == 'warmup':
-        return dict.fromkeys(targets, float('inf'))
-    full = mutator.table.full
-    return {
-        kind: scheduled_target(phase.progress, full[kind], final, schedule)
-        for kind, final in targets.items()
-    }

@@ -61,7 +61,7 @@ def group_units(structure: Structure) -> List[Group]:
     prefix = _common_prefix(list(bars))
     return [
         Group(
-            stage[prefix:].lstrip('.') or stage,
+            stage[prefix:].lstrip('.') or stage or 'network',
             tuple(bars[stage]),
             tuple(blocks.get(stage, ())),
         )

@@ -2,6 +2,7 @@
 
 from typing import Any, List
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -50,6 +51,22 @@ def plot_subnet(structure: Structure, title: str = 'Found subnet') -> Figure:
         offset += _rows(group)
     _write_heading(figure, structure, title, height)
     return figure
+
+
+def rgb_image(figure: Figure, dpi: int = 80) -> np.ndarray:
+    """A picture as an array, for the backends of a visualizer.
+
+    Args:
+        figure (Figure): As :func:`plot_subnet` returns it.
+        dpi (int): Points per inch. Defaults to 80.
+
+    Returns:
+        np.ndarray: RGB, uint8, shape [H, W, 3].
+    """
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def save_plot(figure: Figure, path: str, dpi: int = 100) -> None:

@@ -1,15 +1,13 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 
 from dms_mmrazor.apis import export_subnet, save_subnet
 from dms_mmrazor.apis.checkpoint_export import (
     SearchProgress,
-    _portions,
+    _scheduled_targets,
     load_search,
-    targets_at,
 )
+from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.errors import DMSError
 
 
@@ -82,25 +80,30 @@ def test_checkpoints_that_do_not_fit(search, save, zoo):
         load_search(other, save())
 
 
-def test_targets_of_each_phase(search):
+@pytest.mark.parametrize(
+    'settings, ratios',
+    [
+        (dict(warmup=0.2, decay=0.5), (1, 0.5, 0.25)),
+        (dict(warmup='2 epochs', decay='50 iterations'), (1, 0.5, 0.25)),
+        (
+            dict(warmup=0.2, decay=0.5, milestones=['40%'], settle=0.2),
+            (1, 0.4, 0.25),
+        ),
+    ],
+)
+def test_targets_of_each_phase(search, settings, ratios):
+    hook = ResourceHook(target=0.25, divisor=1, **settings)
+    hook.resolve(search)
     whole = search.mutator.table.full['macs']
-    final = {'macs': 0.25 * whole}
-
-    def ratio(progress):
-        found = targets_at(search, final, progress, warmup=0.2, decay=0.5)
-        return found['macs'] / whole
-
-    assert ratio(0.1) == 1
-    assert ratio(0.45) == pytest.approx(0.5)
-    assert ratio(0.9) == 0.25
+    found = [
+        _scheduled_targets(search, hook, SearchProgress(done, 100, 10))
+        for done in (10, 45, 90)
+    ]
+    assert [row['macs'] / whole for row in found] == pytest.approx(ratios)
 
 
-def test_phases_in_epochs_and_iterations(search, save):
-    info = hub(max_iters=60, max_epochs=6)
-    progress = load_search(search, save(meta=dict(iter=25), message_hub=info))
-    assert progress.per_epoch == 10
-    hook = SimpleNamespace(warmup='1 epoch', decay='30 iterations')
-    assert _portions(hook, progress) == (10 / 60, 0.5)
-    hook = SimpleNamespace(warmup='9 epochs', decay=0.5)
+def test_phases_that_do_not_fit(search):
+    hook = ResourceHook(target=0.25, warmup='9 epochs', decay=0.5)
+    hook.resolve(search)
     with pytest.raises(DMSError, match='ResourceHook: .*90 and 30 of 60'):
-        _portions(hook, progress)
+        _scheduled_targets(search, hook, SearchProgress(25, 60, 10))

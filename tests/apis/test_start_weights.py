@@ -1,12 +1,18 @@
 """A training starts from its own weights or does not start."""
 
+import copy
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from mmengine.runner import load_checkpoint
 
 from dms_mmrazor.apis.start_weights import check_start_weights
+from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.subnet.foreign_weights import refuse_foreign_weights
 from dms_mmrazor.models.subnet.surgery import pruned_copy
 
 
@@ -98,3 +104,29 @@ def test_another_head_is_no_other_network(files, zoo):
     torch.save(dict(state_dict=state), path)
     cfg = Config(dict(model=cfgs['retrain'], load_from=path))
     check_start_weights(models['retrain'], cfg)
+
+
+def test_whoever_loads_weights_into_a_subnet(files):
+    """A runner without our tool, or mmengine's `init_cfg`."""
+    paths, models, _ = files
+    model = copy.deepcopy(models['retrain'])
+    refuse_foreign_weights(model)
+    for name, words in (('search', 'of a search'), ('plain', 'another netw')):
+        with pytest.raises(DMSError, match=words):
+            load_checkpoint(copy.deepcopy(model), paths[name])
+    load_checkpoint(copy.deepcopy(model), paths['subnet'])
+
+
+def test_whoever_loads_weights_into_a_search(files):
+    paths, models, _ = files
+    hook = ResourceHook(target=0.5)
+
+    def load(name):
+        runner = SimpleNamespace(
+            _resume=False, _load_from=paths[name], model=models['search']
+        )
+        hook.after_load_checkpoint(runner, torch.load(paths[name]))
+
+    with pytest.raises(DMSError, match='load_from.*architecture.init_cfg'):
+        load('plain')
+    load('search')

@@ -73,7 +73,8 @@ def test_a_row_of_a_plain_model(tool, tmp_path, monkeypatch):
     name = 'torchvision resnet18'
     monkeypatch.setattr(sys, 'argv', [*command, '--only', name])
     tool.main()
-    (line,) = [x for x in table.read_text().splitlines() if name in x[:30]]
+    lines = table.read_text().splitlines()
+    (line,) = [x for x in lines if x.startswith(f'| {name}')]
     cells = [cell.strip() for cell in line.split('|')[1:-1]]
     assert cells[:4] == [f'{name}, 64²', 'fully', '21 / 21', '12']
     assert cells[-1] == 'yes'

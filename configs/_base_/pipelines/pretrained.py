@@ -2,6 +2,7 @@
 # weights, retrain the subnet. As pretrain_free.py, and the config names the
 # supernet's checkpoint:
 #
-#   model = dict(_delete_=True, architecture=_base_.model, **_base_.algorithm)
-#   model.architecture.init_cfg = dict(type='Pretrained', checkpoint='….pth')
+#   architecture = _base_.model
+#   architecture.init_cfg = dict(type='Pretrained', checkpoint='….pth')
+#   model = dict(_delete_=True, architecture=architecture, **_base_.algorithm)
 _base_ = './pretrain_free.py'

@@ -4,6 +4,7 @@
 # every number between.
 #
 #   algorithm = dict(_base_.algorithm, mutator=_base_.space)
+_base_ = '../pipelines/structure_only.py'
 custom_imports = dict(
     imports=['dms_mmrazor.plugin', 'dms_mmrazor.models.spaces'],
     allow_failed_imports=False,

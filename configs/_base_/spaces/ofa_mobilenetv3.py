@@ -4,6 +4,7 @@
 # portion of its block. Kernel sizes and the resolution stay.
 #
 #   algorithm = dict(_base_.algorithm, mutator=_base_.space)
+_base_ = '../pipelines/structure_only.py'
 custom_imports = dict(
     imports=['dms_mmrazor.plugin', 'dms_mmrazor.models.spaces'],
     allow_failed_imports=False,

@@ -1,12 +1,6 @@
 # DMS on AutoFormer's coarse space, structure-only (DMS paper, Table 16; the
 # target is that of AutoFormer-T).
-_base_ = [
-    './autoformer-tiny_8xb128_in1k.py',
-    '../../_base_/pipelines/structure_only.py',
-]
-custom_imports = dict(
-    imports=['dms_mmrazor.plugin', 'dms_mmrazor.models.spaces']
-)
+_base_ = './autoformer-tiny_8xb128_in1k.py'
 
 architecture = _base_.model
 architecture.init_cfg = dict(

@@ -1,11 +1,5 @@
 # DMS on OFA's supernet, structure-only (DMS paper, Table 3: 0.45 G MACs).
-_base_ = [
-    './ofa-mobilenetv3_8xb64_in1k.py',
-    '../../_base_/pipelines/structure_only.py',
-]
-custom_imports = dict(
-    imports=['dms_mmrazor.plugin', 'dms_mmrazor.models.spaces']
-)
+_base_ = './ofa-mobilenetv3_8xb64_in1k.py'
 
 architecture = _base_.model
 architecture.init_cfg = dict(

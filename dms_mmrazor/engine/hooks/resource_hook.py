@@ -2,13 +2,14 @@
 
 import os.path as osp
 from logging import Logger
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
+from dms_mmrazor.apis.checkpoint_files import state_dict_of
 from dms_mmrazor.apis.config_keywords import unknown_key
 from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.engine.averaged_weights import share_structure
@@ -30,25 +31,30 @@ from dms_mmrazor.engine.search_settings import (
     space_of,
 )
 from dms_mmrazor.engine.search_targets import (
+    length_of,
     lengths_of,
     structure_steps,
 )
+from dms_mmrazor.engine.search_watch import SearchWatch, validated_score
 from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.models.subnet.foreign_weights import check_search_weights
 from dms_mmrazor.registry import HOOKS
 from dms_mmrazor.search.arguments import (
     as_weights,
     check_counts,
     check_schedule,
 )
+from dms_mmrazor.search.export import ExportedSubnet
 from dms_mmrazor.search.export_warnings import warn_if_far
 from dms_mmrazor.search.latency import (
     divisor_warning,
     prepare_latency,
 )
 from dms_mmrazor.search.loss_scale import StepCounter, step_scale
-from dms_mmrazor.search.phases import SearchPhases
+from dms_mmrazor.search.milestones import TargetPath, as_milestones
+from dms_mmrazor.search.phases import Moment, SearchPhases
 from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
 
 
@@ -93,6 +99,13 @@ class ResourceHook(Hook):
             None.
         latency_device (str, optional): Part of the name of the table's
             device, if it is not the one at hand. Defaults to None.
+        milestones (Sequence, optional): Budgets on the way to the target,
+            falling, such as ['75%', '50%']; by kind if the target is. At
+            each the target stays for ``settle``, and a plain model is
+            exported to ``<work_dir>/subnet-75`` and so on. Defaults to
+            None, the target alone.
+        settle (float | str): How long the target stays at each milestone,
+            a part of ``decay`` in its notation. Defaults to 0.05.
 
     Raises:
         DMSError: If a setting is missing, unknown or cannot be meant.
@@ -115,14 +128,18 @@ class ResourceHook(Hook):
         out_dir: Optional[str] = None,
         latency_table: Optional[str] = None,
         latency_device: Optional[str] = None,
+        milestones: Optional[Sequence[Any]] = None,
+        settle: Duration = 0.05,
         **unknown: Any,
     ) -> None:
         _refuse_unknown('ResourceHook', unknown)
         self.wanted = as_targets(_needed_target(target), resource)
         self.weights = as_weights(loss_weight, self.wanted)
-        check_schedule(warmup, decay, schedule)
         check_counts(divisor=divisor, interval=interval)
         check_flag('ResourceHook.hold_depth', hold_depth)
+        self.milestones = as_milestones(milestones, self.wanted)
+        check_schedule(warmup, decay, schedule)
+        self.settle = settle
         self.warmup = warmup
         self.decay = decay
         self.schedule = schedule
@@ -137,6 +154,8 @@ class ResourceHook(Hook):
         self._grad_scale: Optional[Tensor] = None
         self._steps: Optional[StepCounter] = None
         self._phases: Optional[SearchPhases] = None
+        self._moment: Optional[Moment] = None
+        self._watch: Optional[SearchWatch] = None
 
     def before_run(self, runner: Runner) -> None:
         """Refuse what cannot work; repair what mmengine has replaced."""
@@ -157,14 +176,21 @@ class ResourceHook(Hook):
     def after_load_checkpoint(
         self, runner: Runner, checkpoint: Dict[str, Any]
     ) -> None:
-        """Say what a resumed search changes.
+        """Say what a resumed search changes; refuse foreign weights.
 
         Raises:
-            DMSError: If the importances belong to other units.
+            DMSError: If the importances belong to other units, or
+                `load_from` names weights that a search would not find.
         """
         old = checkpoint.get(KEY)
         if old and runner._resume:
             report_changes(old, self, runner, get_algorithm(runner))
+        elif not runner._resume:
+            path = str(runner._load_from)
+            state = state_dict_of(checkpoint, path)
+            check_search_weights(
+                get_algorithm(runner), state, 'load_from', path
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Check the target before anything is trained."""
@@ -184,13 +210,24 @@ class ResourceHook(Hook):
         runner.logger.info(f'Structure: {algorithm.structure.step}')
         self._steps = StepCounter(runner.optim_wrapper.optimizer)
         share_structure(runner, algorithm)
-        self._phases = SearchPhases(
+        path = TargetPath(
             mutator,
-            algorithm.structure,
             self.targets,
             lengths,
             self.schedule,
-            self.hold_depth,
+            self.milestones,
+            length_of(runner, 'settle', self.settle),
+            self.divisor,
+        )
+        self._phases = SearchPhases(
+            mutator, algorithm.structure, path, self.hold_depth
+        )
+        self._watch = SearchWatch(
+            runner,
+            algorithm,
+            self._phases,
+            self._folder(runner),
+            self.interval,
         )
 
     def resolve(self, algorithm: DMSAlgorithm) -> Dict[str, float]:
@@ -227,7 +264,7 @@ class ResourceHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None
     ) -> None:
         """Set this iteration's target; hold the depth when it is time."""
-        moment = self._phases.begin(runner.iter)
+        self._moment = moment = self._phases.begin(runner.iter)
         self.current = moment.targets
         if moment.news:
             runner.logger.info(moment.news)
@@ -251,26 +288,60 @@ class ResourceHook(Hook):
             report_progress(
                 runner,
                 algorithm.mutator,
-                self._phases.lengths.at(runner.iter),
+                self._moment.phase,
                 self.current,
                 self.interval,
             )
+        self._watch.step(runner, self._moment)
+        due = self._moment.due
+        if due is not None:
+            folder = self._folder(runner) + due.name[len('subnet') :]
+            wanted = self.milestones[due.name]
+            self._export(runner, due.name, folder, due.targets, wanted)
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: Optional[Dict[str, float]] = None
+    ) -> None:
+        """Note a validation of the search."""
+        if self._watch is not None and metrics:
+            self._watch.score(runner, metrics)
 
     def after_train(self, runner: Runner) -> None:
         """Export the subnet, with the weights that validations use."""
-        algorithm = get_algorithm(runner)
-        if not dist.is_main_process():
-            return
-        for warning in warn_if_far(algorithm.mutator, self.targets):
+        for warning in warn_if_far(
+            get_algorithm(runner).mutator, self.targets
+        ):
             runner.logger.warning(warning)
-        export_search(
-            runner,
-            algorithm,
-            self.targets,
-            self.wanted,
-            self.divisor,
-            self.out_dir or osp.join(runner.work_dir, 'subnet'),
-        )
+        folder = self._folder(runner)
+        self._export(runner, 'subnet', folder, self.targets, self.wanted)
+
+    def _export(
+        self,
+        runner: Runner,
+        name: str,
+        folder: str,
+        targets: Mapping[str, float],
+        wanted: Mapping[str, Target],
+    ) -> None:
+        """Export for one budget; of several, validate what is exported."""
+        algorithm = get_algorithm(runner)
+        subnet: Optional[ExportedSubnet] = None
+        if dist.is_main_process() or self.milestones:
+            subnet = export_search(
+                runner, algorithm, targets, wanted, self.divisor, folder
+            )
+        metrics: Dict[str, float] = {}
+        if self.milestones:
+            metrics = validated_score(runner, subnet)
+        if dist.is_main_process():
+            done = min(runner.iter + 1, runner.max_iters)
+            card = self._watch.budget(
+                runner, name, folder, done, subnet, metrics
+            )
+            runner.logger.info(f'Wrote {card}')
+
+    def _folder(self, runner: Runner) -> str:
+        return self.out_dir or osp.join(runner.work_dir, 'subnet')
 
 
 def _refuse_unknown(name: str, unknown: Mapping[str, Any]) -> None:

@@ -29,7 +29,7 @@ from dms_mmrazor.engine.subnet_fitness import NormRecalibration
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
-from dms_mmrazor.models.mutators.resources import RESOURCES
+from dms_mmrazor.models.mutators.resources import format_resource
 from dms_mmrazor.models.subnet import pruned_copy
 from dms_mmrazor.registry import LOOPS, TASK_UTILS
 from dms_mmrazor.search.evolution import (
@@ -73,7 +73,9 @@ class DMSEvolutionLoop(BaseLoop):
         seed (int): Of what is tried. Defaults to 0.
         recalibrate (int): Images with which the norms of a subnet are
             computed anew; 0: they stay the supernet's. Defaults to 1000.
-        fitness (dict, optional): What judges a subnet, a class of
+        fitness (str | dict, optional): What judges a subnet: the name of a
+            score of a short training ('landscape', 'final_loss', 'tse' or
+            'speed', see :class:`ShortTraining`), or a class of
             TASK_UTILS that keeps the contract of :class:`SubnetAccuracy`.
             Defaults to None, dict(type='SubnetAccuracy').
 
@@ -92,7 +94,7 @@ class DMSEvolutionLoop(BaseLoop):
         mutation_prob: float = 0.1,
         seed: int = 0,
         recalibrate: int = 1000,
-        fitness: Optional[Dict[str, Any]] = None,
+        fitness: Union[str, Dict[str, Any], None] = None,
         **unknown: Any,
     ) -> None:
         super().__init__(runner, dataloader)
@@ -103,6 +105,9 @@ class DMSEvolutionLoop(BaseLoop):
             population, generations, parents, mutations, mutation_prob, seed
         ).check(f'train_cfg ({type(self).__name__})')
         self.recalibrate = recalibrate
+        if isinstance(fitness, str):
+            # A score of a short training; its class checks the name.
+            fitness = dict(type='mmrazor.ShortTraining', score=fitness)
         self.fitness = {'type': 'mmrazor.SubnetAccuracy', **(fitness or {})}
         self._tried = 0
         self._best: Optional[Candidate] = None
@@ -218,7 +223,7 @@ class DMSEvolutionLoop(BaseLoop):
 
     def _describe(self, candidate: Candidate, best: Candidate) -> str:
         shown = ', '.join(
-            f'{kind} {RESOURCES[kind].format(value)}'
+            f'{kind} {format_resource(value, kind)}'
             for kind, value in candidate.resources.items()
         )
         return (
@@ -273,7 +278,7 @@ class DMSRandomSearchLoop(DMSEvolutionLoop):
         seed (int): Of what is tried. Defaults to 0.
         recalibrate (int): Images with which the norms of a subnet are
             computed anew. Defaults to 1000.
-        fitness (dict, optional): What judges a subnet. Defaults to None,
+        fitness (str | dict, optional): What judges a subnet. Defaults to None,
             dict(type='SubnetAccuracy').
     """
 
@@ -284,7 +289,7 @@ class DMSRandomSearchLoop(DMSEvolutionLoop):
         number: int = 1000,
         seed: int = 0,
         recalibrate: int = 1000,
-        fitness: Optional[Dict[str, Any]] = None,
+        fitness: Union[str, Dict[str, Any], None] = None,
         **unknown: Any,
     ) -> None:
         self._refuse(unknown)

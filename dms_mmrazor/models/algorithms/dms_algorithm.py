@@ -1,7 +1,8 @@
 """The search as a model that any runner can train."""
 
 from contextlib import nullcontext
-from typing import Any, Dict, List, Mapping, Optional, Union
+from copy import deepcopy
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -14,6 +15,12 @@ from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
 from dms_mmrazor.registry import MODELS, check_architecture
+from dms_mmrazor.search.distillation import (
+    Distiller,
+    DistillSettings,
+    Outputs,
+    without_masks,
+)
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.type_names import type_name
 
@@ -42,6 +49,14 @@ class DMSAlgorithm(BaseAlgorithm):
             ('price', 'adam', or 'plain' as in the paper), ``lr`` and
             ``average``, see :class:`StructureStep`, and ``signal``, see
             :class:`StructureSearch`. Defaults to None, their defaults.
+        distill (dict, optional): Let the supernet learn from a frozen
+            teacher, too: ``teacher`` (a config; None, the default: the
+            supernet's own start weights), ``temperature``, ``weight``,
+            ``task_weight``, ``logits`` (names of the modules that give
+            them), ``hidden`` and ``hidden_weight``, see
+            :class:`DistillSettings`. With ``structure_only`` the teacher is
+            the supernet without masks and takes no memory; otherwise it is
+            a second copy of the weights. Defaults to None: no teacher.
     """
 
     def __init__(
@@ -53,6 +68,7 @@ class DMSAlgorithm(BaseAlgorithm):
         init_cfg: Optional[Dict[str, Any]] = None,
         module_inplace: bool = True,
         structure_step: Optional[Dict[str, Any]] = None,
+        distill: Optional[Dict[str, Any]] = None,
     ) -> None:
         check_architecture(architecture)
         check_flag('model.structure_only', structure_only)
@@ -68,6 +84,9 @@ class DMSAlgorithm(BaseAlgorithm):
             architecture, data_preprocessor, init_cfg, module_inplace
         )
         self.mutator = _build_mutator(mutator)
+        self.distiller, teacher = _build_teacher(
+            self.architecture, distill, structure_only
+        )
         sync_norms = revert_sync_norms(self.architecture)
         self.mutator.prepare_from_supernet(self.architecture)
         apply_sync_norms(self.architecture, sync_norms)
@@ -79,6 +98,7 @@ class DMSAlgorithm(BaseAlgorithm):
             # A loss scaler and a distributed wrapper refuse a model without
             # any parameter that has a gradient; this one's is always 0.
             self.anchor = nn.Parameter(torch.zeros(()))
+        self.teacher = teacher
         self._recomputes: Optional[bool] = None
         _keep_from_wrapper(self)
 
@@ -101,6 +121,8 @@ class DMSAlgorithm(BaseAlgorithm):
             super().init_weights()
         else:
             self.architecture.init_weights()
+        if self.teacher is not None and not self.distiller.waits:
+            self.teacher.init_weights()
 
     def train_step(self, *args: Any, **kwargs: Any) -> Dict[str, Tensor]:
         """As mmengine's, for a search that somebody leads.
@@ -136,15 +158,41 @@ class DMSAlgorithm(BaseAlgorithm):
         if not (self.training and mode == 'loss'):
             self.mutator.masks.use_hard_masks()
             return self.architecture(inputs, data_samples, mode=mode)
+        targets = self._teach(inputs, data_samples)
         self.structure.begin()
         if self._recomputes is None:
             self._recomputes = recomputes(self.architecture)
+        watching = nullcontext({})
+        if self.distiller is not None:
+            watching = self.distiller.watching(self.architecture)
         with without_reentrance() if self._recomputes else nullcontext():
-            losses = self.architecture(inputs, data_samples, mode=mode)
+            with watching as outputs:
+                losses = self.architecture(inputs, data_samples, mode=mode)
+        if self.distiller is not None:
+            losses = self.distiller.weigh_task(losses)
+            losses.update(self.distiller.loss(outputs, targets))
         losses.update(self.structure.losses())
         if self.structure_only:
             losses['loss_anchor'] = 0 * self.anchor
         return losses
+
+    def _teach(
+        self, inputs: Tensor, data_samples: Optional[List[Any]]
+    ) -> Outputs:
+        """What the teacher gives for a batch; nothing without one."""
+        if self.distiller is None:
+            return {}
+
+        def run(model: nn.Module) -> None:
+            model(inputs, data_samples, mode='tensor')
+
+        # A resumed search does not take the weights of that moment.
+        self.distiller.start(self.architecture, self.teacher)
+        if self.teacher is None:
+            with without_masks(self.mutator.masks):
+                with self.distiller.as_at_start(self.architecture):
+                    return self.distiller.teach(self.architecture, run)
+        return self.distiller.teach(self.teacher, run)
 
     def finish_step(self, grad_scale: Optional[Tensor] = None) -> None:
         """Move importances and structure; call after each optimizer step.
@@ -182,6 +230,35 @@ def _build_mutator(
             f'got {mutator!r}.'
         )
     return mutator
+
+
+def _build_teacher(
+    architecture: nn.Module,
+    settings: Optional[Dict[str, Any]],
+    structure_only: bool,
+) -> Tuple[Optional[Distiller], Optional[nn.Module]]:
+    """What compares with a teacher, and the teacher if it is another model.
+
+    Args:
+        architecture (nn.Module): The plain architecture.
+        settings (dict, optional): ``model.distill``.
+        structure_only (bool): Whether the supernet's weights stay.
+    """
+    if settings is None:
+        return None, None
+    read = DistillSettings.read(settings, 'model.distill')
+    teacher = read.teacher
+    itself = teacher is None and structure_only
+    distiller = Distiller(architecture, read, 'model.distill', itself)
+    # Another teacher brings its own weights.
+    distiller.waits.fill_(teacher is None)
+    if isinstance(teacher, dict):
+        teacher = MODELS.build(teacher)
+    elif teacher is None and not structure_only:
+        teacher = deepcopy(architecture)
+    if teacher is not None:
+        teacher.requires_grad_(False)
+    return distiller, teacher
 
 
 def _keep_from_wrapper(algorithm: DMSAlgorithm) -> None:

@@ -68,6 +68,7 @@ from dms_mmrazor.models.tracing import (
     ResidualStage,
     find_stages,
 )
+from dms_mmrazor.models.tracing.adapters import ModelAdapter, find_adapter
 from dms_mmrazor.models.tracing.first_run import run_first
 from dms_mmrazor.models.tracing.light_copy import light_copy
 from dms_mmrazor.registry import MODELS
@@ -93,7 +94,8 @@ class DMSMutator(ChannelMutator):
             searched. Defaults to dict(type='DMSChannelUnit').
         depth_unit_cfg (dict | None | 'default'): The same for the stages.
             None: depths are not searched. Defaults to
-            dict(type='DMSDepthUnit').
+            dict(type='DMSDepthUnit'); for language models of transformers
+            to None.
         parse_cfg (dict | DMSChannelAnalyzer): The tracer; a config of
             mmrazor's 'ChannelAnalyzer' is read as 'DMSChannelAnalyzer'.
             Defaults to dict(type='DMSChannelAnalyzer').
@@ -131,6 +133,7 @@ class DMSMutator(ChannelMutator):
         method: str = 'dms',
         init_cfg: Optional[Config] = None,
     ) -> None:
+        wants_depth = depth_unit_cfg not in ('default', None)
         if channel_unit_cfg == 'default':
             channel_unit_cfg = dict(type='DMSChannelUnit')
         if depth_unit_cfg == 'default':
@@ -149,6 +152,7 @@ class DMSMutator(ChannelMutator):
             parse_cfg=build_analyzer(parse_cfg),
             init_cfg=init_cfg,
         )
+        self._wants_depth = wants_depth
         self._search_width = channel_unit_cfg is not None
         self._depth_cfg = depth_unit_cfg
         self._exclude = check_exclude(exclude)
@@ -201,9 +205,10 @@ class DMSMutator(ChannelMutator):
         """
         size = self.analyzer.demo
         first = run_first(supernet, size, self.analyzer.demo_key)
-        groups = find_groups(self.analyzer, self._declared, supernet)
+        adapter = find_adapter(supernet, self.analyzer.decoder)
+        groups = find_groups(self.analyzer, self._declared, supernet, adapter)
         gc.collect()  # graphs refer to themselves and to feature maps
-        stages = find_stages(supernet, size) if self._depth_cfg else []
+        stages = self._find_stages(supernet, adapter)
         space = self._choose_space(supernet, groups, stages)
         self.masks = MaskState(
             self.units,
@@ -237,6 +242,16 @@ class DMSMutator(ChannelMutator):
         self._state.plan(supernet)
         if plain is not None:
             self.verify(supernet, plain)
+
+    def _find_stages(
+        self, supernet: nn.Module, adapter: Optional[ModelAdapter]
+    ) -> Sequence[ResidualStage]:
+        """Stages of removable blocks, where the config wants depth."""
+        if self._depth_cfg is None:
+            return []
+        if adapter is None:
+            return find_stages(supernet, self.analyzer.demo)
+        return adapter.stages() if self._wants_depth else []
 
     def _score_weights(self) -> None:
         """Prepare the scores of a static importance metric."""

@@ -5,6 +5,7 @@ from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
 from dms_mmrazor.core import LatencyFit, Term
 from dms_mmrazor.models.mutators.searched_sides import Product, SearchedSides
 from dms_mmrazor.models.ops import channels_of, is_attention, is_depthwise
+from dms_mmrazor.models.ops.decoders import is_decoder_attention
 from dms_mmrazor.models.ops.multihead import is_multihead
 from dms_mmrazor.models.tracing import LayerProfile
 
@@ -58,7 +59,8 @@ def _is_called(sides: SearchedSides, name: str) -> bool:
     owner = sides.modules.get(name.rpartition('.')[0])
     module = sides.modules.get(name)
     inside = is_multihead(owner) or module is None
-    return not (inside or is_attention(module))
+    attends = is_attention(module) or is_decoder_attention(module)
+    return not (inside or attends)
 
 
 def _inputs(sides: SearchedSides, name: str) -> Tuple[Product, ...]:

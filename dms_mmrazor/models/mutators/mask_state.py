@@ -258,6 +258,19 @@ class MaskState(KeepsPrecision):
         """Freeze the depth (refining phase, appendix A.1.2)."""
         self.topk.hold_(self._depth_operators())
 
+    @torch.no_grad()
+    def release_depth(self) -> None:
+        """Search the depth again, from the blocks that were held.
+
+        Synchronizes.
+        """
+        operators = self._depth_operators()
+        kept = self.topk.held_kept.tolist()
+        for operator in operators:
+            if self.topk.held[operator]:
+                self.topk.set_kept_(operator, kept[operator])
+        self.topk.release_()
+
     def _depth_operators(self) -> List[int]:
         return list(range(self.num_units, len(self.topk.sizes)))
 

@@ -1,11 +1,12 @@
 """What a mutator finds out about a plain supernet before it changes it."""
 
 import logging
-from typing import Any, Dict, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from mmengine.logging import print_log
 from torch import nn
 
+from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.latency_terms import LayerWidths, layer_widths
 from dms_mmrazor.models.mutators.mask_state import MaskState
 from dms_mmrazor.models.mutators.report import LayerReport, report_layers
@@ -13,16 +14,25 @@ from dms_mmrazor.models.mutators.resource_table import ResourceTable
 from dms_mmrazor.models.mutators.resources import build_resource_models
 from dms_mmrazor.models.mutators.searched_sides import SearchedSides
 from dms_mmrazor.models.mutators.structure_writer import StructureWriter
+from dms_mmrazor.models.ops.decoders import generates_tokens
 from dms_mmrazor.models.tracing import (
     ChannelGroup,
     DMSChannelAnalyzer,
     LayerProfile,
 )
+from dms_mmrazor.models.tracing.adapters import ModelAdapter
 from dms_mmrazor.models.tracing.channel_analyzer import TracingError
 from dms_mmrazor.models.tracing.declared_groups import declare_groups
 from dms_mmrazor.models.tracing.tied_weights import tie_groups
 from dms_mmrazor.models.tracing.uncounted import uncounted_warning
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
+
+_UNKNOWN = (
+    '{} is a language model whose layers are not known (Llama, Mistral, Qwen2 '
+    'and Qwen3 are). Declare for each of its layers what belongs together: '
+    "`mutator.groups=[dict(outputs=['…fc_in'], inputs=['…fc_out']), "
+    "dict(outputs=['…q', '…k', '…v'], inputs=['…out'], heads=12), …]`."
+)
 
 
 class Description(NamedTuple):
@@ -46,17 +56,28 @@ def find_groups(
     analyzer: DMSChannelAnalyzer,
     declared: Sequence[Mapping[str, Any]],
     supernet: nn.Module,
+    adapter: Optional[ModelAdapter] = None,
 ) -> Sequence[ChannelGroup]:
-    """What the tracer finds and what the config declares.
+    """What the tracer or an adapter finds and what the config declares.
 
     Args:
         analyzer (DMSChannelAnalyzer): The tracer.
         declared (Sequence[dict]): ``groups`` of :class:`DMSMutator`.
         supernet (nn.Module): A plain model.
+        adapter (ModelAdapter, optional): What knows its library; nothing
+            is traced then. Defaults to None.
 
     Raises:
+        DMSError: If it is a language model that nobody knows, and nothing is
+            declared.
         TracingError: If the model cannot be traced and nothing is declared.
     """
+    if adapter is not None:
+        declared = [*adapter.declarations(), *declared]
+        groups = declare_groups((), declared, supernet)
+        return [*tie_groups(groups, supernet), *adapter.held()]
+    if generates_tokens(supernet) and not declared:
+        raise DMSError(_UNKNOWN.format(type(supernet).__name__))
     try:
         groups = analyzer.analyze_groups(supernet)
     except TracingError as error:

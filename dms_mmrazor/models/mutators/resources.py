@@ -26,6 +26,7 @@ from dms_mmrazor.core import Dim, ResourceModel, Term
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators.searched_sides import Product, SearchedSides
 from dms_mmrazor.models.ops import is_attention, is_layer, kind_of
+from dms_mmrazor.models.ops.decoders import is_decoder_attention
 from dms_mmrazor.models.ops.kind import INPUTS
 from dms_mmrazor.models.ops.multihead import (
     KEYS_VALUES,
@@ -42,7 +43,7 @@ Count = Callable[[nn.Module, DemoInput], float]
 
 _NUMBERS = {'K': 1e3, 'M': 1e6, 'G': 1e9}
 _ABSOLUTE = re.compile(
-    r'^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*)\s*$'
+    r'^\s*([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*([A-Za-z]*|%)\s*$'
 )
 
 
@@ -87,9 +88,9 @@ class Resource(NamedTuple):
         """A target as an absolute resource.
 
         Args:
-            target (int | float | str): A number in (0, 1] is a ratio of the
-                supernet; a larger one or a text with a unit ('1G', '3ms')
-                is absolute.
+            target (int | float | str): A number in (0, 1] or a text such as
+                '50%' is a ratio of the supernet; a larger one or a text with
+                a unit ('1G', '3ms') is absolute.
             supernet (float): Resource of the supernet.
             key (str): Config key, for messages. Defaults to 'target'.
 
@@ -100,7 +101,8 @@ class Resource(NamedTuple):
         if isinstance(target, str):
             match = _ABSOLUTE.match(target)
             unit = match.group(2) if match else ''
-            factor = {'': 1.0, **self.units}.get(unit)
+            portion = {'': 1.0, '%': supernet / 100}
+            factor = {**portion, **self.units}.get(unit)
             if match and factor is not None:
                 value = float(match.group(1)) * factor
         elif isinstance(target, (int, float)) and not isinstance(target, bool):
@@ -141,6 +143,9 @@ def _layer_macs(sides: SearchedSides, profile: LayerProfile) -> List[Term]:
         products = _projection_products(sides, owner, part)
     elif is_attention(sides.modules[profile.name]):
         products = sides.attention_products(profile.name)
+    elif is_decoder_attention(sides.modules[profile.name]):
+        read = sides.products(f'{profile.name}.o_proj', True)
+        products = [(2 * number, dims) for number, dims in read]
     else:
         share, rows = sides.passing(profile.name)
         products = [
@@ -280,6 +285,11 @@ register_resource(
         label='ms',
     )
 )
+
+
+def format_resource(value: float, kind: str) -> str:
+    """A resource with its unit: 4100000000 MACs → '4.1G'."""
+    return RESOURCES[kind].format(value)
 
 
 def build_resource_models(

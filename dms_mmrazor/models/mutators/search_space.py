@@ -22,6 +22,7 @@ from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.tracing import ChannelGroup, ResidualStage
+from dms_mmrazor.models.tracing.channel_groups import HEADS_KEY
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.registry import MODELS
 
@@ -256,6 +257,7 @@ def make_channel_units(
         except TypeError as error:
             raise _wrong_args('channel', group.name, args, error) from error
         unit.name = group.name
+        unit.declared_heads = bool(group.config.get(HEADS_KEY))
         units.append(unit)
     return units
 

@@ -111,11 +111,18 @@ def compare(
     for at_once in (False, True):
         try:
             with in_double(masked, at_once), in_double(plain, at_once):
-                image = image.double()
+                image = _in_double(image)
                 return max_difference(masked, plain, image, bool(drawing))
         except ForwardError:  # a model may insist on single precision
             continue
     return found
+
+
+def _in_double(image: Any) -> Any:
+    """An input in double precision; tokens stay what they are."""
+    if isinstance(image, Tensor) and not image.is_floating_point():
+        return image
+    return image.double()
 
 
 class CutError(Exception):

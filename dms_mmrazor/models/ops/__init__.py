@@ -45,6 +45,7 @@ from dms_mmrazor.models.ops.layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.linear import DMSLinear
 from dms_mmrazor.models.ops.parts import Part, can_narrow, named_parts
 from dms_mmrazor.models.ops.replace import replace_with_dynamic
+from dms_mmrazor.models.ops.rms_norm import DMSRMSNorm
 
 __all__ = [
     'AttentionDim',
@@ -56,6 +57,7 @@ __all__ = [
     'DMSLayerNorm',
     'DMSLinear',
     'DMSOp',
+    'DMSRMSNorm',
     'DMSSiLU',
     'HEADS',
     'LayerKind',

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.ops.known_types import qualified_name
 
 OUTPUTS, INPUTS = 'outputs', 'inputs'
 """The two sides of a layer."""
@@ -63,6 +64,8 @@ class LayerKind:
     Attributes:
         types (tuple[type]): Classes of such layers; those that derive from
             them are meant, too.
+        names (tuple[str]): Full names of further classes, of libraries that
+            nobody needs to have.
         masked (Mapping[type, type]): Exact class → the class that takes
             masks. A class that derives from another may compute something
             else, so it has none unless it stands here.
@@ -79,6 +82,7 @@ class LayerKind:
     """
 
     types: ClassVar[Tuple[type, ...]] = ()
+    names: ClassVar[Tuple[str, ...]] = ()
     masked: ClassVar[Mapping[type, type]] = {}
     mixes: ClassVar[bool] = True
     passes: ClassVar[bool] = False
@@ -224,13 +228,16 @@ class PassingKind(LayerKind):
         raise NotImplementedError
 
 
-_KINDS: Dict[type, LayerKind] = {}
+_KINDS: Dict[Union[type, str], LayerKind] = {}
 _MASKED: Dict[type, type] = {}
 # Of the types that were asked for so far:
 _FOUND: Dict[type, Optional[LayerKind]] = {}
 _FORMS: Dict[type, Optional[type]] = {}
 
-_PLUGINS = {'mmpretrain': 'dms_mmrazor.plugins.mmpretrain'}
+_PLUGINS = {
+    'mmpretrain': 'dms_mmrazor.plugins.mmpretrain',
+    'timm': 'dms_mmrazor.plugins.timm',
+}
 """Library → what is imported once a layer of it is met."""
 
 KindType = TypeVar('KindType', bound=Type[LayerKind])
@@ -239,7 +246,7 @@ KindType = TypeVar('KindType', bound=Type[LayerKind])
 def register_kind(kind: KindType) -> KindType:
     """Make a kind of layer known."""
     single = kind()
-    for layer_type in kind.types:
+    for layer_type in (*kind.types, *kind.names):
         _KINDS[layer_type] = single
     for layer_type, masked in kind.masked.items():
         register_masked(layer_type, masked)
@@ -260,7 +267,10 @@ def kind_of_type(layer_type: type) -> Optional[LayerKind]:
             plugin = _PLUGINS.get(base.__module__.partition('.')[0])
             if plugin is not None:
                 import_module(plugin)
-        found = (_KINDS.get(base) for base in layer_type.__mro__)
+        found = (
+            _KINDS.get(base, _KINDS.get(qualified_name(base)))
+            for base in layer_type.__mro__
+        )
         kind = next((k for k in found if k is not None), None)
         _FOUND[layer_type] = kind
     return _FOUND[layer_type]

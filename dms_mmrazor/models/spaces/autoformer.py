@@ -106,14 +106,12 @@ class RelativeAttention(BaseModule):
             for part in self.qkv(x).chunk(3, dim=-1)
         )
         query = query * self.scale
-        scores = query @ key.transpose(-2, -1)
-        # [B, H, N, D] with [N, D, N]: of each query its own vectors.
-        relative = self.rel_pos_embed_k().transpose(1, 2)
-        scores = scores + (query.unsqueeze(-2) @ relative).squeeze(-2)
-        weights = scores.softmax(-1)
-        relative = self.rel_pos_embed_v()
-        out = weights @ value
-        out = out + (weights.unsqueeze(-2) @ relative).squeeze(-2)
+        # Every query n has vectors of its own for all tokens m: one batched
+        # product over n, without a copy for each image and head.
+        near = torch.einsum('bhnd,nmd->bhnm', query, self.rel_pos_embed_k())
+        weights = (query @ key.transpose(-2, -1) + near).softmax(-1)
+        near = torch.einsum('bhnm,nmd->bhnd', weights, self.rel_pos_embed_v())
+        out = weights @ value + near
         return self.proj(out.transpose(1, 2).reshape(batch, tokens, -1))
 
 

@@ -3,6 +3,7 @@
 from torch import nn
 
 from dms_mmrazor.models.ops.csp_layers import is_split_layer, refresh_split
+from dms_mmrazor.models.ops.decoders import refresh_decoders
 from dms_mmrazor.models.ops.known_types import (
     SWIN,
     TIMM_SCALE,
@@ -36,6 +37,7 @@ def refresh_attributes(model: nn.Module) -> None:
             kinds = {type(part) for part in module.modules()}
             if SlimMultiheadAttention in kinds:
                 module.use_nested_tensor = False
+    refresh_decoders(model)
 
 
 def _refresh_transformer(module: nn.Transformer) -> None:

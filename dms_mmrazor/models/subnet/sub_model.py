@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional, Union
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.subnet.foreign_weights import refuse_foreign_weights
 from dms_mmrazor.models.subnet.structure import (
     Structure,
     load_structure,
@@ -43,7 +44,8 @@ def DMSSubModel(  # noqa: N802
         nn.Module: The plain subnet.
 
     Raises:
-        DMSError: If the structure is broken or of another architecture.
+        DMSError: If the structure is broken or of another architecture;
+            later, if weights of another network are loaded.
     """
     if isinstance(structure, str):
         structure = load_structure(structure)
@@ -60,7 +62,9 @@ def DMSSubModel(  # noqa: N802
     _drop_supernet_weights(architecture)
     if init_cfg is not None:
         architecture.init_cfg = init_cfg
-    return prune(architecture, structure)
+    subnet = prune(architecture, structure)
+    refuse_foreign_weights(subnet)
+    return subnet
 
 
 def _drop_supernet_weights(model: nn.Module) -> None:

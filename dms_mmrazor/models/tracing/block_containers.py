@@ -57,7 +57,8 @@ def block_containers(model: nn.Module) -> List[BlockContainer]:
                 children = tuple(module.named_children())
                 owner = model.get_submodule(name.rpartition('.')[0])
                 ends = () if kind is nn.Sequential else _ends(owner)
-                found.append(BlockContainer(name, name, children, ends, kind))
+                label = name or type(module).__name__  # the model itself
+                found.append(BlockContainer(label, name, children, ends, kind))
         for key, names in named_lists(module).items():
             children = tuple((n, module._modules[n]) for n in names)
             label = f'{name}.{key}' if name else key

@@ -3,7 +3,17 @@
 import logging
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any, Dict, Iterator, List, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from mmengine.logging import MMLogger
@@ -88,6 +98,9 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             them. Defaults to ().
         fixed (Sequence[str]): Modules that read and give all of their
             channels; nothing in them is searched. Defaults to ().
+        decoder (Mapping, optional): For language models of transformers:
+            ``heads`` ('groups', 'queries' or None) and ``embedding``, see
+            :class:`DecoderAdapter`. Defaults to None, its defaults.
 
     Attributes:
         norm_readers (dict[str, str]): Layer norms of the model analyzed last
@@ -113,6 +126,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         tracer_type: str = 'FxTracer',
         passes: Sequence[str] = (),
         fixed: Sequence[str] = (),
+        decoder: Optional[Mapping[str, Any]] = None,
     ) -> None:
         self.demo_key = 'mutator.parse_cfg.demo_input'
         shape, example = demo_input, None
@@ -125,6 +139,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         self.demo: DemoInput = example or self.input_size
         self.passes = _names('passes', passes)
         self.fixed = _names('fixed', fixed)
+        self.decoder = _settings('decoder', decoder)
         self.norm_readers: Dict[str, str] = {}
         self.proof_size = self.demo
         self.training = TrainingLayers()
@@ -278,6 +293,15 @@ def _names(key: str, names: Any) -> Tuple[str, ...]:
             f'{names!r}.'
         )
     return tuple(names)
+
+
+def _settings(key: str, value: Any) -> Dict[str, Any]:
+    """Settings by name."""
+    if not isinstance(value, (Mapping, type(None))):
+        raise DMSError(
+            f'`mutator.parse_cfg.{key}` must be a dict, got {value!r}.'
+        )
+    return dict(value or {})
 
 
 def _check_modules(key: str, names: Sequence[str], model: nn.Module) -> None:

@@ -22,6 +22,9 @@ UNFOLLOWED = 'not followed: '
 """Before the reason, in the name of a node that stands for one."""
 
 
+HEADS_KEY = 'heads'
+"""Key of a config whose elements are heads of an attention."""
+
 POSITIONS = 'positions of '
 """Before the name of a linear layer over the positions of each channel.
 

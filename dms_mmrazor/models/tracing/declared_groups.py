@@ -8,11 +8,12 @@ from torch import nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.ops import Part, can_narrow, channels_of, named_parts
 from dms_mmrazor.models.tracing.channel_groups import (
+    HEADS_KEY,
     ChannelGroup,
     reason_against,
 )
 
-_KEYS = ('outputs', 'inputs', 'name')
+_KEYS = ('outputs', 'inputs', 'name', 'heads')
 
 
 class Side(NamedTuple):
@@ -53,6 +54,8 @@ def declare_groups(
             `inputs` are lists of layers (norms, bare parameters) or of
             ranges 'layer start:end' of their channels; `name` is optional.
             Sides with a multiple of the channels repeat each of them.
+            `heads` says that the elements are so many heads, each with as
+            many channels of a side as their number goes into it.
         model (nn.Module): The plain model.
 
     Returns:
@@ -70,7 +73,7 @@ def declare_groups(
         sides = _read(declaration, where, parts)
         touched = [g for g in left if _touches(g, sides, where)]
         left = [g for g in left if not any(g is other for other in touched)]
-        config = _merge(where, sides, touched, parts)
+        config = _merge(where, sides, touched, parts, declaration)
         name = declaration.get('name') or sides[0].name
         made.append(
             ChannelGroup(name, config, reason_against(config, modules))
@@ -160,12 +163,14 @@ def _merge(
     sides: Sequence[Side],
     touched: Sequence[ChannelGroup],
     parts: Dict[str, Part],
+    declaration: Mapping[str, Any],
 ) -> Dict[str, Any]:
     """Config of one group of all sides."""
     traced = [side for group in touched for side in _sides(group)]
     inside = [side for side in traced if side.name in parts]
     every = list(dict.fromkeys([*sides, *inside]))
-    size = min(side.end - side.start for side in every)
+    heads = _read_heads(declaration, where)
+    size = heads or min(side.end - side.start for side in every)
     for side in every:
         if (side.end - side.start) % size:
             raise DMSError(
@@ -175,11 +180,23 @@ def _merge(
             )
     return dict(
         init_args=dict(num_channels=size),
+        **({HEADS_KEY: True} if heads else {}),
         channels=dict(
             output_related=[_as_dict(s) for s in every if s.is_output],
             input_related=[_as_dict(s) for s in every if not s.is_output],
         ),
     )
+
+
+def _read_heads(declaration: Mapping[str, Any], where: str) -> int:
+    """Declared number of heads; 0 for channels."""
+    heads = declaration.get('heads', 0)
+    if type(heads) is not int or heads < 0:
+        raise DMSError(
+            f'{where}: `heads` must be the number of heads that the channels '
+            f'belong to, got {heads!r}.'
+        )
+    return heads
 
 
 def _as_dict(side: Side) -> Dict[str, Any]:

@@ -1,6 +1,7 @@
 """Run a model once on an input of the shape it will be used with."""
 
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any, Iterator, Mapping, Sequence, Tuple, Union
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.ops.decoders import vocabulary_of
 from dms_mmrazor.models.tracing.example_inputs import ExampleInputs
 from dms_mmrazor.models.tracing.image_samples import (
     asks_samples,
@@ -45,6 +47,10 @@ def demo_tensor(model: nn.Module, shape: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(tuple(shape), generator=generator)
     parameter = next(model.parameters(), None)
+    vocabulary = vocabulary_of(model)
+    if vocabulary and len(shape) == 2:
+        tokens = torch.randint(vocabulary, tuple(shape), generator=generator)
+        return tokens.to(parameter.device)
     return image if parameter is None else image.to(parameter)
 
 
@@ -63,6 +69,8 @@ def forward_tensors(
             fewer regions than in a test, where their number does not
             matter. Defaults to False.
     """
+    if vocabulary_of(model) and not isinstance(model, BaseModel):
+        return _logits(model, image)
     if isinstance(image, ExampleInputs):
         return image.call(model)
     if is_two_stage(model):
@@ -72,6 +80,17 @@ def forward_tensors(
         samples = image_samples(image.shape) if asks_samples(model) else None
         return model(image, samples, mode='tensor')
     return model(image)
+
+
+def _logits(model: nn.Module, tokens: Union[Tensor, ExampleInputs]) -> Any:
+    """Logits alone: cached keys and values have other shapes in a subnet."""
+    if isinstance(tokens, Tensor):
+        tokens = ExampleInputs((), {'input_ids': tokens})
+    kwargs = dict(tokens.kwargs)
+    if 'use_cache' in signature(model.forward).parameters:
+        kwargs['use_cache'] = False
+    outputs = ExampleInputs(tokens.args, kwargs).call(model)
+    return getattr(outputs, 'logits', outputs)
 
 
 def with_tensor_forward(

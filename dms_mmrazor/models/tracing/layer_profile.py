@@ -16,6 +16,10 @@ from dms_mmrazor.models.ops import (
     is_weighted,
     kind_of,
 )
+from dms_mmrazor.models.ops.decoders import (
+    decoder_attention_macs,
+    is_decoder_attention,
+)
 from dms_mmrazor.models.ops.multihead import (
     KEYS_VALUES,
     QUERIES,
@@ -50,6 +54,8 @@ def kernel_macs(module: nn.Module) -> float:
     """MACs of one application of a layer's weight at full width."""
     if is_attention(module):
         return float(attention_macs(module))
+    if is_decoder_attention(module):
+        return float(decoder_attention_macs(module))
     return kind_of(module).macs(module)
 
 
@@ -96,9 +102,12 @@ def counting_positions(
     def add(name: str, applied: int) -> None:
         positions[name] = positions.get(name, 0) + applied // batch
 
-    def count(module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def count(module: nn.Module, inputs: Any, output: Any) -> None:
         if is_attention(module):
             applied = inputs[0].shape[0] * inputs[0].shape[1] ** 2
+        elif is_decoder_attention(module):
+            # Its input is a keyword; the first output has the same shape.
+            applied = output[0].shape[0] * output[0].shape[1] ** 2
         else:
             applied = kind_of(module).positions(module, inputs, output)
         add(names[module], applied)
@@ -115,7 +124,11 @@ def counting_positions(
     handles = [
         module.register_forward_hook(count)
         for module in names
-        if (is_weighted(module) or is_attention(module))
+        if (
+            is_weighted(module)
+            or is_attention(module)
+            or is_decoder_attention(module)
+        )
         and module not in multiheads
     ]
     for module in multiheads:

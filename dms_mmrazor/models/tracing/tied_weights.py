@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 from torch import nn
 
 from dms_mmrazor.models.ops import is_layer, is_norm, kind_of
+from dms_mmrazor.models.ops.channel_holder import channel_dim
 from dms_mmrazor.models.tracing.channel_groups import (
     ChannelGroup,
     all_channels,
@@ -65,7 +66,12 @@ def _sides(
         kind = kind_of(module)
         columns = () if kind is None else kind.weights
         if not is_layer(module):
-            sides.append((f'{name}.{key}' if name else key, True))
+            part = f'{name}.{key}' if name else key
+            tensor = module._parameters[key]
+            if tensor.dim() > 1 and is_output != (channel_dim(tensor) == 0):
+                # Such are the tokens of an embedding: nobody cuts them.
+                part = f'rows of {part}'
+            sides.append((part, True))
         elif is_output or key in columns or is_norm(module):
             sides.append((name, is_output or is_norm(module)))
     return sides

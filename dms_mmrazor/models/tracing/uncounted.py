@@ -6,6 +6,7 @@ from typing import Any, Dict, Iterator, List, Mapping
 from torch import nn
 
 from dms_mmrazor.models.ops import is_attention, is_weighted
+from dms_mmrazor.models.ops.decoders import is_decoder_attention
 from dms_mmrazor.models.tracing.demo import (
     DemoInput,
     batch_of,
@@ -64,7 +65,9 @@ def counting_elsewhere(
     counted = {
         part
         for module in names
-        if is_weighted(module) or is_attention(module)
+        if is_weighted(module)
+        or is_attention(module)
+        or is_decoder_attention(module)
         for part in module.modules()
     }
     # Of each module that runs: the count at its start, that of submodules.

@@ -35,6 +35,10 @@ from dms_mmrazor.registry import MODELS
 class DMSChannelUnit(MutableChannelUnit):
     """Coupled channels that one differentiable top-k chooses.
 
+    Attributes:
+        declared_heads (bool): Whether the elements are heads of an
+            attention that the config or an adapter has declared.
+
     Args:
         num_channels (int): Number of channels N.
         step (int | float): Contiguous channels that share importance and
@@ -110,6 +114,7 @@ class DMSChannelUnit(MutableChannelUnit):
         self.max_ratio = max_ratio
         self.mutable_channel = DMSMutableChannel(num_channels)
         self._attention_dims: List[AttentionDim] = []
+        self.declared_heads = False
 
     @property
     def min_kept(self) -> int:
@@ -140,7 +145,7 @@ class DMSChannelUnit(MutableChannelUnit):
     @property
     def counts_heads(self) -> bool:
         """Whether the unit chooses heads of an attention."""
-        return any(
+        return self.declared_heads or any(
             str(channel.name).endswith(f'.{HEADS}')
             for channel in self.output_related
         )

@@ -30,6 +30,11 @@ MODELS = {
         ),
         set(),
     ),
+    'convnext with response norms': (
+        'convnextv2_atto',
+        dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
+        set(),
+    ),
     'convnext': (
         'convnext_atto',
         dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),

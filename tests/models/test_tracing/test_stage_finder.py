@@ -275,3 +275,20 @@ def test_layers_before_a_silenced_module_compute_once():
 def test_a_norm_without_weights_does_not_carry_a_mask():
     (stage,) = found(Residual(nn.BatchNorm2d(4, affine=False)), Residual())
     assert not stage.blocks[0].folds
+
+
+def test_blocks_of_the_model_itself_have_a_name():
+    """A bare sequence is the container, and has no name of its own."""
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x):
+            return x + self.conv(x)
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), Block(), Block())
+    (stage,) = find_stages(model, (1, 3, 8, 8))
+    assert stage.name == 'Sequential'
+    assert [block.name for block in stage.blocks] == ['1', '2']

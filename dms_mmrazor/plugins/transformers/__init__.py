@@ -1,0 +1,4 @@
+"""Causal language models of ``transformers``: Llama, Mistral, Qwen.
+
+Transformers itself is imported when a model or a tokenizer is loaded.
+"""

@@ -1,0 +1,397 @@
+"""A frozen teacher that a searched or a finetuned model learns from.
+
+The loss is Kullback and Leibler's divergence of softened distributions,
+``T² Σ p_t (log p_t − log p_s)``, and, where layers are named for it, the
+mean squared difference of hidden states. What is compared are outputs of
+modules, by name: a classifier's last layer, a language model's head, the
+predictors of a detector.
+"""
+
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.mask_state import MaskState
+from dms_mmrazor.models.tracing.demo import evaluating
+
+_SETTINGS = (
+    'teacher',
+    'temperature',
+    'weight',
+    'task_weight',
+    'logits',
+    'hidden',
+    'hidden_weight',
+)
+
+_HEADS = ('lm_head', 'head.fc', 'fc', 'classifier', 'head')
+"""Last layers that are looked for, in this order."""
+
+Outputs = Dict[str, List[Tensor]]
+"""Name of a module → its outputs, one for each call."""
+
+
+def distillation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 1.0,
+    mask: Optional[Tensor] = None,
+) -> Tensor:
+    """KL divergence of softened distributions over the last dimension.
+
+    Args:
+        student (Tensor): Logits [..., C].
+        teacher (Tensor): Logits [..., C]; they get no gradient.
+        temperature (float): T, by which both are divided; the loss is
+            multiplied by T², so that its gradient keeps its size. Defaults
+            to 1.
+        mask (Tensor, optional): bool [...]: positions that count. Defaults
+            to None, all.
+
+    Returns:
+        Tensor: 0-dim, mean over positions, in single precision.
+    """
+    log_student = F.log_softmax(student.float() / temperature, dim=-1)
+    log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
+    each = F.kl_div(
+        log_student, log_teacher, reduction='none', log_target=True
+    ).sum(-1)
+    if mask is not None:
+        mask = mask.to(each.dtype)
+        return temperature**2 * (each * mask).sum() / mask.sum().clamp(min=1)
+    return temperature**2 * each.mean()
+
+
+class DistillSettings(NamedTuple):
+    """How a teacher is listened to.
+
+    Attributes:
+        teacher (optional): A model. None: the supernet's own start weights.
+        temperature (float): Of the KL divergence.
+        weight (float): Of the divergence of the logits.
+        task_weight (float): Of the losses of the task itself; 0 leaves
+            distillation alone.
+        logits (tuple[str, ...]): Modules that give logits, names or
+            patterns; () where the usual names do.
+        hidden (tuple[str, ...]): Modules whose outputs are compared by
+            their mean squared difference.
+        hidden_weight (float): Of these.
+    """
+
+    teacher: Any = None
+    temperature: float = 1.0
+    weight: float = 1.0
+    task_weight: float = 1.0
+    logits: Tuple[str, ...] = ()
+    hidden: Tuple[str, ...] = ()
+    hidden_weight: float = 1.0
+
+    @classmethod
+    def read(cls, settings: Any, owner: str) -> 'DistillSettings':
+        """Settings of a config or a call, checked.
+
+        Args:
+            settings (Mapping): By name.
+            owner (str): Where they are written, for messages.
+
+        Raises:
+            DMSError: If one is unknown or cannot be meant.
+        """
+        if not isinstance(settings, Mapping):
+            raise DMSError(
+                f'`{owner}` must be a dict such as dict(temperature=2.0), '
+                f'got {settings!r}.'
+            )
+        for key in settings:
+            if key not in _SETTINGS:
+                raise DMSError(
+                    f'`{owner}.{key}` is unknown; it takes {list(_SETTINGS)}.'
+                )
+        made = cls(**{k: _as_tuple(k, v) for k, v in settings.items()})
+        for key in ('temperature', 'weight', 'task_weight', 'hidden_weight'):
+            value = getattr(made, key)
+            least = 1e-6 if key == 'temperature' else 0
+            is_number = isinstance(value, (int, float))
+            if not (is_number and least <= value < float('inf')):
+                raise DMSError(
+                    f'`{owner}.{key}` must be a number '
+                    f'{"> 0" if least else ">= 0"}, got {value!r}.'
+                )
+        return made
+
+
+def _as_tuple(key: str, value: Any) -> Any:
+    if key in ('logits', 'hidden') and isinstance(value, str):
+        return (value,)
+    if key in ('logits', 'hidden'):
+        return tuple(value)
+    return value
+
+
+class Distiller(nn.Module):
+    """What a student's outputs are compared with, and how.
+
+    Attributes:
+        settings (DistillSettings): As read.
+        logits (list[str]): Modules that give logits.
+        hidden (list[str]): Modules that give hidden states.
+        waits (Tensor): bool: whether the teacher has yet to get the weights
+            of the start.
+
+    Args:
+        model (nn.Module): The student; the teacher has modules of the same
+            names.
+        settings (DistillSettings): How.
+        owner (str): Where they are written, for messages. Defaults to
+            'distill'.
+        itself (bool): Whether the student without masks is the teacher: its
+            weights are frozen, but statistics of batch norms go on adapting
+            to the masks, so that those of the start are kept. Defaults to
+            False.
+
+    Raises:
+        DMSError: If a name matches no module, or nothing says which module
+            gives the logits.
+    """
+
+    waits: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: DistillSettings,
+        owner: str = 'distill',
+        itself: bool = False,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        names = [name for name, _ in model.named_modules() if name]
+        wanted = settings.logits
+        if not wanted and settings.weight > 0:
+            wanted = _usual_head(names, owner)
+        self.logits = _matching(names, wanted, f'{owner}.logits')
+        self.hidden = _matching(names, settings.hidden, f'{owner}.hidden')
+        self.register_buffer('waits', torch.tensor(True))
+        self._started = False
+        kept = list(_statistics(model)) if itself else []
+        for index, statistic in enumerate(kept):
+            self.register_buffer(f'statistic_{index}', statistic.clone())
+
+    def start(self, student: nn.Module, teacher: Optional[nn.Module]) -> None:
+        """Give the teacher what the student has at the start, once.
+
+        Args:
+            student (nn.Module): With the weights of the start.
+            teacher (nn.Module, optional): A copy of it; None if the student
+                is its own teacher.
+        """
+        # The buffer is asked once: that waits for a GPU.
+        if self._started:
+            return
+        self._started = True
+        if not self.waits:
+            return
+        if teacher is not None:
+            teacher.load_state_dict(student.state_dict())
+        for index, statistic in enumerate(_statistics(student)):
+            if teacher is None:
+                getattr(self, f'statistic_{index}').copy_(statistic)
+        self.waits.fill_(False)
+
+    @contextmanager
+    def as_at_start(self, student: nn.Module) -> Iterator[None]:
+        """Let a student that teaches itself have its first statistics."""
+        now = [statistic.data for statistic in _statistics(student)]
+        for index, statistic in enumerate(_statistics(student)):
+            statistic.data = getattr(self, f'statistic_{index}')
+        try:
+            yield
+        finally:
+            for statistic, data in zip(_statistics(student), now):
+                statistic.data = data
+
+    @contextmanager
+    def watching(self, model: nn.Module) -> Iterator[Outputs]:
+        """Keep what the compared modules give inside.
+
+        Args:
+            model (nn.Module): Student or teacher.
+
+        Yields:
+            dict[str, list[Tensor]]: Filled as it runs.
+        """
+        found: Outputs = {}
+
+        def keep(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                tensor = output[0] if isinstance(output, tuple) else output
+                found.setdefault(name, []).append(tensor)
+
+            return hook
+
+        handles = [
+            model.get_submodule(name).register_forward_hook(keep(name))
+            for name in dict.fromkeys([*self.logits, *self.hidden])
+        ]
+        try:
+            yield found
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @torch.no_grad()
+    def teach(
+        self, teacher: nn.Module, run: Callable[[nn.Module], Any]
+    ) -> Outputs:
+        """Outputs of a teacher, in evaluation mode, without a graph.
+
+        Args:
+            teacher (nn.Module): The teacher.
+            run (Callable): Calls it on the batch.
+        """
+        with evaluating(teacher), self.watching(teacher) as outputs:
+            run(teacher)
+        return outputs
+
+    def loss(
+        self,
+        student: Outputs,
+        teacher: Outputs,
+        mask: Optional[Tensor] = None,
+    ) -> Dict[str, Tensor]:
+        """Weighted losses: ``loss_distill`` and, if wanted, ``loss_hidden``.
+
+        Args:
+            student (dict[str, list[Tensor]]): Outputs of the student.
+            teacher (dict[str, list[Tensor]]): Outputs of the teacher on the
+                same batch.
+            mask (Tensor, optional): See :func:`distillation_loss`. Defaults
+                to None.
+
+        Raises:
+            DMSError: If one of the modules did not run in one of them.
+        """
+        settings = self.settings
+        losses: Dict[str, Tensor] = {}
+        if self.logits and settings.weight > 0:
+            pairs = _pairs(self.logits, student, teacher)
+            each = [
+                distillation_loss(
+                    *_classes_last(a, b), settings.temperature, mask
+                )
+                for a, b in pairs
+            ]
+            losses['loss_distill'] = settings.weight * sum(each) / len(each)
+        if self.hidden and settings.hidden_weight > 0:
+            pairs = _pairs(self.hidden, student, teacher)
+            each = [F.mse_loss(a.float(), b.float()) for a, b in pairs]
+            losses['loss_hidden'] = (
+                settings.hidden_weight * sum(each) / len(each)
+            )
+        return losses
+
+    def weigh_task(self, losses: Mapping[str, Any]) -> Dict[str, Any]:
+        """The task's own losses by their weight; other values as they are."""
+        weight = self.settings.task_weight
+        return {
+            key: _scaled(value, weight) if 'loss' in key else value
+            for key, value in losses.items()
+        }
+
+
+def _statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Running statistics of the norms of a model."""
+    for module in model.modules():
+        for key in ('running_mean', 'running_var'):
+            statistic = getattr(module, key, None)
+            if isinstance(statistic, Tensor):
+                yield statistic
+
+
+def _scaled(value: Any, weight: float) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_scaled(part, weight) for part in value]
+    return value * weight
+
+
+def _classes_last(a: Tensor, b: Tensor) -> Tuple[Tensor, Tensor]:
+    """Maps [B, C, H, W] of a detector as [B, H, W, C]."""
+    if a.dim() == 4:
+        return a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
+    return a, b
+
+
+def _usual_head(names: Sequence[str], owner: str) -> Tuple[str, ...]:
+    """The last layer of a usual model."""
+    for head in _HEADS:
+        for name in names:
+            if name == head or name.endswith(f'.{head}'):
+                return (name,)
+    raise DMSError(
+        f'`{owner}.logits` must name the modules that give the logits, such '
+        f'as {names[-1:]}: the model has none of {list(_HEADS)}.'
+    )
+
+
+def _matching(
+    names: Sequence[str], patterns: Sequence[str], key: str
+) -> List[str]:
+    """Names of modules that patterns stand for."""
+    found: List[str] = []
+    for pattern in patterns:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            raise DMSError(f'`{key}` names {pattern!r}, which is no module.')
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def _pairs(
+    names: Sequence[str], student: Outputs, teacher: Outputs
+) -> List[Tuple[Tensor, Tensor]]:
+    """Outputs of the same calls of the same modules."""
+    pairs = []
+    for name in names:
+        a, b = student.get(name, []), teacher.get(name, [])
+        if not a or len(a) != len(b):
+            raise DMSError(
+                f'distillation compares outputs of {name!r}, which ran '
+                f'{len(a)} times in the student and {len(b)} times in the '
+                'teacher.'
+            )
+        pairs += list(zip(a, b))
+    return pairs
+
+
+@contextmanager
+def without_masks(masks: MaskState) -> Iterator[None]:
+    """Let a supernet be the plain model for a while: its own teacher.
+
+    Args:
+        masks (MaskState): Its masks; they come back.
+    """
+    table = masks.table
+    flat, soft = table.flat, table.soft
+    masks.use_no_masks()
+    try:
+        yield
+    finally:
+        with torch.enable_grad():
+            table.show(flat, masks.topk)
+        table.soft = soft

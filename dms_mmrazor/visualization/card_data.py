@@ -1,0 +1,229 @@
+"""What a result card shows, as plain texts and numbers."""
+
+import os.path as osp
+from typing import Any, Dict, List, NamedTuple, Tuple
+
+from dms_mmrazor.models.mutators.resources import format_resource
+from dms_mmrazor.models.subnet import (
+    LayerSlice,
+    StageStructure,
+    Structure,
+    UnitStructure,
+    load_structure,
+)
+from dms_mmrazor.search.record import SearchRecord
+
+KIND_NAMES = {'macs': 'MACs', 'params': 'parameters'}
+
+RESOURCE_NAMES = (
+    'resource',
+    'supernet',
+    'subnet',
+    'ratio',
+    'target',
+    'under target',
+)
+
+
+class Card(NamedTuple):
+    """What a card is made of.
+
+    Attributes:
+        record (SearchRecord): Course of the search.
+        structure (Structure): Found, or what an export now would keep.
+        folder (str): Of the subnet.
+    """
+
+    record: SearchRecord
+    structure: Structure
+    folder: str
+
+    @property
+    def title(self) -> str:
+        """The config's name, or that of the folder."""
+        config = osp.basename(self.record.search.get('config') or '')
+        return osp.splitext(config)[0] or osp.basename(self.folder)
+
+    @property
+    def status(self) -> str:
+        """Whether the search is at its end."""
+        total = self.record.search['total']
+        done = self.record.iteration
+        if self.record.finished:
+            return f'Finished after {total} iterations.'
+        phase = (
+            self.record.steps[-1]['phase'] if self.record.steps else 'start'
+        )
+        return (
+            f'Iteration {done} of {total} ({phase}); what an export now would '
+            'keep, before it is rounded to the target.'
+        )
+
+
+def shown_structure(record: SearchRecord, folder: str) -> Structure:
+    """The exported structure, or the present one of a running search."""
+    if record.finished:
+        return load_structure(osp.join(folder, 'subnet.yaml'))
+    search = record.search
+    stages = search['stages']
+    number = sum(len(blocks) for _, blocks in stages)
+    row = record.steps[-1] if record.steps else {}
+    ratios = row.get('ratio') or [0.0] * len(search['units'])
+    kept = row.get('blocks') or [1.0] * number
+    units = tuple(
+        UnitStructure(
+            name,
+            size,
+            tuple(range(max(round((1 - ratio) * size), 0))),
+            (LayerSlice(name, 0, size),),
+            (),
+        )
+        for (name, size), ratio in zip(search['units'], ratios)
+    )
+    found, position = [], 0
+    for name, blocks in stages:
+        mask = kept[position : position + len(blocks)]
+        position += len(blocks)
+        remaining = tuple(b for b, m in zip(blocks, mask) if m >= 0.5)
+        found.append(StageStructure(name, tuple(blocks), remaining))
+    now = row.get('exported', search['supernet'])
+    resources = {
+        kind: {
+            'supernet': whole,
+            'subnet': now[kind],
+            'ratio': now[kind] / whole,
+            **_target_of(search, kind),
+        }
+        for kind, whole in search['supernet'].items()
+    }
+    return Structure(units, tuple(found), 0, 0, resources, {})
+
+
+def _target_of(search: Dict[str, Any], kind: str) -> Dict[str, float]:
+    targets = search['targets']
+    return {'target': targets[kind]} if kind in targets else {}
+
+
+def resource_rows(card: Card) -> List[List[str]]:
+    """Kind, supernet, subnet, ratio, target and how far under it."""
+    rows = []
+    for kind, row in card.structure.resources.items():
+        target, under = '', ''
+        if 'target' in row:
+            target = format_resource(row['target'], kind)
+            under = f'{1 - row["subnet"] / row["target"]:.2%}'
+        rows.append(
+            [
+                KIND_NAMES.get(kind, kind),
+                format_resource(row['supernet'], kind),
+                format_resource(row['subnet'], kind),
+                f'{row["subnet"] / row["supernet"]:.2%}',
+                target,
+                under,
+            ]
+        )
+    return rows
+
+
+def resource_notes(card: Card) -> List[str]:
+    """What the resources are of, and how time was measured."""
+    size = card.record.search['input_size']
+    notes = [f'MACs of one input of {size}.']
+    latency = card.structure.resources.get('latency')
+    if latency:
+        known = {'supernet', 'subnet', 'ratio', 'target'}
+        more = ', '.join(
+            f'{key} {value}'
+            for key, value in latency.items()
+            if key not in known
+        )
+        notes.append(
+            'Latency as its table of measured layers predicts it'
+            + (f' ({more}).' if more else '.')
+        )
+    else:
+        notes.append(
+            'Time was not measured: `ResourceHook.latency_table` names a '
+            'table of tools/profile_latency.py.'
+        )
+    return notes
+
+
+def budget_rows(card: Card) -> List[Dict[str, Any]]:
+    """Exported subnets, the last one of each name."""
+    return list({row['name']: row for row in card.record.budgets}.values())
+
+
+def budget_table(card: Card) -> Tuple[List[str], List[List[str]]]:
+    """Names of the columns, and a row for each exported subnet."""
+    rows = budget_rows(card)
+    kinds = list(card.record.search['targets'])
+    metrics = list(dict.fromkeys(m for row in rows for m in row['metrics']))
+    names = ['folder', *kinds, *(f'{k} under' for k in kinds), *metrics]
+    shown = []
+    for row in rows:
+        found = row['resources']
+        shown.append(
+            [
+                row['name'],
+                *(format_resource(found[k]['subnet'], k) for k in kinds),
+                *(
+                    f'{1 - found[k]["subnet"] / found[k]["target"]:.2%}'
+                    for k in kinds
+                ),
+                *(
+                    f'{row["metrics"][m]:.4g}' if m in row['metrics'] else ''
+                    for m in metrics
+                ),
+            ]
+        )
+    return names, shown
+
+
+def unsearched_rows(card: Card) -> List[List[str]]:
+    """Layers and stages that are held on a side, and why."""
+    search = card.record.search
+    rows = [list(row) for row in search['unsearched']]
+    rows += [list(row) for row in search['one_sided']]
+    rows += [
+        [name, 'depth is not searched', reason]
+        for name, reason in search['stage_reasons'].items()
+    ]
+    return rows
+
+
+def retraining(card: Card) -> Tuple[str, str]:
+    """How to go on: a sentence and a command."""
+    command = card.record.search.get('retrain')
+    if not command:
+        return (
+            'Cut a new model and train it as you train the whole one:',
+            'from dms_mmrazor import apply_structure\n\n'
+            f'model = apply_structure(build_model(), '
+            f'{osp.join(card.folder, "subnet.yaml")!r})',
+        )
+    return 'Train the plain model from scratch:', command
+
+
+def setting_rows(card: Card) -> List[List[str]]:
+    """How the search was started: name and value."""
+    search = card.record.search
+    rows = [
+        ['config', str(search.get('config') or 'none')],
+        ['command', str(search.get('command') or '')],
+        ['seed', str(search.get('seed'))],
+        ['iterations', str(search['total'])],
+        ['structure step', str(search['rule'])],
+        [
+            'versions',
+            ', '.join(
+                f'{name} {search[name]}'
+                for name in ('dms_mmrazor', 'torch', 'mmengine', 'mmrazor')
+                if search.get(name)
+            ),
+        ],
+    ]
+    seconds = [row['seconds'] for row in card.record.steps]
+    if seconds:
+        rows.append(['time', f'{seconds[-1] / 60:.1f} min since its start'])
+    return [row for row in rows if row[1]]

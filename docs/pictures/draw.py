@@ -1,0 +1,124 @@
+"""Draw the pictures of the documentation from what was measured.
+
+    python docs/pictures/draw.py
+
+Writes PNG files beside itself.
+"""
+
+import json
+import math
+import os.path as osp
+from typing import Any, Dict, List
+
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dms_mmrazor.core import differentiable_topk
+from dms_mmrazor.core.durations import phase_lengths
+from dms_mmrazor.core.milestones import plan_stops
+
+HERE = osp.dirname(osp.abspath(__file__))
+RESULTS = osp.join(HERE, '../../benchmarks/studies/results')
+BLUE, ORANGE, GRAY = '#2b6c99', '#c2571a', '#8a949c'
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white picture, in inches."""
+    figure = Figure(figsize=(width, height), facecolor='white')
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def bare(axes: Any) -> None:
+    """Take the frame away."""
+    for name in ('top', 'right'):
+        axes.spines[name].set_visible(False)
+    axes.tick_params(labelsize=9)
+
+
+def scores(bed: str) -> Dict[str, List[float]]:
+    """Top-1 on the test set of every retraining of a bed, by method."""
+    path = osp.join(RESULTS, f'found_and_retrained-{bed}.json')
+    with open(path, encoding='utf-8') as file:
+        runs = json.load(file)
+    found: Dict[str, List[float]] = {'uniform': [], 'dms': []}
+    for run in runs:
+        method = run['settings'].get('method')
+        if run['kind'] == 'trained' and method in found:
+            found[method].append(run['result']['score'])
+    return found
+
+
+def draw_retrained(path: str) -> None:
+    """A dot for each retraining: uniform against searched."""
+    figure = new_figure(7.2, 2.2)
+    beds = {'transformer': 'transformer', 'plain': 'plain convolutions'}
+    for index, (bed, title) in enumerate(beds.items()):
+        axes = figure.add_axes([0.13 + 0.46 * index, 0.25, 0.38, 0.58])
+        bare(axes)
+        axes.set_title(title, fontsize=10, loc='left')
+        for row, (method, color) in enumerate(
+            (('uniform', GRAY), ('dms', BLUE))
+        ):
+            values = scores(bed)[method]
+            axes.plot(values, [row] * len(values), 'o', color=color)
+            mean = sum(values) / len(values)
+            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=color)
+        axes.set_ylim(-0.6, 1.6)
+        labels = ['uniform', 'searched'] if not index else ['', '']
+        axes.set_yticks([0, 1], labels)
+        axes.set_xlabel('top-1 / %', fontsize=9)
+    figure.savefig(path, dpi=110)
+
+
+def draw_topk(path: str) -> None:
+    """Soft masks of Eq. 3 for three pruning ratios."""
+    figure = new_figure(5.2, 2.6)
+    axes = figure.add_axes([0.12, 0.2, 0.84, 0.72])
+    bare(axes)
+    importance = torch.arange(32, 0, -1, dtype=torch.float32)
+    for ratio, color in ((0.25, BLUE), (0.5, ORANGE), (0.75, GRAY)):
+        mask = differentiable_topk(importance, torch.tensor(ratio))
+        axes.plot(mask, color=color, marker='.', label=f'ratio {ratio}')
+    axes.set_xlabel('channels, the most important one first', fontsize=9)
+    axes.set_ylabel('mask', fontsize=9)
+    axes.legend(fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def draw_schedule(path: str) -> None:
+    """The target of a search, with and without milestones."""
+    figure = new_figure(5.2, 2.6)
+    axes = figure.add_axes([0.12, 0.2, 0.84, 0.72])
+    bare(axes)
+    lengths = phase_lengths(0.2, 0.6, 1000)
+    ends = [1.0, 0.75, 0.5, 0.25]
+    falls = [math.log(a / b) for a, b in zip(ends, ends[1:])]
+    line = plan_stops(lengths, falls, 50)
+    x = range(lengths.total)
+    plain = [0.25 ** lengths.at(i).progress for i in x]
+    stops = []
+    for i in x:
+        leg, progress = line.leg(i)
+        stops.append(ends[leg] * (ends[leg + 1] / ends[leg]) ** progress)
+    axes.plot(x, plain, color=GRAY, label='one budget')
+    axes.plot(x, stops, color=BLUE, label='milestones 75 %, 50 %')
+    for start, name in ((0, 'warm-up'), (200, 'decay'), (800, 'refine')):
+        axes.axvline(start, color=GRAY, linewidth=0.5)
+        axes.text(start + 10, 1.02, name, fontsize=9, color=GRAY)
+    axes.set_xlabel('iterations', fontsize=9)
+    axes.set_ylabel('target / supernet', fontsize=9)
+    axes.legend(fontsize=9, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Draw all of them."""
+    draw_retrained(osp.join(HERE, 'retrained.png'))
+    draw_topk(osp.join(HERE, 'topk.png'))
+    draw_schedule(osp.join(HERE, 'schedule.png'))
+
+
+if __name__ == '__main__':
+    main()

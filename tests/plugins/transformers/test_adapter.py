@@ -1,0 +1,130 @@
+"""Decoders of transformers are searched, proven and cut."""
+
+import pytest
+import torch
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.subnet import pruned_copy
+from dms_mmrazor.models.tracing import count_macs
+
+CASES = {
+    'GQA, tied': (dict(), dict()),
+    'MHA, eager': (dict(groups=4, tied=False, attention='eager'), dict()),
+    'query heads': (
+        dict(tied=False, attention='eager'),
+        dict(heads='queries', depth=True),
+    ),
+    'embedding': (dict(), dict(embedding=True, depth=True)),
+    'Qwen2': (dict(family='Qwen2'), dict(embedding=True, depth=True)),
+    'Mistral': (dict(family='Mistral', tied=False), dict(depth=True)),
+    'Qwen3': (dict(family='Qwen3'), dict(heads='queries')),
+}
+
+
+def prepare(model, depth=False, **decoder):
+    settings = dict(depth_unit_cfg=dict(type='DMSDepthUnit')) if depth else {}
+    mutator = DMSMutator(
+        parse_cfg=dict(demo_input=(1, 12), decoder=decoder), **settings
+    )
+    mutator.prepare_from_supernet(model)
+    return mutator
+
+
+def choose(mutator, seed):
+    """Random numbers of random elements of every unit and stage."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = mutator.topk.importance.shape
+    mutator.topk.importance.copy_(torch.rand(shape, generator=generator))
+
+    def number(most):
+        return int(torch.randint(1, most + 1, (1,), generator=generator))
+
+    choices = {u.name: number(u.num_channels) for u in mutator.units}
+    stages = mutator.depth_units
+    choices.update({s.name: number(s.num_blocks) for s in stages})
+    mutator.set_choices(choices)
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_masked_is_exported(language_model, tokens, case):
+    model_args, settings = CASES[case]
+    plain = language_model(**model_args)
+    supernet = language_model(**model_args).eval()
+    mutator = prepare(supernet, **settings)
+    for seed in range(10):
+        choose(mutator, seed)
+        subnet = pruned_copy(plain, mutator.structure()).eval()
+        with torch.no_grad():
+            masked = supernet(input_ids=tokens).logits
+            cut = subnet(input_ids=tokens).logits
+        scale = float(cut.abs().max())
+        torch.testing.assert_close(masked, cut, atol=1e-5 * scale, rtol=0)
+        params = sum(p.numel() for p in subnet.parameters())
+        assert params == mutator.resource('params')
+        assert count_macs(subnet, (1, 12)) == mutator.resource('macs')
+    options = dict(
+        max_new_tokens=5,
+        do_sample=False,
+        attention_mask=torch.ones_like(tokens),
+    )
+    expected = subnet.generate(tokens, use_cache=False, **options)
+    for model in (supernet, subnet):
+        found = model.generate(tokens, **options)
+        assert torch.equal(found, expected)
+
+
+def test_units_of_a_layer(language_model):
+    mutator = prepare(language_model())
+    sizes = {unit.name: unit.num_channels for unit in mutator.units}
+    assert len(sizes) == 6 and not mutator.depth_units
+    assert sizes['model.layers.0.self_attn.heads'] == 2
+    assert sizes['model.layers.0.mlp.gate_proj'] == 48
+    heads = mutator.units[0]
+    # Few elements: 4 N; heads need not be divisible.
+    assert heads.temperature == 8 and heads.divisor(8) == 1
+
+
+def test_config_tells_sizes(language_model):
+    model = language_model()
+    config = model.config
+    mutator = prepare(language_model(), depth=True)
+    mutator.set_choices(
+        {
+            'model.layers.0.self_attn.heads': 1,
+            'model.layers.1.mlp.gate_proj': 24,
+            'model.layers': 3,
+        }
+    )
+    subnet = pruned_copy(model, mutator.structure())
+    assert subnet.config.per_layer_config == {
+        '0': {'num_attention_heads': 2, 'num_key_value_heads': 1},
+        '1': {'intermediate_size': 24},
+    }
+    assert model.config is config and not hasattr(config, 'per_layer_config')
+    attention = subnet.model.layers[0].self_attn
+    assert attention.config is subnet.config is subnet.model.config
+
+
+def test_attention_is_counted(language_model):
+    mutator = prepare(language_model())
+    parts = mutator.table.parts('macs')
+    # Two products of 4 heads of 8 dims for 12 x 12 pairs of tokens.
+    assert parts['model.layers.0.self_attn'] == 2 * 32 * 144
+
+
+def test_unknown_models_are_refused():
+    config = pytest.importorskip('transformers').GPT2Config(
+        vocab_size=32, n_embd=16, n_layer=1, n_head=2, n_positions=16
+    )
+    model = pytest.importorskip('transformers').GPT2LMHeadModel(config)
+    with pytest.raises(DMSError, match='GPT2LMHeadModel.*mutator.groups'):
+        prepare(model)
+
+
+@pytest.mark.parametrize(
+    'decoder', [dict(heads='all'), dict(embedding=1), dict(ffn=False)]
+)
+def test_wrong_settings(language_model, decoder):
+    with pytest.raises(DMSError, match='mutator.parse_cfg.decoder'):
+        prepare(language_model(), **decoder)

@@ -1,0 +1,130 @@
+"""What was found becomes a folder that transformers loads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dms_mmrazor import Search
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.subnet import prune, save_structure
+from dms_mmrazor.plugins.transformers.folder import (
+    export_folder,
+    load_model,
+    save_folder,
+)
+
+ROOT = Path(__file__).parents[3]
+transformers = pytest.importorskip('transformers')
+
+
+@pytest.fixture
+def found(language_model, tokens):
+    """A searched model: its parts, all sizes differing."""
+    model = language_model()
+    search = Search(model, dict(input_ids=tokens), 0.8, 2)
+    mutator = search.mutator
+    choices = {unit.name: unit.num_channels for unit in mutator.units}
+    choices['model.layers.0.self_attn.heads'] = 1
+    choices['model.layers.2.mlp.gate_proj'] = 24
+    mutator.set_choices(choices)
+    return search
+
+
+def logits(model, tokens):
+    with torch.no_grad():
+        return model.eval()(input_ids=tokens).logits
+
+
+def test_reload_and_write_again(found, tokens, tmp_path):
+    subnet = found.export(divisor=1)
+    files = save_folder(
+        subnet.model, str(tmp_path / 'a'), structure=subnet.structure
+    )
+    assert 'modeling_dms.py' in files and 'README.md' in files
+    assert '1 | 2 | 24' not in (tmp_path / 'a/README.md').read_text()
+    folder, expected = tmp_path / 'a', logits(subnet.model, tokens)
+    for again in ('b', 'c'):
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            folder, trust_remote_code=True
+        )
+        assert type(model).__name__ == 'DMSLlamaForCausalLM'
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        torch.testing.assert_close(logits(model, tokens), expected)
+        folder = tmp_path / again
+        model.save_pretrained(folder)
+    config = json.loads((folder / 'config.json').read_text())
+    assert config['per_layer_config'] == {
+        '0': {'num_attention_heads': 2, 'num_key_value_heads': 1},
+        '2': {'intermediate_size': 24},
+    }
+    options = dict(max_new_tokens=5, do_sample=False)
+    options['attention_mask'] = torch.ones_like(tokens)
+    assert torch.equal(
+        model.generate(tokens, **options),
+        subnet.model.generate(tokens, **options),
+    )
+    model.set_attn_implementation('eager')
+    torch.testing.assert_close(logits(model, tokens), expected)
+
+
+def test_tool_needs_no_code_of_ours(found, language_model, tokens, tmp_path):
+    language_model().save_pretrained(tmp_path / 'supernet')
+    subnet = found.export(str(tmp_path / 'subnet.yaml'), divisor=1)
+    torch.save(subnet.model.state_dict(), tmp_path / 'subnet.pth')
+    run = subprocess.run(
+        [sys.executable, 'tools/export_hf.py', str(tmp_path / 'supernet')]
+        + [str(tmp_path / 'subnet.yaml'), str(tmp_path / 'out')]
+        + ['--weights', str(tmp_path / 'subnet.pth')],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    code = (
+        'import sys, torch, transformers\n'
+        'model = transformers.AutoModelForCausalLM.from_pretrained('
+        'sys.argv[1], trust_remote_code=True)\n'
+        'assert "dms_mmrazor" not in sys.modules\n'
+        'print(sum(p.numel() for p in model.parameters()))'
+    )
+    loaded = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path / 'out')],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert loaded.returncode == 0, loaded.stderr
+    params = sum(p.numel() for p in subnet.model.parameters())
+    assert int(loaded.stdout.split()[-1]) == params
+
+
+def test_uniform_folder_is_a_plain_one(language_model, tokens, tmp_path):
+    supernet = language_model()
+    mutator = Search(supernet, dict(input_ids=tokens), 0.8, 2).mutator
+    mutator.set_choices(
+        {u.name: 24 for u in mutator.units if u.num_channels == 48}
+    )
+    model = prune(language_model(), mutator.structure())
+    save_folder(model, str(tmp_path))
+    assert 'modeling_dms.py' not in [p.name for p in tmp_path.iterdir()]
+    plain = load_model(str(tmp_path))
+    assert type(plain) is type(model)
+    torch.testing.assert_close(logits(plain, tokens), logits(model, tokens))
+
+
+def test_wrong_files(found, language_model, tmp_path):
+    with pytest.raises(DMSError, match='config.json'):
+        load_model(str(tmp_path))
+    language_model().save_pretrained(tmp_path / 'supernet')
+    structure = found.mutator.structure()
+    save_structure(structure, str(tmp_path / 'subnet.yaml'))
+    torch.save(language_model().state_dict(), tmp_path / 'whole.pth')
+    names = [str(tmp_path / name) for name in ('supernet', 'subnet.yaml')]
+    with pytest.raises(DMSError, match='of another structure'):
+        export_folder(
+            *names, str(tmp_path / 'out'), str(tmp_path / 'whole.pth')
+        )

@@ -1,0 +1,113 @@
+"""A search of a language model by mmengine's runner, from local files."""
+
+import os.path as osp
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+import dms_mmrazor.plugin  # noqa: F401
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.plugins.transformers.folder import export_folder, load_model
+from dms_mmrazor.registry import MODELS
+
+ROOT = osp.dirname(osp.dirname(osp.dirname(osp.dirname(__file__))))
+
+
+@pytest.fixture
+def files(language_model, tmp_path):
+    """Folder of a model, and an array of tokens."""
+    folder, array = str(tmp_path / 'model'), str(tmp_path / 'tokens.npy')
+    language_model().save_pretrained(folder)
+    ids = np.random.RandomState(0).randint(3, 96, 1000)
+    ids[::50] = 2
+    np.save(array, ids)
+    return folder, array
+
+
+def config_of(name, files, work_dir, iterations=6):
+    """A config of the zoo, made tiny."""
+    folder, array = files
+    cfg = Config.fromfile(osp.join(ROOT, 'configs/llama', name))
+    cfg.work_dir = str(work_dir)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        loader.batch_size = 2
+        loader.dataset.update(
+            files=array, tokenizer=None, end_token=2, window=12
+        )
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.train_cfg.update(max_iters=iterations, val_interval=iterations)
+    cfg.default_hooks.checkpoint.update(interval=iterations)
+    cfg.default_hooks.logger.update(interval=2)
+    cfg.model.architecture.folder = folder
+    cfg.model.mutator.parse_cfg.demo_input = (1, 12)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'smollm2-135m_dms-search-80_text.py',
+        'llama-7b_dms-structure-only-5.47b_alpaca.py',
+    ],
+)
+def test_search(name, files, tmp_path):
+    cfg = config_of(name, files, tmp_path / 'work')
+    cfg.custom_hooks[0].update(target=dict(params=0.8), divisor=1)
+    frozen = cfg.model.get('structure_only', False)
+    runner = Runner.from_cfg(cfg)
+    before = {
+        k: v.clone() for k, v in runner.model.architecture.state_dict().items()
+    }
+    runner.train()
+    after = runner.model.architecture.state_dict()
+    assert frozen == all(torch.equal(after[k], v) for k, v in before.items())
+    assert (runner.model.teacher is None) == frozen
+    metrics = runner.message_hub.log_scalars['val/perplexity']
+    assert metrics.current() > 1
+    found = str(tmp_path / 'work/subnet')
+    written = export_folder(
+        files[0],
+        f'{found}/subnet.yaml',
+        str(tmp_path / 'out'),
+        f'{found}/subnet.pth',
+    )
+    whole = sum(p.numel() for p in load_model(files[0]).parameters())
+    assert 0.6 * whole < written['params'] <= 0.8 * whole
+
+
+def test_finetuning_has_a_teacher(files, language_model):
+    student = dict(type='CausalLM', folder=files[0])
+    model = MODELS.build(
+        dict(
+            type='DistilledModel',
+            architecture=student,
+            teacher=dict(type='CausalLM', folder=files[0]),
+            distill=dict(task_weight=0.0, temperature=2.0),
+        )
+    )
+    tokens = torch.randint(3, 96, (2, 12))
+    losses = model(tokens, tokens, mode='loss')
+    assert float(losses['loss']) == 0
+    assert abs(float(losses['loss_distill'])) < 1e-5
+    model.architecture.lm.model.layers[0].mlp.down_proj.weight.data.mul_(2)
+    losses = model(tokens, tokens, mode='loss')
+    losses['loss_distill'].backward()
+    assert float(losses['loss_distill']) > 0
+    assert not any('teacher' in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (dict(), 'either `folder`'),
+        (dict(folder='nowhere'), 'config.json'),
+        (dict(config=dict(hidden_size=8)), 'model_type'),
+        (dict(config=dict(model_type='llamma')), 'llamma'),
+    ],
+)
+def test_bad_models(settings, message):
+    with pytest.raises(DMSError, match=message):
+        MODELS.build(dict(type='CausalLM', **settings))
