@@ -21,7 +21,7 @@ LAYERS = [
     'models',
     'models.algorithms',
     'search',
-    'models.supernet',
+    'models.enlarge',
     'models.mutators',
     'models.units',
     'models.subnet',

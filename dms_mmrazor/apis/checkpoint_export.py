@@ -11,12 +11,12 @@ from dms_mmrazor.apis.checkpoint_files import (
     read_checkpoint,
     state_dict_of,
 )
-from dms_mmrazor.apis.inspection import with_unit
 from dms_mmrazor.apis.onnx_export import export_onnx
 from dms_mmrazor.apis.search_config import build_algorithm
 from dms_mmrazor.core.durations import iterations_of, phase_lengths
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.models.mutators.resources import RESOURCES
 from dms_mmrazor.search.export import (
     ExportedSubnet,
     export_subnet,
@@ -147,7 +147,7 @@ def _summary(subnet: ExportedSubnet) -> List[str]:
     lines = []
     for kind, row in subnet.structure.resources.items():
         shown = {
-            key: with_unit(row[key], kind)
+            key: RESOURCES[kind].in_full(row[key])
             for key in ('subnet', 'supernet', 'target')
             if key in row
         }

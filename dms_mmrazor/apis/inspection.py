@@ -5,6 +5,7 @@ from typing import List, Mapping
 
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.mutators.resources import RESOURCES
 
 
 def count_subnets(mutator: DMSMutator) -> float:
@@ -32,11 +33,6 @@ def count_subnets(mutator: DMSMutator) -> float:
     return sum(math.log10(number) for number in options)
 
 
-def with_unit(value: float, kind: str) -> str:
-    """A resource in full: '1,234,567'; a latency as '3.314 ms'."""
-    return f'{value:,.3f} ms' if kind == 'latency' else f'{value:,.0f}'
-
-
 def describe_supernet(algorithm: DMSAlgorithm, divisor: int = 1) -> List[str]:
     """What is searched, what it costs and what can be reached.
 
@@ -62,7 +58,7 @@ def describe_supernet(algorithm: DMSAlgorithm, divisor: int = 1) -> List[str]:
         smallest, largest = mutator.table.range(kind)
         exported, _ = mutator.table.range(kind, divisor)
         row = (whole, largest, smallest, exported)
-        shown = [f'{with_unit(number, kind):>18}' for number in row]
+        shown = [f'{RESOURCES[kind].in_full(number):>18}' for number in row]
         lines.append(f'{kind:8}' + ''.join(shown))
     return lines
 
@@ -73,7 +69,7 @@ def describe_targets(
     """One line for each target; they have been found to be reachable."""
     full = algorithm.mutator.table.full
     return [
-        f'Target: {with_unit(target, kind)} {kind}, '
+        f'Target: {RESOURCES[kind].in_full(target)} {kind}, '
         f'{target / full[kind]:.3f} of the supernet: reachable.'
         for kind, target in targets.items()
     ]
@@ -105,4 +101,4 @@ def describe_parts(mutator: DMSMutator, by: str = 'stage') -> List[str]:
 
 def _with_share(value: float, kind: str, parts: Mapping[str, float]) -> str:
     share = value / sum(parts.values())
-    return f'{with_unit(value, kind):>18}{share:>8.1%}'
+    return f'{RESOURCES[kind].in_full(value):>18}{share:>8.1%}'

@@ -7,11 +7,11 @@ from dms_mmrazor import registry
 # isort: on
 from dms_mmrazor.models import (
     algorithms,
+    enlarge,
     mutables,
     mutators,
     ops,
     subnet,
-    supernet,
     tracing,
     units,
 )
@@ -23,7 +23,7 @@ __all__ = [
     'ops',
     'registry',
     'subnet',
-    'supernet',
+    'enlarge',
     'tracing',
     'units',
 ]

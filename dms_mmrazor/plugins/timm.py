@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.kind import PassingKind, register_kind
 from dms_mmrazor.registry import MODELS
 
 
@@ -167,3 +168,18 @@ class DMSGlobalResponseNorm(GlobalResponseNorm, DMSOp):
             p.view(self.wb_shape) for p in (self.weight, self.bias)
         )
         return x + bias + weight * scaled
+
+
+@register_kind
+class GlobalResponseNormKind(PassingKind):
+    """Global response normalization."""
+
+    types = (GlobalResponseNorm,)
+    masked = {GlobalResponseNorm: DMSGlobalResponseNorm}
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of channels."""
+        return len(layer.weight)
+
+    def keep(self, layer: nn.Module, kept: Tensor) -> None:
+        """Nothing besides its vectors."""

@@ -19,6 +19,7 @@ from torch import nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.models.mutators.resources import RESOURCES
 from dms_mmrazor.models.mutators.verify import TOLERANCE, compare
 from dms_mmrazor.models.subnet import (
     Structure,
@@ -27,7 +28,6 @@ from dms_mmrazor.models.subnet import (
     pruned_copy,
     save_structure,
 )
-from dms_mmrazor.models.tracing import count_macs
 from dms_mmrazor.models.tracing.demo import DemoInput, demo_tensor
 from dms_mmrazor.models.tracing.outputs import IncomparableError
 from dms_mmrazor.models.tracing.running import ForwardError, live_tensors
@@ -204,13 +204,15 @@ def structure_masks(
 def _counted(
     mutator: DMSMutator, model: nn.Module, choices: Mapping[str, int]
 ) -> Dict[str, float]:
-    """Resources counted on an exported model; its latency is predicted."""
-    counted = {
-        'macs': count_macs(model, mutator.analyzer.demo),
-        'params': sum(p.numel() for p in model.parameters()),
-    }
-    if 'latency' in mutator.table.full:
-        counted['latency'] = mutator.resource_of('latency', choices)
+    """Resources counted on an exported model, or else predicted."""
+    size = mutator.analyzer.demo
+    counted = {}
+    for kind in mutator.table.full:
+        count = RESOURCES[kind].count
+        if count is None:
+            counted[kind] = mutator.resource_of(kind, choices)
+        else:
+            counted[kind] = count(model, size)
     return counted
 
 
@@ -222,16 +224,15 @@ def _resource_rows(
     """Rows of the structure file: before, after, ratio and target."""
     table: Dict[str, Dict[str, float]] = {}
     for kind, value in counted.items():
-        digits = 4 if kind == 'latency' else None
+        rounded = RESOURCES[kind].for_file
         supernet = mutator.table.full[kind]
         table[kind] = {
-            'supernet': round(supernet, digits),
-            'subnet': round(value, digits),
+            'supernet': rounded(supernet),
+            'subnet': rounded(value),
             'ratio': round(value / supernet, 4),
         }
         if kind in targets:
-            table[kind]['target'] = round(float(targets[kind]), digits)
-    table['macs']['input_size'] = mutator.analyzer.shapes
+            table[kind]['target'] = rounded(float(targets[kind]))
     for kind, notes in mutator.table.notes.items():
         table[kind].update(notes)
     return table

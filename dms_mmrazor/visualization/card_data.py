@@ -3,6 +3,7 @@
 import os.path as osp
 from typing import Any, Dict, List, NamedTuple, Tuple
 
+from dms_mmrazor.models.mutators.resources import format_resource
 from dms_mmrazor.models.subnet import (
     LayerSlice,
     StageStructure,
@@ -11,7 +12,6 @@ from dms_mmrazor.models.subnet import (
     load_structure,
 )
 from dms_mmrazor.search.record import SearchRecord
-from dms_mmrazor.search.targets import format_resource
 
 KIND_NAMES = {'macs': 'MACs', 'params': 'parameters'}
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from dms_mmrazor.files import written_at_once
+from dms_mmrazor.models.mutators.resources import RESOURCES
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.visualization.grouping import Bar, Group, group_units
 
@@ -191,11 +192,11 @@ def _resource_texts(structure: Structure) -> List[str]:
     """Like '1.00 G of 4.09 G MACs (24.4 %)'."""
     texts = []
     for kind, row in structure.resources.items():
-        name = {'macs': 'MACs', 'latency': 'ms'}.get(kind, kind)
+        name = RESOURCES[kind].label if kind in RESOURCES else ''
         ratio = row['subnet'] / row['supernet']
         texts.append(
-            f'{_human(row["subnet"])} of {_human(row["supernet"])} {name} '
-            f'({ratio:.1%})'
+            f'{_human(row["subnet"])} of {_human(row["supernet"])} '
+            f'{name or kind} ({ratio:.1%})'
         )
     return texts
 

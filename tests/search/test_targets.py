@@ -1,12 +1,13 @@
 import pytest
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators.resources import RESOURCES
 from dms_mmrazor.search.targets import (
     as_targets,
     check_reachable,
-    format_resource,
-    parse_target,
 )
+
+MACS, LATENCY = RESOURCES['macs'], RESOURCES['latency']
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ from dms_mmrazor.search.targets import (
     ],
 )
 def test_what_users_write(target, expected):
-    assert parse_target(target, 4e9) == pytest.approx(expected)
+    assert MACS.parse(target, 4e9) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -36,14 +37,14 @@ def test_what_users_write(target, expected):
     [(0.5, 2), (1, 4), ('0.5', 2), ('3ms', 3), ('800us', 0.8), (2.5, 2.5)],
 )
 def test_latencies_are_in_milliseconds(target, expected):
-    got = parse_target(target, 4.0, kind='latency')
+    got = LATENCY.parse(target, 4.0)
     assert got == pytest.approx(expected)
 
 
 @pytest.mark.parametrize('target', ['3G', '3M', '3 min', 'ms', -1])
 def test_no_latency(target):
     with pytest.raises(DMSError, match="absolute such as '3ms'") as error:
-        parse_target(target, 4.0, 'key', 'latency')
+        LATENCY.parse(target, 4.0, 'key')
     assert repr(target) in str(error.value)
 
 
@@ -71,7 +72,7 @@ def test_no_latency(target):
 )
 def test_what_cannot_be_meant(target):
     with pytest.raises(DMSError, match='`key` must be a ratio') as error:
-        parse_target(target, 4e9, 'key')
+        MACS.parse(target, 4e9, 'key')
     assert repr(target) in str(error.value)
     assert '\n' not in str(error.value)
 
@@ -105,7 +106,7 @@ def test_targets_outside_the_search_space(target, words):
     ],
 )
 def test_format(value, text):
-    assert format_resource(value) == text
+    assert MACS.format(value) == text
 
 
 def test_targets_by_kind():
@@ -115,6 +116,6 @@ def test_targets_by_kind():
 
 
 def test_a_latency_has_its_unit():
-    assert format_resource(3.31415, 'latency') == '3.314ms'
+    assert LATENCY.format(3.31415) == '3.314ms'
     with pytest.raises(DMSError, match='2ms latency cannot .* 2.5ms'):
         check_reachable('latency', 2.0, 4.0, 2.5, 'key')

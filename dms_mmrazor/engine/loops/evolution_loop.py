@@ -29,6 +29,7 @@ from dms_mmrazor.engine.subnet_fitness import NormRecalibration
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
+from dms_mmrazor.models.mutators.resources import format_resource
 from dms_mmrazor.models.subnet import pruned_copy
 from dms_mmrazor.registry import LOOPS, TASK_UTILS
 from dms_mmrazor.search.evolution import (
@@ -38,7 +39,6 @@ from dms_mmrazor.search.evolution import (
 )
 from dms_mmrazor.search.export import ExportedSubnet, export_subnet
 from dms_mmrazor.search.plain import plain_copy
-from dms_mmrazor.search.targets import format_resource
 
 CANDIDATES = 'candidates.jsonl'
 

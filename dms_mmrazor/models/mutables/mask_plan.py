@@ -53,7 +53,7 @@ class MaskPlan(nn.Module):
             part[: len(planned_mask.factors)] = planned_mask.factors
         self.register_buffer('index', index, persistent=False)
 
-    def deal(
+    def fill(
         self, flat: Optional[Tensor], masks: Optional[Sequence[Tensor]]
     ) -> None:
         """Give all layers their masks of this step, or none.

@@ -39,7 +39,7 @@ class MaskTable:
         self.flat = flat
         self.masks = None if flat is None else topk.split(flat)
         if self.plan is not None:
-            self.plan.deal(flat, self.masks)
+            self.plan.fill(flat, self.masks)
 
     def __reduce__(self) -> Tuple[Any, ...]:
         return MaskTable, (self.plan,)

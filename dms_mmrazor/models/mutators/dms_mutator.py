@@ -15,6 +15,7 @@ from dms_mmrazor.core import (
     FlatTopk,
     LatencyFit,
     ResourceModel,
+    Term,
 )
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
@@ -42,6 +43,7 @@ from dms_mmrazor.models.mutators.report import (
     SearchSpaceReport,
 )
 from dms_mmrazor.models.mutators.resource_table import ResourceTable
+from dms_mmrazor.models.mutators.resources import RESOURCES
 from dms_mmrazor.models.mutators.search_space import (
     SearchSpace,
     UnitConfig,
@@ -58,7 +60,7 @@ from dms_mmrazor.models.mutators.verify import (
     randomize_units,
     verify_structures,
 )
-from dms_mmrazor.models.ops.dms_linear import move_affines
+from dms_mmrazor.models.ops.linear import move_affines
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.models.tracing import (
     ChannelGroup,
@@ -223,6 +225,10 @@ class DMSMutator(ChannelMutator):
             self._state,
         )
         self.resources = found.resources
+        for kind in found.resources.full:
+            if RESOURCES[kind].of_input:
+                notes = found.resources.notes.setdefault(kind, {})
+                notes['input_size'] = self.analyzer.shapes
         self.layer_widths = found.layer_widths
         self._layer_reports = found.layer_reports
         self._write_structure = found.writer
@@ -401,7 +407,7 @@ class DMSMutator(ChannelMutator):
         """Resource of the current structure.
 
         Args:
-            kind (str): 'macs' (of one image), 'params' or 'latency'.
+            kind (str): As in ``RESOURCES``: 'macs' (of one image).
             hard (bool): Of what an export now would keep; otherwise of the
                 continuous widths and soft depths. Defaults to True.
         """
@@ -429,10 +435,18 @@ class DMSMutator(ChannelMutator):
             fits (Mapping[str, LatencyFit]): By layer, in milliseconds, for
                 every layer of ``layer_widths``.
         """
-        terms = latency_terms(self.layer_widths, fits)
+        self.add_resource('latency', latency_terms(self.layer_widths, fits))
+
+    def add_resource(self, kind: str, terms: Sequence[Term]) -> None:
+        """Give a resource what it costs, measured on the supernet.
+
+        Args:
+            kind (str): A registered kind, see :class:`Resource`.
+            terms (Sequence[Term]): Of this supernet's units and blocks.
+        """
         blocks = sum(stage.num_blocks for stage in self.depth_units)
         model = ResourceModel(terms, len(self.units), blocks)
-        self.table.add('latency', model)
+        self.table.add(kind, model)
 
     def divisors(self, divisor: int) -> List[int]:
         """Step of each unit's width: a multiple of its own and of this."""

@@ -2,11 +2,9 @@
 
 from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from torch import nn
-
 from dms_mmrazor.core import LatencyFit, Term
 from dms_mmrazor.models.mutators.searched_sides import Product, SearchedSides
-from dms_mmrazor.models.ops import channels_of, is_attention
+from dms_mmrazor.models.ops import channels_of, is_attention, is_depthwise
 from dms_mmrazor.models.ops.decoders import is_decoder_attention
 from dms_mmrazor.models.ops.multihead import is_multihead
 from dms_mmrazor.models.tracing import LayerProfile
@@ -70,12 +68,6 @@ def _inputs(sides: SearchedSides, name: str) -> Tuple[Product, ...]:
     if is_depthwise(sides.modules[name]):
         return ((float(channels_of(sides.modules[name], True)), ()),)
     return tuple(sides.products(name, True))
-
-
-def is_depthwise(module: nn.Module) -> bool:
-    """Whether each group of a convolution has one input channel."""
-    groups = getattr(module, 'groups', 1)
-    return groups > 1 and groups == module.in_channels
 
 
 def latency_terms(

@@ -11,7 +11,7 @@ from dms_mmrazor.models.mutators.latency_terms import LayerWidths, layer_widths
 from dms_mmrazor.models.mutators.mask_state import MaskState
 from dms_mmrazor.models.mutators.report import LayerReport, report_layers
 from dms_mmrazor.models.mutators.resource_table import ResourceTable
-from dms_mmrazor.models.mutators.resource_terms import build_resource_models
+from dms_mmrazor.models.mutators.resources import build_resource_models
 from dms_mmrazor.models.mutators.searched_sides import SearchedSides
 from dms_mmrazor.models.mutators.structure_writer import StructureWriter
 from dms_mmrazor.models.ops.decoders import generates_tokens

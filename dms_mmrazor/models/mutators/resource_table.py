@@ -68,7 +68,7 @@ class ResourceTable(nn.Module):
         """0-dim float64, differentiable in all pruning ratios (Eq. 8).
 
         Args:
-            kind (str): 'macs' or 'params'.
+            kind (str): A kind of resource.
             blocks (Tensor, optional): Soft depth masks [B] if they are
                 known already. Defaults to None.
         """
@@ -126,7 +126,7 @@ class ResourceTable(nn.Module):
         """Smallest and largest resource within the limits of the units.
 
         Args:
-            kind (str): 'macs' or 'params'.
+            kind (str): A kind of resource.
             divisor (int): Widths are multiples of it, or full. Defaults to
                 1.
         """

@@ -6,14 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.core import KeepsPrecision, index_importance
-from dms_mmrazor.models.ops import HEADS, AttentionDim, is_weighted
+from dms_mmrazor.models.ops import (
+    HEADS,
+    AttentionDim,
+    channels_of,
+    is_weighted,
+    kind_of,
+)
 from dms_mmrazor.models.ops.attention import (
     QK_DIMS,
     V_DIMS,
     input_layer,
     split_qkv,
 )
-from dms_mmrazor.models.ops.narrow import channels_of, weight_by_outputs
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 Pairs = Tuple[Tensor, Tensor]
@@ -92,7 +97,10 @@ class StaticScores(KeepsPrecision):
             return self.fixed
         norms = [self.fixed[:0]]
         norms += [
-            _norms(weight_by_outputs(layer).to(self.fixed))
+            sum(
+                _norms(weight.to(self.fixed))
+                for weight in kind_of(layer).weights_by_outputs(layer)
+            )
             for layer in self._layers
         ]
         rows = torch.cat(norms).index_select(0, self.outputs)

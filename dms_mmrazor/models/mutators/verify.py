@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from dms_mmrazor.core import FlatTopk
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators.blame import (
+from dms_mmrazor.models.mutators.failing_units import (
     Selects,
     as_patterns,
-    find_guilty,
+    find_failing_units,
 )
 from dms_mmrazor.models.subnet import Structure, pruned_copy
 from dms_mmrazor.models.tracing.demo import (
@@ -325,7 +325,7 @@ def verify_structures(
             f'{comparison.describe(choose([], 0))}: this model cannot be '
             'searched. Please report it.'
         )
-    guilty = find_guilty(names, lambda some: bool(failing(some)))
+    guilty = find_failing_units(names, lambda some: bool(failing(some)))
     trial = (failing(guilty) or [0])[0]
     raise DMSError(
         f'a random subnet {comparison.describe(choose(guilty, trial))}: the '

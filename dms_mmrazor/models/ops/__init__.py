@@ -1,5 +1,6 @@
 """Layers whose weights are multiplied by masks."""
 
+from dms_mmrazor.models.ops.activations import DMSSiLU
 from dms_mmrazor.models.ops.attention import (
     HEADS,
     QK_DIMS,
@@ -11,39 +12,60 @@ from dms_mmrazor.models.ops.attention import (
     is_attention,
 )
 from dms_mmrazor.models.ops.attention_masks import attach_attention
-from dms_mmrazor.models.ops.channel_holder import ChannelHolder
-from dms_mmrazor.models.ops.dms_adaptive_conv import DMSConv2dAdaptivePadding
-from dms_mmrazor.models.ops.dms_batch_norm import DMSBatchNorm2d
-from dms_mmrazor.models.ops.dms_conv import DMSConv2d
-from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
-from dms_mmrazor.models.ops.dms_linear import DMSLinear
-from dms_mmrazor.models.ops.dms_op import DMSOp
-from dms_mmrazor.models.ops.dms_silu import DMSSiLU
-from dms_mmrazor.models.ops.fold import fold_depth, fold_input_mask
-from dms_mmrazor.models.ops.known_types import is_layer, is_norm, is_weighted
-from dms_mmrazor.models.ops.narrow import channels_of, narrow_layer
-from dms_mmrazor.models.ops.parts import Part, can_narrow, named_parts
-from dms_mmrazor.models.ops.replace import DYNAMIC_OPS, replace_with_dynamic
-from dms_mmrazor.models.ops.sync_norm import (
+from dms_mmrazor.models.ops.batch_norm import (
+    DMSBatchNorm2d,
     apply_sync_norms,
     revert_sync_norms,
 )
+from dms_mmrazor.models.ops.conv import (
+    DMSConv2d,
+    DMSConv2dAdaptivePadding,
+    is_conv,
+)
+from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.fold import fold_depth, fold_input_mask
+from dms_mmrazor.models.ops.group_norm import DMSGroupNorm
+from dms_mmrazor.models.ops.kind import (
+    ChannelHolder,
+    LayerKind,
+    PassingKind,
+    acts_alone,
+    channels_of,
+    is_depthwise,
+    is_layer,
+    is_norm,
+    is_weighted,
+    kind_of,
+    masked_form,
+    narrow_layer,
+    register_kind,
+    register_masked,
+)
+from dms_mmrazor.models.ops.layer_norm import DMSLayerNorm
+from dms_mmrazor.models.ops.linear import DMSLinear
+from dms_mmrazor.models.ops.parts import Part, can_narrow, named_parts
+from dms_mmrazor.models.ops.replace import replace_with_dynamic
+from dms_mmrazor.models.ops.rms_norm import DMSRMSNorm
 
 __all__ = [
-    'DYNAMIC_OPS',
     'AttentionDim',
     'ChannelHolder',
     'DMSBatchNorm2d',
     'DMSConv2d',
     'DMSConv2dAdaptivePadding',
+    'DMSGroupNorm',
     'DMSLayerNorm',
     'DMSLinear',
     'DMSOp',
+    'DMSRMSNorm',
     'DMSSiLU',
     'HEADS',
+    'LayerKind',
     'Part',
+    'PassingKind',
     'QK_DIMS',
     'V_DIMS',
+    'acts_alone',
     'apply_sync_norms',
     'attach_attention',
     'attention_macs',
@@ -54,11 +76,17 @@ __all__ = [
     'find_attention_dim',
     'held_dim',
     'is_attention',
+    'is_conv',
+    'is_depthwise',
     'is_layer',
     'is_norm',
     'is_weighted',
+    'kind_of',
+    'masked_form',
     'named_parts',
     'narrow_layer',
+    'register_kind',
+    'register_masked',
     'replace_with_dynamic',
     'revert_sync_norms',
 ]

@@ -21,7 +21,11 @@ from typing import Dict, List, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from dms_mmrazor.models.ops.channel_holder import ChannelHolder
+from dms_mmrazor.models.ops.kind import (
+    ChannelHolder,
+    channels_of,
+    narrow_layer,
+)
 from dms_mmrazor.models.ops.known_types import (
     ATTENTION,
     SHIFTED_WINDOWS,
@@ -36,11 +40,10 @@ from dms_mmrazor.models.ops.multihead import (
     is_multihead,
     multihead_sizes,
 )
-from dms_mmrazor.models.ops.narrow import channels_of, narrow_layer
 
 HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
 
-_OPS = 'dms_mmrazor.models.ops.mmpretrain_ops'
+_OPS = 'dms_mmrazor.plugins.mmpretrain'
 _TIMM = 'dms_mmrazor.plugins.timm'
 _RELATIVE = 'dms_mmrazor.models.spaces.autoformer.RelativeAttention'
 _SLIM = {

@@ -13,8 +13,8 @@ from dms_mmrazor.models.ops.attention import (
     attention_sizes,
 )
 from dms_mmrazor.models.ops.dms_op import RowMask
+from dms_mmrazor.models.ops.kind import channels_of
 from dms_mmrazor.models.ops.multihead import is_multihead
-from dms_mmrazor.models.ops.narrow import channels_of
 from dms_mmrazor.models.ops.replace import replace_with_dynamic
 
 

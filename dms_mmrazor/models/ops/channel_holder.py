@@ -9,24 +9,11 @@ from typing import Dict
 
 from torch import Tensor, nn
 
+from dms_mmrazor.models.ops.kind import ChannelHolder, is_layer
 from dms_mmrazor.models.ops.known_types import (
     ROI_EXTRACTOR,
     is_kind,
-    is_layer,
 )
-
-
-class ChannelHolder:
-    """Something with one dimension of channels that can be narrowed."""
-
-    @property
-    def channels(self) -> int:
-        """Number of channels."""
-        raise NotImplementedError
-
-    def narrow(self, kept: Tensor) -> None:
-        """Keep some channels, in place."""
-        raise NotImplementedError
 
 
 class BareParameter(ChannelHolder):

@@ -13,10 +13,10 @@ from typing import NamedTuple, Optional, Sequence, Tuple
 import torch
 from torch import nn
 
+from dms_mmrazor.models.ops.kind import narrow_layer
 from dms_mmrazor.models.ops.known_types import C2F, is_kind
-from dms_mmrazor.models.ops.narrow import narrow_layer
 
-_OPS = 'dms_mmrazor.models.ops.mmyolo_ops'
+_OPS = 'dms_mmrazor.plugins.mmyolo'
 
 
 class RepeatedSlice(NamedTuple):

@@ -12,7 +12,7 @@ from dms_mmrazor.models.mutables import (
     LayerMasks,
 )
 from dms_mmrazor.models.ops.fold import fold_masks
-from dms_mmrazor.models.ops.narrow import narrow_layer
+from dms_mmrazor.models.ops.kind import narrow_layer
 
 # What a dynamic layer has and its plain one has not.
 _OWN = ('depth', 'rows', 'given', 'norm', 'affine_in_reader')

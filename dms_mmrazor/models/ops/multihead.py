@@ -22,10 +22,18 @@ from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from dms_mmrazor.models.mutables import LayerMasks
-from dms_mmrazor.models.ops.channel_holder import BareParameter, ChannelHolder
-from dms_mmrazor.models.ops.dms_linear import DMSLinear
+from dms_mmrazor.models.ops.channel_holder import BareParameter
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.fold import fold_depth, fold_masks
+from dms_mmrazor.models.ops.kind import (
+    ChannelHolder,
+    Indices,
+    LayerKind,
+    register_kind,
+    register_masked,
+    select,
+)
+from dms_mmrazor.models.ops.linear import DMSLinear
 from dms_mmrazor.registry import MODELS
 
 QUERIES, KEYS_VALUES = 'queries', 'keys_values'
@@ -242,6 +250,39 @@ class DMSMultiheadAttention(_OwnForward, nn.MultiheadAttention, DMSOp):
 @MODELS.register_module()
 class DMSOutProjection(NonDynamicallyQuantizableLinear, DMSLinear):
     """``out_proj`` of an attention with masked heads and v dims."""
+
+
+register_masked(NonDynamicallyQuantizableLinear, DMSOutProjection)
+
+
+@register_kind
+class MultiheadKind(LayerKind):
+    """The input projection of torch's attention.
+
+    Its outputs are heads times dims, which units know by names of their own.
+    """
+
+    types = (nn.MultiheadAttention,)
+    masked = {nn.MultiheadAttention: DMSMultiheadAttention}
+    mixes = False
+    weights = ('in_proj_weight',)
+    leaf = False
+
+    def unsupported(self, layer: nn.Module) -> str:
+        """The parts of one that is followed stand for it."""
+        return 'reads keys of its own width, not supported'
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Rows or columns of the projection."""
+        return layer.in_proj_weight.shape[int(is_input)]
+
+    def narrow(
+        self, layer: nn.Module, out_kept: Indices, in_kept: Indices
+    ) -> None:
+        """Keep some rows and columns, in place."""
+        weight = select(layer.in_proj_weight, 0, out_kept)
+        layer.in_proj_weight = select(weight, 1, in_kept)
+        layer.in_proj_bias = select(layer.in_proj_bias, 0, out_kept)
 
 
 class SlimMultiheadAttention(_OwnForward):

@@ -7,19 +7,13 @@ code makes of a masked weight must be what it makes of the cut layer.
 """
 
 from copy import deepcopy
-from functools import lru_cache
 from typing import Any, ClassVar, Dict, Optional, Set, Tuple, Type
 
 import torch
 from torch import Tensor, nn
 
-from dms_mmrazor.models.ops.channel_first_norms import (
-    DMSGroupNorm,
-    channel_first_norm,
-)
-from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_op import DMSOp
-from dms_mmrazor.models.ops.narrow import narrow_layer
+from dms_mmrazor.models.ops.kind import narrow_layer
 
 _CODE = (AttributeError, RuntimeError, TypeError, ValueError)
 """What a class with other arguments, or for other inputs, raises."""
@@ -54,34 +48,14 @@ class OwnLinear(OwnForward):
     }
 
 
-@lru_cache(maxsize=None)
-def own_layer(kind: type) -> Optional[Type[DMSOp]]:
-    """The dynamic class of a layer that computes like a stock one.
+def derive_masked(layer_type: type, base: Type[DMSOp]) -> Type[DMSOp]:
+    """The class of such layers that takes masks.
 
     Args:
-        kind (type): Class of a layer, a subclass of one of torch's.
-
-    Returns:
-        type, optional: ``None`` if it computes something else, or its
-        constructor takes other arguments than torch's.
+        layer_type (type): A class that computes like a stock one.
+        base (type): What takes the masks of the stock one.
     """
-    if issubclass(kind, DMSOp):
-        return None
-    base: Optional[type] = None
-    if issubclass(kind, nn.LayerNorm):
-        if channel_first_norm(kind) is not None:
-            return channel_first_norm(kind)
-        base = DMSLayerNorm if _normalizes(kind, (2, 5, 6)) else None
-    elif issubclass(kind, nn.GroupNorm):
-        base = DMSGroupNorm if _normalizes(kind, (2, 6, 4, 3)) else None
-    elif issubclass(kind, nn.Conv2d):
-        made = _made(kind, 6, 4, 3)
-        base = OwnForward if _folds(made, (2, 6, 9, 8), 1) else None
-    elif issubclass(kind, nn.Linear):
-        base = OwnLinear if _folds(_made(kind, 6, 4), (2, 5, 6), -1) else None
-    if base is None:
-        return None
-    return type(f'DMS{kind.__name__}', (base, kind), {})
+    return type(f'DMS{layer_type.__name__}', (base, layer_type), {})
 
 
 def _made(kind: type, *args: int) -> Optional[nn.Module]:
@@ -100,7 +74,7 @@ def _numbers(shape: Tuple[int, ...]) -> Tensor:
 
 
 @torch.no_grad()
-def _normalizes(kind: type, shape: Tuple[int, ...]) -> bool:
+def normalizes(kind: type, shape: Tuple[int, ...]) -> bool:
     """Whether a class does what the norm of torch that it extends does.
 
     Args:
@@ -109,7 +83,7 @@ def _normalizes(kind: type, shape: Tuple[int, ...]) -> bool:
         shape (tuple): Of an input of 6 channels.
     """
     layer, x = _made(kind, 6), _numbers(shape)
-    if layer is None:
+    if layer is None or issubclass(kind, DMSOp):
         return False
     stock = nn.LayerNorm if issubclass(kind, nn.LayerNorm) else nn.GroupNorm
     if stock is nn.GroupNorm and layer.num_groups != 1:
@@ -120,19 +94,21 @@ def _normalizes(kind: type, shape: Tuple[int, ...]) -> bool:
 
 
 @torch.no_grad()
-def _folds(
-    layer: Optional[nn.Module], shape: Tuple[int, ...], dim: int
+def folds(
+    kind: type, args: Tuple[int, ...], shape: Tuple[int, ...], dim: int
 ) -> bool:
     """Whether masks of a layer's weight do what cutting the layer does.
 
     Not where the code takes statistics of the weight, for instance.
 
     Args:
-        layer (nn.Module, optional): 6 channels to 4.
+        kind (type): Class of a conv or linear layer.
+        args (tuple): Of its constructor: 6 channels to 4.
         shape (tuple): Of an input.
         dim (int): Its channels.
     """
-    if layer is None:
+    layer = _made(kind, *args)
+    if layer is None or issubclass(kind, DMSOp):
         return False
     x = _numbers(shape)
     masked, cut = deepcopy(layer), deepcopy(layer)

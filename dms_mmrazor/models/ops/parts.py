@@ -6,11 +6,10 @@ from torch import nn
 
 from dms_mmrazor.models.ops.attention import attention_dims
 from dms_mmrazor.models.ops.channel_holder import (
-    ChannelHolder,
     bare_parameters,
     channel_counts,
 )
-from dms_mmrazor.models.ops.known_types import is_layer
+from dms_mmrazor.models.ops.kind import ChannelHolder, is_layer
 from dms_mmrazor.models.ops.multihead import in_projections
 
 Part = Union[nn.Module, ChannelHolder]

@@ -18,11 +18,10 @@ from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
 from torch import Tensor, fx, nn
 
 from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
-from dms_mmrazor.models.ops import is_norm
+from dms_mmrazor.models.ops import kind_of
 from dms_mmrazor.models.ops.attention import core_name
 from dms_mmrazor.models.ops.known_types import (
     ROI_EXTRACTOR,
-    is_conv,
     is_kind,
 )
 from dms_mmrazor.models.ops.multihead import is_multihead
@@ -53,11 +52,10 @@ def leaf_types(model: nn.Module) -> Tuple[type, ...]:
     types = {
         type(module)
         for module in model.modules()
-        if is_norm(module)
+        # mmcv's own wrappers are not torch's, which are never looked into.
+        if getattr(kind_of(module), 'leaf', False)
         or core_name(module) is not None
         or is_kind(module, ROI_EXTRACTOR)
-        # mmcv's own wrappers are not torch's, which are never looked into.
-        or is_conv(module)
     }
     return tuple(sorted(types, key=lambda kind: kind.__qualname__))
 

@@ -4,8 +4,14 @@ from typing import Any, Dict, List, NamedTuple, Tuple
 
 from torch import nn
 
-from dms_mmrazor.models.ops import DYNAMIC_OPS, is_layer, is_weighted
-from dms_mmrazor.models.ops.known_types import acts_alone, is_depthwise
+from dms_mmrazor.models.ops import (
+    acts_alone,
+    is_depthwise,
+    is_layer,
+    is_weighted,
+    kind_of,
+    masked_form,
+)
 from dms_mmrazor.models.ops.multihead import is_multihead
 
 SINGLE = 'it has a single channel'
@@ -74,9 +80,20 @@ def _is_plain(module: nn.Module) -> bool:
     return is_layer(module) and acts_alone(module)
 
 
-def _is_wide(module: nn.LayerNorm) -> bool:
-    """Whether statistics run over more than the channels."""
-    return len(module.normalized_shape) > 1
+def _reason_of_layer(module: nn.Module) -> str:
+    """Why a layer with vectors cannot be searched; empty if it can."""
+    kind = kind_of(module)
+    computed = kind is not None and any(
+        key not in module._parameters for key in kind.weights
+    )
+    if computed and kind.mixes:
+        return (
+            'computes its weight from other parameters (weight_norm, '
+            'spectral_norm or the like), not supported'
+        )
+    if masked_form(type(module)) is None and not _is_plain(module):
+        return f'is a {type(module).__name__}, not supported'
+    return '' if kind is None else kind.unsupported(module)
 
 
 def reason_against(
@@ -94,18 +111,9 @@ def reason_against(
         module = modules.get(name)
         if module is None or not has_vectors(module):
             continue
-        if is_weighted(module) and 'weight' not in module._parameters:
-            return (
-                f'{name} computes its weight from other parameters '
-                '(weight_norm, spectral_norm or the like), not supported'
-            )
-        known = type(module) in DYNAMIC_OPS or _is_plain(module)
-        if not known:
-            return f'{name} is a {type(module).__name__}, not supported'
-        if isinstance(module, nn.MultiheadAttention):
-            return f'{name} reads keys of its own width, not supported'
-        if isinstance(module, nn.LayerNorm) and _is_wide(module):
-            return f'{name} normalizes several dimensions, not supported'
+        reason = _reason_of_layer(module)
+        if reason:
+            return f'{name} {reason}'
     channels = config['channels']
     if not _mixing(channels['output_related'], modules):
         return 'no conv or linear layer produces its channels'

@@ -19,18 +19,16 @@ from mmrazor.structures.graph.channel_nodes import (
 )
 from mmrazor.structures.graph.module_graph import ModuleNode
 from torch import fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.models.ops import (
-    DYNAMIC_OPS,
     channels_of,
     is_attention,
     is_layer,
-    is_norm,
+    kind_of,
+    masked_form,
 )
 from dms_mmrazor.models.ops.attention import input_layer, output_layer
 from dms_mmrazor.models.ops.channel_holder import channel_dim
-from dms_mmrazor.models.ops.known_types import groups_of_norm, is_conv
 from dms_mmrazor.models.tracing.channel_groups import (
     POSITIONS,
     UNFOLLOWED,
@@ -93,7 +91,7 @@ def tie_runs(tensor: ChannelTensor, groups: ChannelTensor) -> None:
 
 
 class NormChannelNode(PassUnionChannelNode):
-    """LayerNorm and the like: one parameter per channel.
+    """A layer that gives the channels that it reads.
 
     Whole groups of a group norm stay together.
     """
@@ -101,7 +99,7 @@ class NormChannelNode(PassUnionChannelNode):
     def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
         """Give what is read."""
         given = super().channel_forward(tensors)
-        groups = groups_of_norm(self.val)
+        groups = kind_of(self.val).groups(self.val)
         if groups:
             tie_runs(given, ChannelTensor(groups))
         return given
@@ -115,14 +113,12 @@ class NormChannelNode(PassUnionChannelNode):
         return channels_of(self.val, False)
 
 
-class ConvChannelNode(ConvNode):
-    """Convolutions that mmrazor does not know.
-
-    They have one or three dimensions, or are transposed.
+class MixingChannelNode(ConvNode):
+    """A layer that gives new channels, made of those that it reads.
 
     Args:
         name (str): Name of the node.
-        val (nn.Module): The convolution.
+        val (nn.Module): The layer; of a kind that mixes channels.
         module_name (str): Its name. Defaults to ''.
     """
 
@@ -137,18 +133,26 @@ class ConvChannelNode(ConvNode):
 
         So do the inputs of one that gives a single output for each group.
         """
-        conv = self.val
-        if conv.groups == 1 or conv.groups < min(
-            conv.in_channels, conv.out_channels
-        ):
+        number = kind_of(self.val).groups(self.val)
+        if number <= 1:
+            return MixChannelNode.channel_forward(self, tensors)
+        if number < min(self._in_channels, self._out_channels):
             return super().channel_forward(tensors)
         (read,) = tensors
-        given = ChannelTensor(conv.out_channels)
-        groups = ChannelTensor(conv.groups)
+        given = ChannelTensor(self._out_channels)
+        groups = ChannelTensor(number)
         for tensor in (read, given):
             tie_runs(tensor, groups)
         self.in_channel_tensor, self.out_channel_tensor = read, given
         return given
+
+    @property
+    def _in_channels(self) -> int:
+        return channels_of(self.val, True)
+
+    @property
+    def _out_channels(self) -> int:
+        return channels_of(self.val, False)
 
 
 class LinearChannelNode(PassUnionChannelNode):
@@ -390,7 +394,7 @@ def _fixed_node(node: ModuleNode) -> FixedChannelNode:
 
 def _is_opaque(module: nn.Module) -> bool:
     """Whether a module has weights that no search knows."""
-    known = type(module) in DYNAMIC_OPS or is_layer(module)
+    known = masked_form(type(module)) is not None or is_layer(module)
     return not known and has_vectors(module)
 
 
@@ -429,16 +433,18 @@ def convert_node(
     if isinstance(node.val, nn.Module):
         if is_attention(node.val):
             return AttentionChannelNode.copy_from(node)
-        if is_conv(node.val):
-            return ConvChannelNode.copy_from(node)
-        if traced is not None and isinstance(node.val, nn.Linear):
+        kind = kind_of(node.val)
+        if kind is not None and kind.mixes:
+            if traced is None or kind.channels_first(node.val):
+                return MixingChannelNode.copy_from(node)
             names = (node.name, node.val, node.module_name)
             return LinearChannelNode(*names, traced)
         if traced is not None and _is_opaque(node.val):
             opaque = _opaque_node(node)
             if opaque is not None:
                 return opaque
-        if is_norm(node.val) and not isinstance(node.val, _BatchNorm):
+        norm = kind is not None and kind.passes
+        if norm and not kind.known_to_mmrazor:
             return NormChannelNode.copy_from(node)
     if node.val is written:
         return _written_node(node)
@@ -467,7 +473,7 @@ def _input_dim(node: fx.Node) -> int:
         for user in node.users
         if user.op == 'call_module'
     ]
-    first = any(is_conv(m) or isinstance(m, _BatchNorm) for m in read)
+    first = any(is_layer(m) and kind_of(m).channels_first(m) for m in read)
     dims = len(node.meta[SHAPE])
     return 1 if dims > 1 and (first or dims > 3) else dims - 1
 

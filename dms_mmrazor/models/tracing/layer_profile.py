@@ -12,15 +12,14 @@ from torch import Tensor, nn
 
 from dms_mmrazor.models.ops import (
     attention_macs,
-    channels_of,
     is_attention,
     is_weighted,
+    kind_of,
 )
 from dms_mmrazor.models.ops.decoders import (
     decoder_attention_macs,
     is_decoder_attention,
 )
-from dms_mmrazor.models.ops.known_types import is_transposed
 from dms_mmrazor.models.ops.multihead import (
     KEYS_VALUES,
     QUERIES,
@@ -57,7 +56,7 @@ def kernel_macs(module: nn.Module) -> float:
         return float(attention_macs(module))
     if is_decoder_attention(module):
         return float(decoder_attention_macs(module))
-    return float(module.weight.numel())
+    return kind_of(module).macs(module)
 
 
 def profile_layers(
@@ -109,10 +108,8 @@ def counting_positions(
         elif is_decoder_attention(module):
             # Its input is a keyword; the first output has the same shape.
             applied = output[0].shape[0] * output[0].shape[1] ** 2
-        elif is_transposed(module):
-            applied = inputs[0].numel() // module.in_channels
         else:
-            applied = output.numel() // channels_of(module, False)
+            applied = kind_of(module).positions(module, inputs, output)
         add(names[module], applied)
 
     def count_multihead(module: nn.Module, query: Tensor, key: Tensor) -> None:

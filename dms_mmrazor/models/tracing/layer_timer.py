@@ -13,8 +13,8 @@ from typing import Any, Dict, List, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
+from dms_mmrazor.models.ops import is_weighted, kind_of
 from dms_mmrazor.models.tracing.demo import forward_tensors
 
 
@@ -67,7 +67,7 @@ def timed_layers(model: nn.Module) -> Dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, (_ConvNd, nn.Linear))
+        if is_weighted(module)
     }
 
 
@@ -146,7 +146,8 @@ def layer_kinds(model: nn.Module, image: Tensor) -> Dict[str, str]:
     def finish(module: nn.Module, inputs: Any, output: Any) -> None:
         if module in layers:
             words = texts.setdefault(layers[module], [])
-            words.append(_describe(module, output) + ':')
+            describe = kind_of(module).describe
+            words.append(describe(module, output) + ':')
         elif order and not isinstance(module, (nn.Sequential, nn.Identity)):
             texts[order[-1]].append(type(module).__name__)
 
@@ -158,24 +159,6 @@ def layer_kinds(model: nn.Module, image: Tensor) -> Dict[str, str]:
         for handle in handles:
             handle.remove()
     return {name: _join(words) for name, words in texts.items()}
-
-
-def _describe(layer: nn.Module, output: Tensor) -> str:
-    """Type, widths and output size of one call of a layer."""
-    if isinstance(layer, nn.Linear):
-        widths = (layer.in_features, layer.out_features)
-        rows = output.numel() // layer.out_features
-        name, size = 'Linear', str(rows)
-    else:
-        widths = (layer.in_channels, layer.out_channels)
-        kernel = 'x'.join(str(n) for n in layer.kernel_size)
-        name = f'{type(layer).__name__} {kernel}'
-        size = 'x'.join(str(n) for n in output.shape[2:])
-        if set(layer.stride) != {1}:
-            size += f' by stride {max(layer.stride)}'
-        if layer.groups > 1:
-            size += f' in {layer.groups} groups'
-    return f'{name}, {widths[0]} to {widths[1]}, {size}'
 
 
 def _join(words: List[str]) -> str:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.models.ops import is_norm, is_weighted
-from dms_mmrazor.models.ops.known_types import is_conv
+from dms_mmrazor.models.ops import is_layer, kind_of
 from dms_mmrazor.models.tracing.fx_values import ARGUMENTS, SHAPE
 
 _MOST_RUNS = 256
@@ -317,16 +316,12 @@ def channels_dim(node: fx.Node, channels: int) -> Optional[int]:
 
 
 def _is_behind_conv(node: fx.Node) -> bool:
-    """Whether the closest layer before a node is a convolution."""
+    """Whether the closest layer before a node puts channels first."""
     shape = node.meta[SHAPE]
     while isinstance(node, fx.Node) and node.meta.get(SHAPE) == shape:
         module = _module(node)
-        if is_conv(module):
-            return True
-        if is_weighted(module) or isinstance(module, nn.LayerNorm):
-            return False
-        if is_norm(module):
-            return True
+        if is_layer(module):
+            return kind_of(module).channels_first(module)
         node = node.args[0] if node.args else None
     return False
 

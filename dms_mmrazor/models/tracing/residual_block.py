@@ -30,7 +30,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_map
 
-from dms_mmrazor.models.ops import DYNAMIC_OPS
+from dms_mmrazor.models.ops import masked_form
 from dms_mmrazor.models.tracing.running import intercepting
 
 _TOLERANCE = 1e-6
@@ -332,7 +332,7 @@ def _choose_carrier(
     for module in ends:
         # A norm may have no weight.
         weight = getattr(module, 'weight', None)
-        if type(module) in DYNAMIC_OPS and weight is not None:
+        if weight is not None and masked_form(type(module)) is not None:
             if close(run.output({module: 0.5}), expected):
                 return module, True
     return ends[0], False

@@ -4,9 +4,8 @@ from typing import Any, Dict, List, Sequence, Set, Tuple
 
 from torch import nn
 
-from dms_mmrazor.models.ops import is_norm
+from dms_mmrazor.models.ops import is_layer, is_norm, kind_of
 from dms_mmrazor.models.ops.channel_holder import channel_dim
-from dms_mmrazor.models.ops.known_types import is_layer
 from dms_mmrazor.models.tracing.channel_groups import (
     ChannelGroup,
     all_channels,
@@ -64,6 +63,8 @@ def _sides(
     sides = []
     for module, key in owners:
         name = names[module]
+        kind = kind_of(module)
+        columns = () if kind is None else kind.weights
         if not is_layer(module):
             part = f'{name}.{key}' if name else key
             tensor = module._parameters[key]
@@ -71,7 +72,7 @@ def _sides(
                 # Such are the tokens of an embedding: nobody cuts them.
                 part = f'rows of {part}'
             sides.append((part, True))
-        elif is_output or is_norm(module) or key == 'weight':
+        elif is_output or key in columns or is_norm(module):
             sides.append((name, is_output or is_norm(module)))
     return sides
 

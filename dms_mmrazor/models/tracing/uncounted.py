@@ -4,9 +4,8 @@ from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, Mapping
 
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
-from dms_mmrazor.models.ops import is_attention
+from dms_mmrazor.models.ops import is_attention, is_weighted
 from dms_mmrazor.models.ops.decoders import is_decoder_attention
 from dms_mmrazor.models.tracing.demo import (
     DemoInput,
@@ -66,7 +65,7 @@ def counting_elsewhere(
     counted = {
         part
         for module in names
-        if isinstance(module, (_ConvNd, nn.Linear))
+        if is_weighted(module)
         or is_attention(module)
         or is_decoder_attention(module)
         for part in module.modules()

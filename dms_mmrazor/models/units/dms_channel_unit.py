@@ -19,13 +19,14 @@ from dms_mmrazor.models.ops import (
     HEADS,
     AttentionDim,
     DMSOp,
+    acts_alone,
     attach_attention,
+    channels_of,
     find_attention_dim,
     is_layer,
     is_norm,
     replace_with_dynamic,
 )
-from dms_mmrazor.models.ops.known_types import acts_alone
 from dms_mmrazor.models.ops.multihead import find_in_projection
 from dms_mmrazor.registry import MODELS
 
@@ -224,7 +225,7 @@ class DMSChannelUnit(MutableChannelUnit):
     def _register(self, layer: DMSOp, attr: str, start: int, end: int) -> None:
         container = layer.get_mutable_attr(attr)
         if container is None:
-            size = getattr(layer, layer.attr_mappings[attr])
+            size = channels_of(layer, attr == 'in_channels')
             container = DMSChannelContainer(size)
             layer.register_mutable_attr(attr, container)
         ratio, rest = divmod(end - start, self.num_channels)

@@ -9,8 +9,7 @@ from torch import nn
 from dms_mmrazor.core import LatencyFit, fit_latency
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.latency_terms import is_depthwise
-from dms_mmrazor.models.ops import channels_of
+from dms_mmrazor.models.ops import channels_of, is_depthwise
 from dms_mmrazor.models.tracing.demo import demo_tensor, evaluating
 from dms_mmrazor.models.tracing.layer_timer import (
     device_name,

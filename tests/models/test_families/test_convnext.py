@@ -82,7 +82,7 @@ def reference_norm(x, mask, weight, bias, eps):
 
 
 def test_masked_layer_norm_gradients():
-    from dms_mmrazor.models.ops.dms_layer_norm import masked_layer_norm
+    from dms_mmrazor.models.ops.layer_norm import masked_layer_norm
 
     torch.manual_seed(0)
     x = torch.randn(3, 5, 7, dtype=torch.float64, requires_grad=True)
@@ -125,7 +125,7 @@ def test_layer_norm_with_a_hard_mask_is_the_narrow_one(affine):
 def test_mmpretrain_norms_with_a_hard_mask(name, layout):
     from mmpretrain.models.utils import norm
 
-    from dms_mmrazor.models.ops import DYNAMIC_OPS, narrow_layer
+    from dms_mmrazor.models.ops import masked_form, narrow_layer
 
     plain_type = getattr(norm, name)
     plain = plain_type(6)
@@ -133,7 +133,7 @@ def test_mmpretrain_norms_with_a_hard_mask(name, layout):
         nn.init.uniform_(parameter)
     mask = torch.tensor([1.0, 0, 1, 1, 0, 1])
     kept = mask.nonzero().flatten()
-    dynamic = dynamic_with_mask(DYNAMIC_OPS[plain_type], plain, 6, mask)
+    dynamic = dynamic_with_mask(masked_form(plain_type), plain, 6, mask)
     x = torch.randn(2, 6, 4, 4)
     dim = 1
     if layout == 'channel_last':

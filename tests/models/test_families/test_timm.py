@@ -9,7 +9,7 @@ from torch import nn
 timm = pytest.importorskip('timm', reason='timm is not installed')
 
 from dms_mmrazor import Search, apply_structure  # noqa: E402
-from dms_mmrazor.models.ops.own_layers import own_layer  # noqa: E402
+from dms_mmrazor.models.ops import masked_form  # noqa: E402
 
 IMAGES = (2, 3, 32, 32)
 MODELS = {
@@ -84,12 +84,12 @@ def test_layers_of_its_own_that_compute_like_stock_ones():
     from timm.layers.std_conv import ScaledStdConv2d, StdConv2d
 
     for kind in (LayerNorm, LayerNorm2d, GroupNorm1, Conv2dSame, Linear):
-        dynamic = own_layer(kind)
+        dynamic = masked_form(kind)
         assert dynamic is not None and issubclass(dynamic, kind)
         assert type(dynamic.convert_from(kind(*_sizes(kind))).to_plain_op())
     # These take statistics of their weight, or do something besides.
     for kind in (StdConv2d, ScaledStdConv2d, LayerNormAct2d):
-        assert own_layer(kind) is None
+        assert masked_form(kind) is None
 
 
 def _sizes(kind):

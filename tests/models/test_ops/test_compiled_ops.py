@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dms_mmrazor.models.mutables import LayerMasks
-from dms_mmrazor.models.ops.dms_layer_norm import masked_layer_norm
 from dms_mmrazor.models.ops.fold import fold_masks
+from dms_mmrazor.models.ops.layer_norm import masked_layer_norm
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch, 'compile'), reason='torch 2 compiles'

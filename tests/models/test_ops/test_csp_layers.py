@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from dms_mmrazor.models.ops import narrow_layer
 from dms_mmrazor.models.ops.block_lists import remove_blocks
 from dms_mmrazor.models.ops.csp_layers import (
     is_split_layer,
@@ -8,7 +9,6 @@ from dms_mmrazor.models.ops.csp_layers import (
     repeated_slice,
     split_sizes,
 )
-from dms_mmrazor.models.ops.narrow import narrow_layer
 
 
 @pytest.fixture

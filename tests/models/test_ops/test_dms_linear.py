@@ -6,7 +6,7 @@ from torch import nn
 
 from dms_mmrazor.models.mutables import DMSChannelContainer
 from dms_mmrazor.models.ops import DMSLayerNorm, DMSLinear
-from dms_mmrazor.models.ops.dms_linear import move_affines
+from dms_mmrazor.models.ops.linear import move_affines
 
 
 class Given(DMSChannelContainer):

@@ -16,10 +16,10 @@ from dms_mmrazor.models.mutables import (
     TopkOperator,
 )
 from dms_mmrazor.models.ops import (
-    DYNAMIC_OPS,
     DMSBatchNorm2d,
     DMSConv2d,
     DMSLinear,
+    masked_form,
     replace_with_dynamic,
 )
 
@@ -61,7 +61,7 @@ def attach(layer, attr, channel):
 def test_conversion_keeps_all_state(make):
     plain = make()
     plain.train(False)
-    dynamic = DYNAMIC_OPS[type(plain)].convert_from(plain)
+    dynamic = masked_form(type(plain)).convert_from(plain)
     assert list(dynamic.state_dict()) == list(plain.state_dict())
     for name, parameter in plain.named_parameters():
         assert dict(dynamic.named_parameters())[name] is parameter
@@ -75,7 +75,7 @@ def test_conversion_keeps_all_state(make):
 def test_conversion_keeps_forward_hooks(make):
     plain = make()
     plain.register_forward_hook(lambda module, args, output: output * 0)
-    dynamic = DYNAMIC_OPS[type(plain)].convert_from(plain)
+    dynamic = masked_form(type(plain)).convert_from(plain)
     assert dynamic(example(plain)).abs().sum() == 0
 
 
@@ -83,7 +83,7 @@ def test_conversion_keeps_forward_hooks(make):
 def test_plain_op_is_the_layer_before(make):
     plain = make()
     image = example(plain)
-    dynamic = DYNAMIC_OPS[type(plain)].convert_from(plain)
+    dynamic = masked_form(type(plain)).convert_from(plain)
     back = dynamic.to_plain_op()
     assert type(back).__module__.startswith('torch.nn')
     assert isinstance(plain, type(back))
@@ -98,7 +98,7 @@ def test_plain_op_is_the_layer_before(make):
 def test_static_op_equals_the_masked_op(make):
     plain = make()
     image = example(plain)
-    dynamic = DYNAMIC_OPS[type(plain)].convert_from(copy.deepcopy(plain))
+    dynamic = masked_form(type(plain)).convert_from(copy.deepcopy(plain))
     inputs = mutable([1, 5, 2, 6, 4, 3])
     outputs = mutable([3, 1, 2, 4])
     attach(dynamic, 'in_channels', inputs)

@@ -10,8 +10,13 @@ from mmpretrain.models.utils.attention import MultiheadAttention, WindowMSA
 from mmpretrain.models.utils.norm import GRN, LayerNorm2d
 from torch import Tensor, nn
 
-from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.kind import (
+    PassingKind,
+    register_kind,
+    register_masked,
+)
+from dms_mmrazor.models.ops.layer_norm import DMSLayerNorm
 from dms_mmrazor.registry import MODELS
 
 
@@ -61,6 +66,26 @@ class DMSGRN(GRN, DMSOp):
         mean = (norms * mask).sum(-1, keepdim=True) / mask.sum()
         scaled = x * (norms / (mean + self.eps))
         return self.gamma * scaled + self.beta + x
+
+
+register_masked(LayerNorm2d, DMSLayerNorm2d)
+
+
+@register_kind
+class GRNKind(PassingKind):
+    """Global response normalization."""
+
+    types = (GRN,)
+    masked = {GRN: DMSGRN}
+    vectors = ('gamma', 'beta')
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of channels."""
+        return layer.in_channels
+
+    def keep(self, layer: nn.Module, kept: Tensor) -> None:
+        """Set its number of channels."""
+        layer.in_channels = len(kept)
 
 
 class SlimAttention(MultiheadAttention):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.kind import PassingKind, register_kind
 from dms_mmrazor.models.ops.known_types import RMS_NORMS, qualified_name
 
 
@@ -74,3 +75,26 @@ def masked_rms_norm(kind: Type[nn.Module]) -> Optional[Type[DMSOp]]:
     if qualified_name(kind) not in RMS_NORMS:
         return None
     return type(f'DMS{kind.__name__}', (DMSRMSNorm, kind), {})
+
+
+@register_kind
+class RMSNormKind(PassingKind):
+    """Norms by the root of the mean square, of transformers' decoders."""
+
+    names = RMS_NORMS
+    vectors = ('weight',)
+
+    def find_masked(self, layer_type: type) -> Optional[type]:
+        """Made when it is needed."""
+        return super().find_masked(layer_type) or masked_rms_norm(layer_type)
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of features, the last dimension."""
+        return layer.weight.shape[0]
+
+    def channels_first(self, layer: nn.Module) -> bool:
+        """[..., C]."""
+        return False
+
+    def keep(self, layer: nn.Module, kept: Tensor) -> None:
+        """Nothing besides its vector."""

@@ -1,6 +1,7 @@
-"""LayerNorm whose statistics are those of the kept features."""
+"""Layer norms, whose statistics are those of the kept features."""
 
-from typing import Any, Dict, Optional, Set, Tuple
+from functools import lru_cache
+from typing import Any, Dict, Optional, Set, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,8 @@ from torch.nn import functional as F
 
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.fold import fold_depth
+from dms_mmrazor.models.ops.kind import PassingKind, register_kind
+from dms_mmrazor.models.ops.own_layers import derive_masked, normalizes
 from dms_mmrazor.registry import MODELS
 
 
@@ -173,3 +176,79 @@ class DMSLayerNorm(nn.LayerNorm, DMSOp):
         if weight is None and depth is not None:
             out = out * depth.to(out.dtype)
         return out
+
+
+class ChannelFirst(DMSLayerNorm):
+    """A layer norm of someone's own class that moves channels itself."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize [B, C, H, W]."""
+        x = self.normalize(x.permute(0, 2, 3, 1))
+        return x.permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=None)
+def channel_first_norm(kind: type) -> Optional[Type[DMSOp]]:
+    """The dynamic class of a layer norm over the channels of [B, C, H, W].
+
+    Such are torchvision's and timm's ``LayerNorm2d``. Classes are told by
+    what they compute, as there are many of them.
+
+    Args:
+        kind (type): Class of a layer.
+
+    Returns:
+        type, optional: ``None`` if it is something else.
+    """
+    if not issubclass(kind, nn.LayerNorm) or issubclass(kind, DMSOp):
+        return None
+    image = torch.randn(2, 6, 4, 3, generator=torch.Generator().manual_seed(0))
+    try:
+        given = kind(6)(image)
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return None  # other arguments, or another dimension
+    channels = image.permute(0, 2, 3, 1)
+    expected = nn.functional.layer_norm(channels, (6,), eps=kind(6).eps)
+    same = isinstance(given, Tensor) and given.shape == image.shape
+    if not same or not torch.allclose(
+        given, expected.permute(0, 3, 1, 2), atol=1e-5
+    ):
+        return None
+    return type(f'DMS{kind.__name__}', (ChannelFirst, kind), {})
+
+
+@register_kind
+class LayerNormKind(PassingKind):
+    """Layer norms over the channels."""
+
+    types = (nn.LayerNorm,)
+    masked = {nn.LayerNorm: DMSLayerNorm}
+
+    def find_masked(self, layer_type: type) -> Optional[type]:
+        """Also of classes that compute like torch's, or for [B, C, H, W]."""
+        found = super().find_masked(layer_type)
+        if found is None:
+            found = channel_first_norm(layer_type)
+        if found is None and normalizes(layer_type, (2, 5, 6)):
+            return derive_masked(layer_type, DMSLayerNorm)
+        return found
+
+    def unsupported(self, layer: nn.Module) -> str:
+        """Statistics that run over more than the channels."""
+        if len(layer.normalized_shape) > 1:
+            return 'normalizes several dimensions, not supported'
+        return ''
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of features, the last dimension."""
+        return layer.normalized_shape[-1]
+
+    def channels_first(self, layer: nn.Module) -> bool:
+        """[..., C]."""
+        return False
+
+    def keep(self, layer: nn.Module, kept: Tensor) -> None:
+        """Set its number of features, and mmpretrain's copy of it."""
+        layer.normalized_shape = (len(kept),)
+        if hasattr(layer, 'num_channels'):
+            layer.num_channels = len(kept)

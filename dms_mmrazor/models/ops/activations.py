@@ -1,4 +1,4 @@
-"""Activation that ends a residual branch and carries its depth mask."""
+"""Activations that a search must know: of channels, or ending a branch."""
 
 from typing import Any, Tuple
 
@@ -8,6 +8,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from dms_mmrazor.models.ops.dms_op import DMSOp
+from dms_mmrazor.models.ops.kind import (
+    LayerKind,
+    PassingKind,
+    register_kind,
+)
 from dms_mmrazor.registry import MODELS
 
 
@@ -49,3 +54,37 @@ class DMSSiLU(nn.SiLU, DMSOp):
         if depth is None:
             return super().forward(input)
         return _ScaledSiLU.apply(input, depth)
+
+
+@register_kind
+class SiLUKind(LayerKind):
+    """SiLU: any channels pass, but it may carry a depth mask."""
+
+    types = (nn.SiLU,)
+    masked = {nn.SiLU: DMSSiLU}
+    mixes = False
+    leaf = False
+
+
+@register_kind
+class PReLUKind(PassingKind):
+    """PReLU with a slope for each channel."""
+
+    types = (nn.PReLU,)
+    vectors = ('weight',)
+
+    def applies(self, layer: nn.Module) -> bool:
+        """Not if all channels share one slope."""
+        return layer.num_parameters > 1
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of slopes."""
+        return layer.num_parameters
+
+    def acts_alone(self, layer: nn.Module) -> bool:
+        """Each channel by itself."""
+        return True
+
+    def keep(self, layer: nn.Module, kept: Tensor) -> None:
+        """Set its number of slopes."""
+        layer.num_parameters = len(kept)

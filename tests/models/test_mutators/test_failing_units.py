@@ -2,7 +2,10 @@ from fnmatch import fnmatch
 
 import pytest
 
-from dms_mmrazor.models.mutators.blame import as_patterns, find_guilty
+from dms_mmrazor.models.mutators.failing_units import (
+    as_patterns,
+    find_failing_units,
+)
 
 NAMES = [f'layers.{i}.{part}' for i in range(6) for part in ('a', 'b', 'c')]
 
@@ -28,7 +31,7 @@ def test_the_smallest_set_is_found(bad, trials):
         tried.append(names)
         return bool(set(bad) & set(names))
 
-    assert sorted(find_guilty(['x', *NAMES], fails)) == sorted(bad)
+    assert sorted(find_failing_units(['x', *NAMES], fails)) == sorted(bad)
     assert len(tried) <= trials
 
 
@@ -37,7 +40,7 @@ def test_of_those_that_fail_only_together_one_is_blamed():
         return {'one', 'three'} <= set(names)
 
     names = ['one', 'two', 'three', 'four']
-    assert find_guilty(names, fails) == ['three']
+    assert find_failing_units(names, fails) == ['three']
 
 
 def test_what_takes_too_long_is_blamed_together():
@@ -48,7 +51,7 @@ def test_what_takes_too_long_is_blamed_together():
         tried.append(some)
         return bool(some)
 
-    guilty = find_guilty(names, fails)
+    guilty = find_failing_units(names, fails)
     assert sorted(guilty) == sorted(names)
     assert len(tried) < 170
 

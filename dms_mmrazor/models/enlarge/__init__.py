@@ -1,5 +1,5 @@
 """Make a supernet of a model whose config cannot make it larger."""
 
-from dms_mmrazor.models.supernet.enlarged_model import EnlargedModel
+from dms_mmrazor.models.enlarge.enlarged_model import EnlargedModel
 
 __all__ = ['EnlargedModel']

@@ -373,7 +373,7 @@ class HalfRelying(Relying):
 def test_what_is_not_widened_is_logged(monkeypatch):
     texts = []
     monkeypatch.setattr(
-        'dms_mmrazor.models.supernet.widen.print_log',
+        'dms_mmrazor.models.enlarge.widen.print_log',
         lambda text, **kwargs: texts.append(text),
     )
     model = build(enlarged(dict(type=HalfRelying), widen=2))

@@ -5,9 +5,9 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.supernet.constants import build_with_constants
-from dms_mmrazor.models.supernet.deepen import deepen as deepen_stages
-from dms_mmrazor.models.supernet.widen import widen as widen_units
+from dms_mmrazor.models.enlarge.constants import build_with_constants
+from dms_mmrazor.models.enlarge.deepen import deepen as deepen_stages
+from dms_mmrazor.models.enlarge.widen import widen as widen_units
 from dms_mmrazor.models.tracing.demo import (
     check_input,
     demo_tensor,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.enlarge.factors import factors_of
 from dms_mmrazor.models.mutators.search_space import matches
 from dms_mmrazor.models.mutators.structure_dump import unit_slices
 from dms_mmrazor.models.ops import (
@@ -23,9 +24,8 @@ from dms_mmrazor.models.ops import (
     named_parts,
     narrow_layer,
 )
-from dms_mmrazor.models.ops.known_types import is_conv, is_transposed
+from dms_mmrazor.models.ops.conv import is_conv, is_transposed
 from dms_mmrazor.models.subnet.attributes import refresh_attributes
-from dms_mmrazor.models.supernet.factors import factors_of
 from dms_mmrazor.models.tracing import ChannelGroup, DMSChannelAnalyzer
 from dms_mmrazor.models.tracing.channel_groups import (
     SINGLE,

@@ -10,7 +10,7 @@ Selects = Callable[[str], Collection[str]]
 """Units and stages that a name or pattern stands for."""
 
 
-def find_guilty(
+def find_failing_units(
     names: Sequence[str], fails: Callable[[List[str]], bool]
 ) -> List[str]:
     """A smallest set of units without which nothing fails.

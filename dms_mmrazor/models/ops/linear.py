@@ -1,14 +1,26 @@
-"""Linear layer with masked input features."""
+"""Linear layers, of torch and mmcv."""
 
 from typing import Any, ClassVar, Dict, Mapping, Optional, Set, Tuple
 
 import torch
+from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.models.ops.dms_layer_norm import DMSLayerNorm
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.fold_norm import fold_norm
+from dms_mmrazor.models.ops.kind import (
+    Indices,
+    LayerKind,
+    register_kind,
+    select,
+)
+from dms_mmrazor.models.ops.layer_norm import DMSLayerNorm
+from dms_mmrazor.models.ops.own_layers import (
+    OwnLinear,
+    derive_masked,
+    folds,
+)
 from dms_mmrazor.registry import MODELS
 
 
@@ -87,6 +99,39 @@ class DMSLinear(nn.Linear, DMSOp):
         return fold_norm(
             self.weight, bias, inputs, scale, shift, masks.outputs
         )
+
+
+@register_kind
+class LinearKind(LayerKind):
+    """Linear layers."""
+
+    types = (nn.Linear,)
+    masked = {nn.Linear: DMSLinear, MMCVLinear: DMSLinear}
+    leaf = False  # torch's is one; what derives from it may do more
+
+    def find_masked(self, layer_type: type) -> Optional[type]:
+        """Also of classes that compute like torch's."""
+        found = super().find_masked(layer_type)
+        if found is None and folds(layer_type, (6, 4), (2, 5, 6), -1):
+            return derive_masked(layer_type, OwnLinear)
+        return found
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of features on one side."""
+        return layer.in_features if is_input else layer.out_features
+
+    def describe(self, layer: nn.Module, output: Tensor) -> str:
+        """'Linear, 16 to 32, 196'."""
+        rows = output.numel() // layer.out_features
+        return f'Linear, {layer.in_features} to {layer.out_features}, {rows}'
+
+    def narrow(
+        self, layer: nn.Module, out_kept: Indices, in_kept: Indices
+    ) -> None:
+        """Keep some features, in place."""
+        layer.weight = select(select(layer.weight, 0, out_kept), 1, in_kept)
+        layer.bias = select(layer.bias, 0, out_kept)
+        layer.out_features, layer.in_features = layer.weight.shape
 
 
 def move_affines(model: nn.Module, readers: Mapping[str, str]) -> None:
