@@ -10,6 +10,7 @@ from dms_mmrazor.core.durations import phase_lengths
 from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.search import StructureSearch
 from dms_mmrazor.search.fitted_structure import fit_choices
+from dms_mmrazor.search.milestones import TargetPath
 from dms_mmrazor.search.phases import SearchPhases
 
 Options = Dict[str, Any]
@@ -79,9 +80,8 @@ def search(
         options.get('warmup', 0.0), options.get('decay', 0.8), iterations
     )
     hold = options.get('hold_depth', True)
-    phases = SearchPhases(
-        mutator, structure, targets, lengths, hold_depth=hold
-    )
+    path = TargetPath(mutator, targets, lengths)
+    phases = SearchPhases(mutator, structure, path, hold_depth=hold)
     trains = settings['retrained'] or settings.get('finetuned', False)
     supernet.train().requires_grad_(trains)
     optimizer = beds.make_optimizer(supernet, bed) if trains else None
