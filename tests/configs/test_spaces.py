@@ -7,7 +7,7 @@ from glob import glob
 import mmrazor
 import pytest
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope, init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 
 from dms_mmrazor.apis import build_algorithm
 from dms_mmrazor.engine.hooks import find_resource_hook
@@ -117,7 +117,3 @@ def test_all_configs_load():
     assert len(CONFIGS) == 11
     for path in CONFIGS:
         assert load(path).model
-
-
-def teardown_module():
-    DefaultScope.get_instance('mmengine', scope_name='mmengine')
