@@ -26,7 +26,11 @@ def skip_multimodal_models() -> None:
     The file that decides it is loaded beforehand, alone: that takes
     milliseconds and imports neither package.
     """
-    if _MODULE in sys.modules or not _lacks_names():
+    if not _lacks_names():
+        return
+    if _MODULE in sys.modules:
+        # Read when mmpretrain.models is imported, which may still come.
+        sys.modules[_MODULE].WITH_MULTIMODAL = False
         return
     package = find_spec('mmpretrain')
     if package is None or package.origin is None:

@@ -162,18 +162,26 @@ class DMSAlgorithm(BaseAlgorithm):
         self.structure.begin()
         if self._recomputes is None:
             self._recomputes = recomputes(self.architecture)
-        watching = nullcontext({})
-        if self.distiller is not None:
-            watching = self.distiller.watching(self.architecture)
         with without_reentrance() if self._recomputes else nullcontext():
-            with watching as outputs:
-                losses = self.architecture(inputs, data_samples, mode=mode)
-        if self.distiller is not None:
-            losses = self.distiller.weigh_task(losses)
-            losses.update(self.distiller.loss(outputs, targets))
+            losses = self._task_losses(inputs, data_samples, targets)
         losses.update(self.structure.losses())
         if self.structure_only:
             losses['loss_anchor'] = 0 * self.anchor
+        return losses
+
+    def _task_losses(
+        self,
+        inputs: Tensor,
+        data_samples: Optional[List[Any]],
+        targets: Outputs,
+    ) -> Dict[str, Any]:
+        """The architecture's losses, and those of the distillation."""
+        if self.distiller is None:
+            return self.architecture(inputs, data_samples, mode='loss')
+        with self.distiller.watching(self.architecture) as outputs:
+            losses = self.architecture(inputs, data_samples, mode='loss')
+        losses = self.distiller.weigh_task(losses)
+        losses.update(self.distiller.loss(outputs, targets))
         return losses
 
     def _teach(
