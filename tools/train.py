@@ -67,11 +67,18 @@ def check_search(cfg: Config) -> None:
     """Find what would stop a training late, or never.
 
     Raises:
-        DMSError: If a search has no ResourceHook, or a training by mixed
-            precision no GPU.
+        DMSError: If a search has no ResourceHook, a loop has settings of
+            another one, or a training by mixed precision has no GPU.
     """
     if has_type(cfg.get('model'), 'DMSAlgorithm'):
         find_resource_hook(cfg)
+    loop = cfg.get('train_cfg') or {}
+    if 'type' in loop and 'by_epoch' in loop:
+        raise DMSError(
+            f'`train_cfg` of type {loop["type"]} has inherited `by_epoch`, '
+            'which belongs to another loop: write `train_cfg=dict('
+            f"_delete_=True, type='{loop['type']}')`."
+        )
     amp = has_type(cfg.get('optim_wrapper'), 'AmpOptimWrapper')
     # The second is what mmengine itself asks when it builds the wrapper.
     has_gpu = get_device() not in ('cpu', 'mps')
