@@ -23,7 +23,7 @@ from models import CASES, build, make_search
 
 from dms_mmrazor.apis import build_algorithm
 from dms_mmrazor.core import rank_correlation
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text, written_at_once
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.latency import (
     Settings,
@@ -179,14 +179,13 @@ def main() -> None:
         'medians of': args.rounds,
     }
     listed = ', '.join(f'{key} {value}' for key, value in facts.items())
-    with written_at_once(f'{base}.md') as temporary:
-        with open(temporary, 'w', encoding='utf-8') as file:
-            file.write(
-                '# Predicted against measured latency\n\n'
-                f'{listed}\n\n{summary}\n\n'
-                f'![Prediction against measurement]({osp.basename(base)}.png)'
-                f'\n\nStructure 0 is the supernet.\n\n{markdown(rows)}\n'
-            )
+    write_text(
+        f'{base}.md',
+        '# Predicted against measured latency\n\n'
+        f'{listed}\n\n{summary}\n\n'
+        f'![Prediction against measurement]({osp.basename(base)}.png)'
+        f'\n\nStructure 0 is the supernet.\n\n{markdown(rows)}\n',
+    )
 
 
 if __name__ == '__main__':

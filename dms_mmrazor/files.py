@@ -28,3 +28,15 @@ def written_at_once(path: str) -> Iterator[str]:
         if os.path.exists(temporary):
             os.unlink(temporary)
         raise
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a text file at once, in UTF-8.
+
+    Args:
+        path (str): The final path. Its folder is made if missing.
+        text (str): All of it.
+    """
+    with written_at_once(path) as temporary:
+        with open(temporary, 'w', encoding='utf-8') as file:
+            file.write(text)

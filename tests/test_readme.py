@@ -2,6 +2,8 @@
 
 import os.path as osp
 import re
+import sys
+from pathlib import Path
 
 import mmrazor
 import pytest
@@ -14,6 +16,9 @@ from mmengine.registry import (
 
 from dms_mmrazor.apis import build_algorithm
 from dms_mmrazor.engine.hooks import find_resource_hook
+
+sys.path.append(str(Path(__file__).parents[0]))
+from diffs import apply_diff  # noqa: E402
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 PRUNING = osp.join(osp.dirname(mmrazor.__file__), '.mim/configs/pruning')
@@ -31,23 +36,6 @@ def _blocks(language, path='README.md'):
         return re.findall(rf'```{language}\n(.*?)```', file.read(), re.S)
 
 
-def _apply(diff, text):
-    """Apply a diff without line numbers: context must match in order."""
-    lines, result, position = text.splitlines(), [], 0
-    for entry in diff.splitlines():
-        sign, content = entry[:1], entry[1:]
-        if sign == '+':
-            result.append(content)
-            continue
-        while lines[position] != content:
-            result.append(lines[position])
-            position += 1
-        position += 1
-        if sign != '-':
-            result.append(content)
-    return '\n'.join(result + lines[position:]) + '\n'
-
-
 def _load(text, path, scope):
     path.write_text(text)
     cfg = Config.fromfile(str(path))
@@ -57,7 +45,7 @@ def _load(text, path, scope):
 
 def _changed(diff, original):
     with open(osp.join(PRUNING, original)) as file:
-        return _apply(diff, file.read())
+        return apply_diff(diff, file.read())
 
 
 def test_group_fisher_diff_gives_a_search(tmp_path):

@@ -56,8 +56,7 @@ class BedRuns:
         self, run: Run, needs: Mapping[str, Record]
     ) -> Dict[str, Any]:
         """Do one run."""
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # they make old weights slow
+        beds.use_one_thread()
         return getattr(self, run.kind)(run, needs)
 
     def supernet(
@@ -281,6 +280,19 @@ def describe(structure: Structure) -> str:
     depths = [f'{len(s.kept)}/{len(s.blocks)}' for s in structure.stages]
     widths = [f'{len(u.kept)}/{u.size}' for u in structure.units]
     return f'blocks {" ".join(depths)}; widths {" ".join(widths)}'
+
+
+def bed_parser(text: str) -> argparse.ArgumentParser:
+    """Options of a script that has one target and methods of its own."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument('bed', choices=list(beds.BEDS))
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--target', type=float, help="of MACs; the bed's")
+    parser.add_argument('--epochs', type=float, help="instead of the bed's")
+    parser.add_argument('--jobs', type=int, default=1)
+    parser.add_argument('--out-dir')
+    parser.add_argument('--run', help=argparse.SUPPRESS)
+    return parser
 
 
 def parse(text: str, studies: Mapping[str, Any]) -> argparse.Namespace:

@@ -90,6 +90,12 @@ class Trained(NamedTuple):
     seconds: float
 
 
+def use_one_thread() -> None:
+    """What a process of a study computes with: others run beside it."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # denormals make old weights slow
+
+
 def load_data(
     source: Optional[str] = None, size: int = SIZE
 ) -> Dict[str, Split]:

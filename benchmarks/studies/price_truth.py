@@ -19,6 +19,7 @@ import statistics
 import sys
 from typing import Any, Dict, List, Mapping, Sequence
 
+import bed_runs
 import beds
 import torch
 import torch.nn.functional as F
@@ -26,7 +27,7 @@ import torch.nn.functional as F
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.core import rank_correlation
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.search import StructureSearch
 from dms_mmrazor.search.fitted_structure import fit_choices
 from dms_mmrazor.search.structure_search import SIGNALS
@@ -71,8 +72,7 @@ class Truth:
         self, run: Run, needs: Mapping[str, Record]
     ) -> Dict[str, Any]:
         """Do one run."""
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
+        beds.use_one_thread()
         settings = run.settings
         bed = beds.BEDS[settings['bed']]._replace(epochs=settings['epochs'])
         supernet, mutator = beds.prepare(bed, settings['seed'], verify=False)
@@ -208,15 +208,8 @@ def table(summary: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Plan, do what is missing, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('bed', choices=list(beds.BEDS))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--target', type=float, help="instead of the bed's")
-    parser.add_argument('--epochs', type=float, help="instead of the bed's")
+    parser = bed_runs.bed_parser(__doc__)
     parser.add_argument('--factor', type=float, default=0.5)
-    parser.add_argument('--jobs', type=int, default=1)
-    parser.add_argument('--out-dir')
-    parser.add_argument('--run', help=argparse.SUPPRESS)
     args = parser.parse_args()
     folder = args.out_dir or osp.join('work_dirs', f'price_truth-{args.bed}')
     study = Study(folder, plan(args))
@@ -231,9 +224,7 @@ def main() -> None:
         ('price_truth.md', text),
         ('price_truth.json', json.dumps(data, indent=1)),
     ):
-        with written_at_once(osp.join(folder, name)) as path:
-            with open(path, 'w', encoding='utf-8') as file:
-                file.write(f'{content}\n')
+        write_text(osp.join(folder, name), f'{content}\n')
     print(text)
 
 

@@ -39,7 +39,7 @@ from dms_mmrazor.apis import uniform_structure
 from dms_mmrazor.baselines.runs import Record, Run, Study, environment
 from dms_mmrazor.baselines.structures import Request, random_structure
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.models.subnet import (
     load_structure,
     prune,
@@ -164,8 +164,7 @@ class RankingRuns:
         self, run: Run, needs: Mapping[str, Record]
     ) -> Dict[str, Any]:
         """Do one run."""
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)  # they make old weights slow
+        beds.use_one_thread()
         return getattr(self, run.kind)(run)
 
     def structures(self, run: Run) -> Dict[str, Any]:
@@ -560,9 +559,7 @@ def write(
         ('.md', text),
         ('.json', json.dumps(data, indent=1)),
     ):
-        with written_at_once(base + suffix) as path:
-            with open(path, 'w', encoding='utf-8') as file:
-                file.write(f'{content}\n')
+        write_text(base + suffix, f'{content}\n')
     plot(found, f'{base}.png')
     print(f'{text}\nWrote {base}.md, {base}.json and {base}.png.')
 

@@ -36,7 +36,7 @@ from dms_mmrazor import Search
 from dms_mmrazor.apis import uniform_structure
 from dms_mmrazor.baselines.runs import Record, Run, Study, environment
 from dms_mmrazor.baselines.structures import Request, random_structure
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
 from dms_mmrazor.models.subnet import Structure, pruned_copy, save_structure
@@ -73,8 +73,7 @@ class Runs:
         self, run: Run, needs: Mapping[str, Record]
     ) -> Dict[str, Any]:
         """Do one run."""
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
+        beds.use_one_thread()
         return getattr(self, run.kind)(run, needs)
 
     def supernet(
@@ -455,9 +454,7 @@ def main() -> None:
         ('.md', text),
         ('.json', json.dumps(data, indent=1)),
     ):
-        with written_at_once(base + suffix) as path:
-            with open(path, 'w', encoding='utf-8') as file:
-                file.write(f'{content}\n')
+        write_text(base + suffix, f'{content}\n')
     plot(rows, f'{base}.png')
     print(f'{text}\n\nWrote {base}.md, {base}.json and {base}.png.')
 

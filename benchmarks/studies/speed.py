@@ -24,7 +24,7 @@ from torch import nn
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.baselines.runs import Record, Run, Study
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.models.subnet import load_structure, save_structure
 from dms_mmrazor.search.latency import (
     Settings,
@@ -83,8 +83,7 @@ class SpeedRuns:
         self, run: Run, needs: Mapping[str, Record]
     ) -> Dict[str, Any]:
         """Do one run."""
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
+        beds.use_one_thread()
         return getattr(self, run.kind)(run, needs)
 
     def table(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
@@ -175,15 +174,8 @@ def measure(records: Mapping[str, Record], bed: beds.Bed) -> str:
 
 def main() -> None:
     """Plan, do what is missing, measure, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('bed', choices=list(beds.BEDS))
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--target', type=float, help="MACs; the bed's")
-    parser.add_argument('--epochs', type=float, help="instead of the bed's")
+    parser = bed_runs.bed_parser(__doc__)
     parser.add_argument('--divisor', type=int, default=8)
-    parser.add_argument('--jobs', type=int, default=1)
-    parser.add_argument('--out-dir')
-    parser.add_argument('--run', help=argparse.SUPPRESS)
     args = parser.parse_args()
     folder = args.out_dir or osp.join('work_dirs', f'speed-{args.bed}')
     study = Study(folder, plan(args))
@@ -192,9 +184,7 @@ def main() -> None:
         return
     records = study.execute([sys.executable, *sys.argv], args.jobs)
     text = measure(records, beds.BEDS[args.bed])
-    with written_at_once(osp.join(folder, 'speed.md')) as path:
-        with open(path, 'w', encoding='utf-8') as file:
-            file.write(f'{text}\n')
+    write_text(osp.join(folder, 'speed.md'), f'{text}\n')
     print(text)
 
 

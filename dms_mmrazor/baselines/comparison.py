@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from dms_mmrazor.baselines.runs import Record, Run, environment
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 
 WITHOUT_SEARCH = (
     'uniform',
@@ -454,8 +454,6 @@ def write(
         ('.md', text),
         ('.json', json.dumps(data, indent=1)),
     ):
-        with written_at_once(base + suffix) as path:
-            with open(path, 'w', encoding='utf-8') as file:
-                file.write(f'{content}\n')
+        write_text(base + suffix, f'{content}\n')
     plot(rows, f'{base}.png', score)
     return [text, f'Wrote {base}.md, {base}.json and {base}.png.']

@@ -26,7 +26,7 @@ from typing import (
 )
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 
 PACKAGES = ('torch', 'mmcv', 'mmengine', 'mmrazor', 'mmpretrain', 'mmdet')
 
@@ -120,10 +120,7 @@ class Study:
             'cpu_seconds': round(time.process_time() - started[1], 1),
             'environment': environment(),
         }
-        with written_at_once(self._path(run)) as path:
-            with open(path, 'w', encoding='utf-8') as file:
-                json.dump(record, file, indent=1)
-                file.write('\n')
+        write_text(self._path(run), f'{json.dumps(record, indent=1)}\n')
         return record
 
     def perform_all(

@@ -8,7 +8,7 @@ from typing import Optional
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.type_names import has_type
 
 CONFIG_FILE = 'retrain.py'
@@ -82,6 +82,4 @@ def write_retrain_config(runner: Runner, folder: str) -> None:
     )
     cfg.work_dir = osp.join(runner.work_dir, 'retrain')
     cfg.load_from, cfg.resume = None, False
-    with written_at_once(osp.join(folder, CONFIG_FILE)) as temporary:
-        with open(temporary, 'w', encoding='utf-8') as file:
-            file.write(_NOTE + cfg.pretty_text)
+    write_text(osp.join(folder, CONFIG_FILE), _NOTE + cfg.pretty_text)

@@ -10,6 +10,7 @@ from mmpretrain.models.utils.attention import MultiheadAttention, WindowMSA
 from mmpretrain.models.utils.norm import GRN, LayerNorm2d
 from torch import Tensor, nn
 
+from dms_mmrazor.models.ops.attention import split_heads
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.kind import (
     PassingKind,
@@ -107,19 +108,14 @@ class SlimAttention(MultiheadAttention):
 
     def forward(self, x: Tensor) -> Tensor:
         """Self-attention of [B, N, C]."""
-        batch, tokens, _ = x.shape
-        qk, v = self.num_heads * self.qk_dims, self.num_heads * self.v_dims
-        query, key, value = (
-            part.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
-            for part in self.qkv(x).split([qk, qk, v], dim=-1)
-        )
+        query, key, value = split_heads(self, x)
         x = self.scaled_dot_product_attention(
             query,
             key,
             value,
             dropout_p=self.attn_drop if self.training else 0.0,
         )
-        x = self.proj(x.transpose(1, 2).reshape(batch, tokens, -1))
+        x = self.proj(x.transpose(1, 2).flatten(2))
         return self.out_drop(self.gamma1(self.proj_drop(x)))
 
 
@@ -145,20 +141,15 @@ class SlimWindowAttention(WindowMSA):
             x (Tensor): [windows * B, N, C].
             mask (Tensor, optional): [windows, N, N], added to the scores.
         """
-        batch, tokens, _ = x.shape
-        qk, v = self.num_heads * self.qk_dims, self.num_heads * self.v_dims
-        query, key, value = (
-            part.reshape(batch, tokens, self.num_heads, -1).transpose(1, 2)
-            for part in self.qkv(x).split([qk, qk, v], dim=-1)
-        )
+        query, key, value = split_heads(self, x)
         scores = (query * self.scale) @ key.transpose(-2, -1)
-        scores = scores + self._position_bias(tokens)
+        scores = scores + self._position_bias(x.shape[1])
         if mask is not None:
             windows = mask.shape[0]
             scores = scores.view(-1, windows, *scores.shape[1:])
             scores = (scores + mask[:, None]).flatten(0, 1)
         out = self.attn_drop(self.softmax(scores)) @ value
-        out = out.transpose(1, 2).reshape(batch, tokens, -1)
+        out = out.transpose(1, 2).flatten(2)
         return self.proj_drop(self.proj(out))
 
     def _position_bias(self, tokens: int) -> Tensor:

@@ -15,19 +15,10 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dms_mmrazor.models.ops.attention import split_heads
 from dms_mmrazor.models.ops.dms_op import DMSOp
 from dms_mmrazor.models.ops.kind import PassingKind, register_kind
 from dms_mmrazor.registry import MODELS
-
-
-def split_heads(module: nn.Module, x: Tensor) -> List[Tensor]:
-    """q [B, H, N, D], k [B, H, N, D] and v [B, H, N, E] of [B, N, C]."""
-    heads = module.num_heads
-    qk, v = heads * module.qk_dims, heads * module.v_dims
-    return [
-        part.reshape(*x.shape[:2], heads, -1).transpose(1, 2)
-        for part in module.qkv(x).split([qk, qk, v], dim=-1)
-    ]
 
 
 def weighted_values(

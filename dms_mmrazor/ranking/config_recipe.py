@@ -165,7 +165,7 @@ class ConfigRecipe:
         whole = dataset_length(cfg, cfg.train_dataloader.dataset)
         self._reduce_data(cfg)
         left = dataset_length(cfg, cfg.train_dataloader.dataset)
-        shorten(cfg, self.reduction.epochs, whole, left)
+        shorten_in_proportion(cfg, self.reduction.epochs, whole, left)
         if not self.evaluate:
             # Its data would be read for nothing.
             cfg.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
@@ -339,7 +339,9 @@ ITERATIONS = ('begin_iter', 'warmup_iters', 'warmup_mim_iter', 'switch_iter')
 """Arguments of hooks that are epochs and iterations of the training."""
 
 
-def shorten(cfg: Config, epochs: int, whole: int, left: int) -> None:
+def shorten_in_proportion(
+    cfg: Config, epochs: int, whole: int, left: int
+) -> None:
     """Train a config for some epochs of a part of its data.
 
     Schedulers are turned to iterations, in proportion to the training's

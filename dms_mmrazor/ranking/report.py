@@ -16,7 +16,7 @@ from typing import (
 
 from dms_mmrazor.baselines.runs import environment
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.ranking import agreement
 from dms_mmrazor.ranking.scores import (
     LAST,
@@ -308,9 +308,7 @@ def write(
         ('.md', text),
         ('.json', json.dumps(_plain(data), indent=1)),
     ):
-        with written_at_once(base + suffix) as path:
-            with open(path, 'w', encoding='utf-8') as file:
-                file.write(f'{content}\n')
+        write_text(base + suffix, f'{content}\n')
     plot(ranking, f'{base}.png')
     return [text, f'Wrote {base}.md, {base}.json and {base}.png.']
 

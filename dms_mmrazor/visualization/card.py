@@ -3,7 +3,7 @@
 import os.path as osp
 from typing import Sequence
 
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.search.record import read_record
 from dms_mmrazor.visualization.card_data import (
     RESOURCE_NAMES,
@@ -42,9 +42,7 @@ def write_card(folder: str) -> str:
     card = Card(record, shown_structure(record, folder), osp.abspath(folder))
     texts = {HTML_FILE: html_card(card), MARKDOWN_FILE: _markdown(card)}
     for name, text in texts.items():
-        with written_at_once(osp.join(folder, name)) as temporary:
-            with open(temporary, 'w', encoding='utf-8') as file:
-                file.write(text)
+        write_text(osp.join(folder, name), text)
     return osp.join(folder, HTML_FILE)
 
 

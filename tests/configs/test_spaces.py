@@ -2,7 +2,9 @@
 
 import os.path as osp
 import re
+import sys
 from glob import glob
+from pathlib import Path
 
 import mmrazor
 import pytest
@@ -11,6 +13,9 @@ from mmengine.registry import MODELS, init_default_scope
 
 from dms_mmrazor.apis import build_algorithm
 from dms_mmrazor.engine.hooks import find_resource_hook
+
+sys.path.append(str(Path(__file__).parents[1]))
+from diffs import apply_diff  # noqa: E402
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 NAS = osp.join(osp.dirname(mmrazor.__file__), '.mim/configs/nas/mmcls')
@@ -24,23 +29,6 @@ SEARCHES = [p for p in CONFIGS if '_dms-' in p and '3ms' not in p]
 SIDE = 64
 
 
-def changed(diff, text):
-    """Apply a diff whose hunks are in order, without line numbers."""
-    lines, result, position = text.splitlines(), [], 0
-    for entry in diff.splitlines():
-        sign, content = entry[:1], entry[1:]
-        if sign == '+':
-            result.append(content)
-            continue
-        while lines[position] != content:
-            result.append(lines[position])
-            position += 1
-        position += 1
-        if sign != '-':
-            result.append(content)
-    return '\n'.join(result + lines[position:]) + '\n'
-
-
 @pytest.fixture(scope='module')
 def turned(tmp_path_factory):
     """MMRazor's configs with the diffs of the documentation applied."""
@@ -50,7 +38,7 @@ def turned(tmp_path_factory):
     assert len(diffs) == len(ORIGINALS)
     for diff, name in zip(diffs, ORIGINALS):
         with open(osp.join(NAS, name)) as file:
-            text = changed(diff, file.read())
+            text = apply_diff(diff, file.read())
         (folder / osp.basename(name)).write_text(text)
     return folder
 

@@ -2,7 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.ranking.config_recipe import shorten
+from dms_mmrazor.ranking.config_recipe import shorten_in_proportion
 
 
 def config(train_cfg, schedulers, **kwargs):
@@ -38,7 +38,7 @@ def test_schedules_shrink_in_proportion():
         custom_hooks=[dict(type='Switch', switch_epoch=80)],
     )
     # Two epochs of a tenth: 20 iterations.
-    shorten(cfg, 2, whole=1000, left=100)
+    shorten_in_proportion(cfg, 2, whole=1000, left=100)
     warm, cosine, steps, decay = cfg.param_scheduler
     assert cfg.train_cfg.max_epochs == 2
     assert cfg.train_cfg.val_interval > 100
@@ -56,8 +56,8 @@ def test_trainings_counted_in_iterations():
         dict(by_epoch=False, max_iters=1000),
         dict(type='CosineAnnealingLR', T_max=1000, by_epoch=False),
     )
-    shorten(cfg, 3, whole=1000, left=100)
+    shorten_in_proportion(cfg, 3, whole=1000, left=100)
     assert cfg.train_cfg.max_iters == 30
     assert cfg.param_scheduler[0]['T_max'] == 30
     with pytest.raises(DMSError, match='max_epochs'):
-        shorten(config(dict(type='Loop'), []), 1, 10, 10)
+        shorten_in_proportion(config(dict(type='Loop'), []), 1, 10, 10)

@@ -39,7 +39,7 @@ from torch import Tensor, nn
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.models.mutators.preparation import find_groups
@@ -302,9 +302,7 @@ def write(path: str, name: str) -> None:
     except Exception as error:  # what a change broke is a difference, too
         traceback.print_exc()
         record = dict(failure=f'{type(error).__name__}: {error}')
-    with written_at_once(path) as temporary, open(temporary, 'w') as file:
-        json.dump(record, file, indent=1)
-        file.write('\n')
+    write_text(path, f'{json.dumps(record, indent=1)}\n')
 
 
 def run_apart(action: Callable[..., None], limit: int, *args: Any) -> None:

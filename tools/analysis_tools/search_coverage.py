@@ -33,7 +33,7 @@ from mmengine.registry import init_default_scope
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.apis.coverage import measure_coverage, measure_model
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 
 DOCS = osp.join(osp.dirname(osp.abspath(__file__)), '../../docs')
 PACKAGES = (
@@ -198,9 +198,7 @@ def save(path: str, rows: Dict[str, Row]) -> None:
     """Write all rows, in the order of the cases."""
     names = {**CASES, **PLAIN_CASES}
     ordered = {name: rows[name] for name in names if name in rows}
-    with written_at_once(path) as temporary, open(temporary, 'w') as file:
-        json.dump(ordered, file, indent=1)
-        file.write('\n')
+    write_text(path, f'{json.dumps(ordered, indent=1)}\n')
 
 
 def wanted(args: argparse.Namespace, rows: Dict[str, Row]) -> List[str]:
@@ -232,9 +230,7 @@ def main() -> None:
         save(args.results, rows)
         said = row.get('failure') or row.get('error') or 'measured'
         print(f'{name}: {said}', flush=True)
-    with written_at_once(args.table) as temporary:
-        with open(temporary, 'w', encoding='utf-8') as file:
-            file.write(render(rows, args.plain))
+    write_text(args.table, render(rows, args.plain))
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import os.path as osp
 from typing import Any, Dict, List
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import write_text
 from dms_mmrazor.search.evolution import Candidate
 
 
@@ -37,10 +37,8 @@ class CandidateFile:
             if rows:
                 self._check(rows[0])
             done = [Candidate(**row) for row in rows[1:]]
-        with written_at_once(self.path) as temporary:
-            with open(temporary, 'w', encoding='utf-8') as file:
-                file.write(f'{json.dumps(self.settings)}\n')
-                file.writelines(_line(candidate) for candidate in done)
+        lines = [f'{json.dumps(self.settings)}\n', *map(_line, done)]
+        write_text(self.path, ''.join(lines))
         return done
 
     def append(self, candidate: Candidate) -> None:

@@ -253,3 +253,22 @@ def attention_dims(model: nn.Module) -> Dict[str, ChannelHolder]:
         if is_attention(module)
         for kind in (HEADS, QK_DIMS, V_DIMS)
     }
+
+
+def split_heads(module: nn.Module, x: Tensor) -> List[Tensor]:
+    """What the ``qkv`` of an attention that was cut gives to its heads.
+
+    Args:
+        module (nn.Module): Has ``num_heads``, ``qk_dims`` and ``v_dims``.
+        x (Tensor): [B, N, C].
+
+    Returns:
+        list[Tensor]: q [B, H, N, D], k [B, H, N, D] and v [B, H, N, E].
+    """
+    batch, tokens, _ = x.shape
+    heads = module.num_heads
+    qk, v = heads * module.qk_dims, heads * module.v_dims
+    return [
+        part.reshape(batch, tokens, heads, -1).transpose(1, 2)
+        for part in module.qkv(x).split([qk, qk, v], dim=-1)
+    ]
