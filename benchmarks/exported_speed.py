@@ -19,14 +19,11 @@ from common import Row, interleave, median, parser, ratio, report, synchronize
 from models import CASES, build, make_search
 from torch import nn
 
-from dms_mmrazor.apis import (
-    export_onnx,
-    export_subnet,
-    plain_copy,
-    uniform_structure,
-)
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.subnet import prune
+from dms_mmrazor.search.export import export_subnet, uniform_structure
+from dms_mmrazor.subnet import prune
+from dms_mmrazor.subnet.onnx_export import export_onnx
+from dms_mmrazor.supernet.plain import plain_copy
 
 
 def scatter(search: DMSAlgorithm, seed: int = 0) -> None:
@@ -80,7 +77,7 @@ def sessions(
 
 def measure(name: str, args: Any) -> List[Row]:
     """Rows of one model."""
-    from dms_mmrazor.models.tracing import count_macs
+    from dms_mmrazor.graph import count_macs
 
     case = CASES[name]
     torch.manual_seed(0)

@@ -21,17 +21,17 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from models import CASES, build, make_search
 
-from dms_mmrazor.apis import build_algorithm
 from dms_mmrazor.core import rank_correlation
+from dms_mmrazor.engine.search_config import build_algorithm
 from dms_mmrazor.files import write_text, written_at_once
-from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.search.latency import (
+from dms_mmrazor.latency import (
     Settings,
     SubnetSampler,
     find_device,
     fit_layers,
     use_threads,
 )
+from dms_mmrazor.models.algorithms import DMSAlgorithm
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 CIFAR = 'configs/cifar10/resnet28_dms-search_1xb128-4e_cifar10.py'

@@ -19,8 +19,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import export_subnet
 from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.search.export import export_subnet
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 CONFIG = 'configs/cifar10/resnet28_dms-search_1xb128-4e_cifar10.py'

@@ -71,7 +71,7 @@ def network_step(
     units: int, width: int, batch: int, device: str, masked: bool
 ) -> Callable[[], None]:
     """A training step of a chain of linear layers, masks folded or none."""
-    from dms_mmrazor.models.ops import fold_input_mask
+    from dms_mmrazor.layers import fold_input_mask
 
     weights = [
         (

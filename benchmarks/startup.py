@@ -58,7 +58,7 @@ def measure(name: str, verify: bool, device: str) -> Row:
     """One row of the table."""
     from models import CASES, build, make_search
 
-    from dms_mmrazor.apis import export_subnet, uniform_structure
+    from dms_mmrazor.search.export import export_subnet, uniform_structure
 
     case = CASES[name]
     plain = build(case).to(device)

@@ -31,7 +31,7 @@ from dms_mmrazor.baselines.structures import (
     random_structure,
     uniform_structure,
 )
-from dms_mmrazor.models.subnet import Structure
+from dms_mmrazor.subnet import Structure
 
 SIDE, BATCH = 12, 64
 TARGET = 0.1

@@ -5,8 +5,18 @@ The only import that a config needs::
     custom_imports = dict(imports=['dms_mmrazor.plugin'])
 """
 
-from dms_mmrazor import engine, models
+from dms_mmrazor import engine
+from dms_mmrazor.models import algorithms, enlarge, mutables, mutators, units
 from dms_mmrazor.plugins.transformers import register
 from dms_mmrazor.ranking import fitness
 
-__all__ = ['engine', 'fitness', 'models', 'register']
+__all__ = [
+    'algorithms',
+    'engine',
+    'enlarge',
+    'fitness',
+    'mutables',
+    'mutators',
+    'register',
+    'units',
+]

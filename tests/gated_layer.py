@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dms_mmrazor.layers import DMSOp, LayerKind, register_kind
+from dms_mmrazor.layers.fold import fold_masks
 from dms_mmrazor.models.mutables import LayerMasks
-from dms_mmrazor.models.ops import DMSOp, LayerKind, register_kind
-from dms_mmrazor.models.ops.fold import fold_masks
 
 
 class Gated(nn.Module):

@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
-from dms_mmrazor.apis import export_subnet
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph import count_macs
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.tracing import count_macs
+from dms_mmrazor.search.export import export_subnet
 
 sys.path.insert(0, osp.dirname(__file__))
 from zoo import TOYS  # noqa: E402

@@ -21,8 +21,8 @@ def unfold(search: nn.Module) -> nn.Module:
     Returns:
         nn.Module: The same search.
     """
-    from dms_mmrazor.models.ops.dms_op import DMSOp
-    from dms_mmrazor.models.ops.layer_norm import DMSLayerNorm
+    from dms_mmrazor.layers.dms_op import DMSOp
+    from dms_mmrazor.layers.layer_norm import DMSLayerNorm
 
     for layer in search.architecture.modules():
         if not isinstance(layer, DMSOp) or type(layer).__name__ == 'DMSGRN':

@@ -18,7 +18,7 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from dms_mmrazor.models.tracing.outputs import flatten_tensors
+from dms_mmrazor.graph.outputs import flatten_tensors
 
 
 class Toy(NamedTuple):

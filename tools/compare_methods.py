@@ -8,8 +8,8 @@ stopped; writes tables, all runs and a plot into --out-dir.
 import argparse
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import command_line
 from dms_mmrazor.baselines.config_runs import compare_methods
+from dms_mmrazor.cli import command_line
 
 
 def parse_args() -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import argparse
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import command_line
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.plugins.transformers.folder import export_folder
 
 

@@ -4,9 +4,10 @@ import argparse
 import os.path as osp
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor import apis
-from dms_mmrazor.apis import command_line
+from dms_mmrazor.cli import command_line
+from dms_mmrazor.cli.checkpoint_export import export_checkpoint
 from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.search_config import override_target
 
 
 def parse_args() -> argparse.Namespace:
@@ -39,9 +40,9 @@ def main() -> None:
     """Export and say what was written."""
     args = parse_args()
     cfg = command_line.read_config(args.config, args.cfg_options)
-    apis.override_target(cfg, args.target, args.divisor)
+    override_target(cfg, args.target, args.divisor)
     beside = osp.join(osp.dirname(osp.abspath(args.checkpoint)), 'subnet')
-    lines = apis.export_checkpoint(
+    lines = export_checkpoint(
         cfg,
         find_resource_hook(cfg),
         args.checkpoint,

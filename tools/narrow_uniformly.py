@@ -7,9 +7,11 @@ a search. Train it with the search's own retraining config.
 import argparse
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import build_algorithm, command_line, uniform_structure
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.models.subnet import save_structure
+from dms_mmrazor.engine.search_config import build_algorithm
+from dms_mmrazor.search.export import uniform_structure
+from dms_mmrazor.subnet import save_structure
 
 
 def parse_args() -> argparse.Namespace:

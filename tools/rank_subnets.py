@@ -8,7 +8,7 @@ ranking.md, .json and .png into --out-dir.
 import argparse
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import command_line
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.ranking.command import REDUCTIONS, rank_from_command_line
 from dms_mmrazor.ranking.rank import DEFAULT_SCORE
 from dms_mmrazor.ranking.scores import SCORES, WORTH

@@ -4,7 +4,7 @@ import argparse
 import os.path as osp
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import command_line
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.visualization import write_card
 
 

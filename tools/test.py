@@ -5,7 +5,8 @@ import argparse
 from mmengine.evaluator import DumpResults
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import checkpoint_files, command_line
+from dms_mmrazor.cli import command_line
+from dms_mmrazor.engine import checkpoint_files
 from dms_mmrazor.errors import DMSError
 
 

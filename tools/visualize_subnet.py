@@ -4,9 +4,9 @@ import argparse
 import os.path as osp
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import command_line
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import load_structure
+from dms_mmrazor.subnet import load_structure
 from dms_mmrazor.visualization import plot_subnet, save_plot
 
 FORMATS = ('.png', '.svg', '.pdf')

@@ -25,13 +25,13 @@ import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.baselines import comparison as compare
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.baselines.structures import STRUCTURES, Request
-from dms_mmrazor.models.subnet import (
+from dms_mmrazor.subnet import (
     Structure,
     load_structure,
     prune,
     save_structure,
 )
-from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.supernet.plain import plain_copy
 
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results')
 TAYLOR_BATCHES = 50

@@ -329,14 +329,14 @@ def prepare(
 
 def subnet(bed: Bed, structure: Any, seed: int) -> nn.Module:
     """A structure with new weights: a network of its own, then cut."""
-    from dms_mmrazor.models.subnet import prune
+    from dms_mmrazor.subnet import prune
 
     return prune(new_network(bed, seed), structure)
 
 
 def uniform(bed: Bed, macs: float, divisor: int = 1) -> Any:
     """Structure of the network narrowed by one ratio to its share of MACs."""
-    from dms_mmrazor.apis import uniform_structure
+    from dms_mmrazor.search.export import uniform_structure
 
     _, mutator = prepare(bed, 0)
     targets = {'macs': macs * mutator.table.full['macs']}

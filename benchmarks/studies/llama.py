@@ -33,11 +33,11 @@ from dms_mmrazor.baselines.structures import (
     taylor_scores,
 )
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import Structure, prune
 from dms_mmrazor.plugins.transformers.causal_lm import perplexity
 from dms_mmrazor.plugins.transformers.folder import load_model
 from dms_mmrazor.plugins.transformers.tokens import TokenWindows
 from dms_mmrazor.search.distillation import distillation_loss
+from dms_mmrazor.subnet import Structure, prune
 
 METHODS = ('dms', 'taylor', 'l1', 'random', 'uniform', 'llm-pruner')
 TARGETS = (0.8, 0.5)

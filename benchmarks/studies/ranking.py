@@ -35,16 +35,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import uniform_structure
 from dms_mmrazor.baselines.runs import Record, Run, Study, environment
 from dms_mmrazor.baselines.structures import Request, random_structure
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import write_text
-from dms_mmrazor.models.subnet import (
-    load_structure,
-    prune,
-    save_structure,
-)
 from dms_mmrazor.ranking import agreement, reduced_data
 from dms_mmrazor.ranking.reduced_network import (
     fewer_blocks,
@@ -53,6 +47,12 @@ from dms_mmrazor.ranking.reduced_network import (
 from dms_mmrazor.ranking.report import seconds_of
 from dms_mmrazor.ranking.scores import SCORES, Trajectory, score_all
 from dms_mmrazor.ranking.trainings import PlainRecipe
+from dms_mmrazor.search.export import uniform_structure
+from dms_mmrazor.subnet import (
+    load_structure,
+    prune,
+    save_structure,
+)
 
 EQUAL = 0.01
 """Candidates are within this portion of the target's MACs."""

@@ -6,12 +6,13 @@ import beds
 import torch.nn.functional as F
 from torch import nn
 
+from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.core.durations import phase_lengths
-from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.search import StructureSearch
 from dms_mmrazor.search.fitted_structure import fit_choices
 from dms_mmrazor.search.milestones import TargetPath
 from dms_mmrazor.search.phases import SearchPhases
+from dms_mmrazor.subnet import Structure
 
 Options = Dict[str, Any]
 
@@ -36,7 +37,7 @@ STEP = ('rule', 'lr', 'average', 'signal')
 def mutator_settings(method: str, options: Options) -> Dict[str, Any]:
     """Arguments of DMSMutator that a method and its options ask for."""
     settings: Dict[str, Any] = {}
-    if not method.startswith('dms'):
+    if method in MASKS:
         settings['method'] = method
     if 'importance' in options:
         settings['importance'] = options['importance']

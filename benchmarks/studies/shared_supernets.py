@@ -32,19 +32,18 @@ from beds import Split
 from shared_spaces import SIZE, SPACES
 from torch import nn
 
-from dms_mmrazor import Search
-from dms_mmrazor.apis import uniform_structure
+from dms_mmrazor import Search, latency
 from dms_mmrazor.baselines.runs import Record, Run, Study, environment
 from dms_mmrazor.baselines.structures import Request, random_structure
 from dms_mmrazor.files import write_text
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
-from dms_mmrazor.models.subnet import Structure, pruned_copy, save_structure
-from dms_mmrazor.search import latency
 from dms_mmrazor.search.evolution import Evolution, EvolutionSettings
-from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.search.export import uniform_structure
 from dms_mmrazor.search.recalibration import recalibrate_norms
 from dms_mmrazor.search.sandwich import SANDWICH, Sandwich
+from dms_mmrazor.subnet import Structure, pruned_copy, save_structure
+from dms_mmrazor.supernet.choice_space import ChoiceSpace
+from dms_mmrazor.supernet.plain import plain_copy
 
 METHODS = ('uniform', 'random', 'random-best', 'ea', 'dms')
 NORM_IMAGES, FITNESS_IMAGES = 1024, 2000

@@ -25,14 +25,14 @@ from torch import nn
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.files import write_text
-from dms_mmrazor.models.subnet import load_structure, save_structure
-from dms_mmrazor.search.latency import (
+from dms_mmrazor.latency import (
     Settings,
     compare_structures,
     load_latency_table,
     profile_latency,
     save_latency_table,
 )
+from dms_mmrazor.subnet import load_structure, save_structure
 
 KINDS = ('macs', 'latency')
 

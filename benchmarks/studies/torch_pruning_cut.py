@@ -27,7 +27,7 @@ def cut(
     """
     import torch_pruning as tp
 
-    from dms_mmrazor.models.tracing import count_macs
+    from dms_mmrazor.graph import count_macs
 
     example = torch.rand(*size)
     head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]

@@ -13,17 +13,18 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
 
-from dms_mmrazor.apis import build_algorithm, command_line, override_target
-from dms_mmrazor.apis.training_length import images_of, shorten
 from dms_mmrazor.baselines import comparison as compare
 from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.baselines.structures import STRUCTURES, Request
+from dms_mmrazor.cli import command_line
+from dms_mmrazor.cli.training_length import images_of, shorten
 from dms_mmrazor.engine.hooks import find_resource_hook
 from dms_mmrazor.engine.loops.evolution_loop import CANDIDATES
+from dms_mmrazor.engine.search_config import build_algorithm, override_target
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.subnet import (
+from dms_mmrazor.subnet import (
     Structure,
     load_structure,
     save_structure,

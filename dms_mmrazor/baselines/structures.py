@@ -21,13 +21,13 @@ from typing import (
 import torch
 from torch import Tensor
 
-from dms_mmrazor.apis import uniform_structure
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
-from dms_mmrazor.models.mutators.static_scores import StaticScores
-from dms_mmrazor.models.subnet import Structure
+from dms_mmrazor.search.export import uniform_structure
 from dms_mmrazor.search.fitted_structure import fit_choices
+from dms_mmrazor.subnet import Structure
+from dms_mmrazor.supernet.choice_space import ChoiceSpace
+from dms_mmrazor.supernet.static_scores import StaticScores
 
 Targets = Mapping[str, float]
 """Resource kind → absolute target."""

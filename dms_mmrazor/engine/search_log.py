@@ -5,8 +5,8 @@ from typing import Dict, Iterator, Mapping, Optional
 from dms_mmrazor.core import Phase
 from dms_mmrazor.engine.loss_history import Losses
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.resources import format_resource
-from dms_mmrazor.models.subnet import Structure
+from dms_mmrazor.subnet import Structure
+from dms_mmrazor.supernet.resources import format_resource
 
 
 def describe_targets(mutator: DMSMutator, targets: Mapping[str, float]) -> str:

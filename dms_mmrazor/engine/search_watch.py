@@ -16,7 +16,6 @@ from dms_mmrazor.engine.retraining import (
     write_retrain_config,
 )
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.mutators.resources import format_resource
 from dms_mmrazor.search.export import ExportedSubnet
 from dms_mmrazor.search.phases import Moment, SearchPhases
 from dms_mmrazor.search.record import (
@@ -25,6 +24,7 @@ from dms_mmrazor.search.record import (
     numbers_of,
     record_interval,
 )
+from dms_mmrazor.supernet.resources import format_resource
 from dms_mmrazor.visualization import plot_subnet, rgb_image, write_card
 from dms_mmrazor.yaml_files import plain_value
 

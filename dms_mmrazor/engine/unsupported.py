@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dms_mmrazor.apis.config_keywords import check_keywords
+from dms_mmrazor.engine.config_keywords import check_keywords
 from dms_mmrazor.errors import DMSError
 
 

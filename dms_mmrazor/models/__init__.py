@@ -1,29 +1,8 @@
-"""Everything that is built from a config's ``model`` key."""
+"""What is built from a config's ``model`` key.
 
-# isort: off
+Nothing is imported here, so that rooms below, which need a part of this one,
+can be imported first; :mod:`dms_mmrazor.plugin` imports everything.
+"""
+
 # First of all: mmrazor has to be imported by `compat`.
-from dms_mmrazor import registry
-
-# isort: on
-from dms_mmrazor.models import (
-    algorithms,
-    enlarge,
-    mutables,
-    mutators,
-    ops,
-    subnet,
-    tracing,
-    units,
-)
-
-__all__ = [
-    'algorithms',
-    'mutables',
-    'mutators',
-    'ops',
-    'registry',
-    'subnet',
-    'enlarge',
-    'tracing',
-    'units',
-]
+from dms_mmrazor import registry  # noqa: F401

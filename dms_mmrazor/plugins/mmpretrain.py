@@ -10,14 +10,14 @@ from mmpretrain.models.utils.attention import MultiheadAttention, WindowMSA
 from mmpretrain.models.utils.norm import GRN, LayerNorm2d
 from torch import Tensor, nn
 
-from dms_mmrazor.models.ops.attention import split_heads
-from dms_mmrazor.models.ops.dms_op import DMSOp
-from dms_mmrazor.models.ops.kind import (
+from dms_mmrazor.layers.attention import split_heads
+from dms_mmrazor.layers.dms_op import DMSOp
+from dms_mmrazor.layers.kind import (
     PassingKind,
     register_kind,
     register_masked,
 )
-from dms_mmrazor.models.ops.layer_norm import DMSLayerNorm
+from dms_mmrazor.layers.layer_norm import DMSLayerNorm
 from dms_mmrazor.registry import MODELS
 
 

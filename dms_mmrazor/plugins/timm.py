@@ -15,9 +15,9 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.models.ops.attention import split_heads
-from dms_mmrazor.models.ops.dms_op import DMSOp
-from dms_mmrazor.models.ops.kind import PassingKind, register_kind
+from dms_mmrazor.layers.attention import split_heads
+from dms_mmrazor.layers.dms_op import DMSOp
+from dms_mmrazor.layers.kind import PassingKind, register_kind
 from dms_mmrazor.registry import MODELS
 
 

@@ -12,12 +12,13 @@ from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from mmengine.config import Config
 
-from dms_mmrazor.apis import build_algorithm, export_checkpoint
 from dms_mmrazor.baselines.structures import Candidates
+from dms_mmrazor.cli.checkpoint_export import export_checkpoint
 from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.search_config import build_algorithm
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import (
+from dms_mmrazor.subnet import (
     Structure,
     load_structure,
     save_structure,

@@ -12,15 +12,15 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.checkpoint import load_checkpoint
 
-from dms_mmrazor.apis import command_line
 from dms_mmrazor.baselines.runs import Record, Run, Study
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import load_structure
 from dms_mmrazor.ranking import candidates as made
 from dms_mmrazor.ranking import reduced_data
 from dms_mmrazor.ranking.config_recipe import ConfigRecipe, Reduction
 from dms_mmrazor.ranking.rank import by_seed, plan
 from dms_mmrazor.ranking.report import summarize, write
+from dms_mmrazor.subnet import load_structure
 
 REDUCTIONS = ('part', 'random-classes', 'clusters')
 

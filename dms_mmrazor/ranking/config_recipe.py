@@ -12,11 +12,9 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from dms_mmrazor.apis import command_line
 from dms_mmrazor.baselines.config_runs import plain_config
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import load_structure
-from dms_mmrazor.models.subnet.structure import structure_to_dict
 from dms_mmrazor.ranking import reduced_data
 from dms_mmrazor.ranking.reduced_network import (
     fewer_blocks,
@@ -31,6 +29,8 @@ from dms_mmrazor.ranking.trainings import (
     losses_on_line,
     trained_state,
 )
+from dms_mmrazor.subnet import load_structure
+from dms_mmrazor.subnet.structure import structure_to_dict
 from dms_mmrazor.type_names import type_name
 
 NEVER = 10**9

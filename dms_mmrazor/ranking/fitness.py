@@ -12,12 +12,10 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dms_mmrazor.apis import command_line
 from dms_mmrazor.baselines.config_runs import plain_config
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import Structure
-from dms_mmrazor.models.subnet.structure import structure_to_dict
 from dms_mmrazor.ranking.config_recipe import (
     dataset_length,
     scheduler_of_length,
@@ -31,6 +29,8 @@ from dms_mmrazor.ranking.scores import (
 )
 from dms_mmrazor.ranking.trainings import LANDSCAPE_BATCHES, PlainRecipe
 from dms_mmrazor.registry import MODELS, TASK_UTILS
+from dms_mmrazor.subnet import Structure
+from dms_mmrazor.subnet.structure import structure_to_dict
 
 
 class TrainingFitness:

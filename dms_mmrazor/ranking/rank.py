@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.tracing import count_macs
+from dms_mmrazor.graph import count_macs
 from dms_mmrazor.ranking.report import Ranking, Resources, summarize, write
 from dms_mmrazor.ranking.scores import (
     MoteWeights,

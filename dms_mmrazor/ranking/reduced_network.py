@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import Structure
+from dms_mmrazor.subnet import Structure
 
 
 def fewer_blocks(structure: Structure, portion: float) -> Structure:

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators.mask_state import MaskState
-from dms_mmrazor.models.tracing.demo import evaluating
+from dms_mmrazor.graph.demo import evaluating
+from dms_mmrazor.supernet.mask_state import MaskState
 
 _SETTINGS = (
     'teacher',

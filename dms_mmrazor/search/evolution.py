@@ -24,7 +24,7 @@ from typing import (
 )
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators.choice_space import Choices, ChoiceSpace
+from dms_mmrazor.supernet.choice_space import Choices, ChoiceSpace
 
 Fitness = Callable[[Choices], Mapping[str, float]]
 """Judges a structure: ``score``, larger is better, and whatever else belongs

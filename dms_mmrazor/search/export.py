@@ -18,26 +18,26 @@ from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import written_at_once
+from dms_mmrazor.graph.demo import DemoInput, demo_tensor
+from dms_mmrazor.graph.outputs import IncomparableError
+from dms_mmrazor.graph.running import ForwardError, live_tensors
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.resources import RESOURCES
-from dms_mmrazor.models.mutators.verify import TOLERANCE, compare
-from dms_mmrazor.models.subnet import (
+from dms_mmrazor.search.fitted_structure import (
+    FittedStructure,
+    fit_choices,
+    fit_structure,
+)
+from dms_mmrazor.search.structure_search import Searched
+from dms_mmrazor.subnet import (
     Structure,
     load_structure,
     prune,
     pruned_copy,
     save_structure,
 )
-from dms_mmrazor.models.tracing.demo import DemoInput, demo_tensor
-from dms_mmrazor.models.tracing.outputs import IncomparableError
-from dms_mmrazor.models.tracing.running import ForwardError, live_tensors
-from dms_mmrazor.search.fitted_structure import (
-    FittedStructure,
-    fit_choices,
-    fit_structure,
-)
-from dms_mmrazor.search.plain import plain_copy
-from dms_mmrazor.search.structure_search import Searched
+from dms_mmrazor.supernet.plain import plain_copy
+from dms_mmrazor.supernet.resources import RESOURCES
+from dms_mmrazor.supernet.verify import TOLERANCE, compare
 from dms_mmrazor.version import __version__
 from dms_mmrazor.yaml_files import plain_value
 

@@ -17,9 +17,9 @@ import torch
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import Structure
 from dms_mmrazor.search.milestones import TargetPath
 from dms_mmrazor.search.structure_search import StructureSearch
+from dms_mmrazor.subnet import Structure
 from dms_mmrazor.version import __version__
 
 RECORD_FILE = 'search.jsonl'

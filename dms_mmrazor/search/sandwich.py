@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.choice_space import Choices, ChoiceSpace
+from dms_mmrazor.supernet.choice_space import Choices, ChoiceSpace
 
 SANDWICH = ('max', 'min', 'random', 'random')
 """Subnets of a step by the sandwich rule."""

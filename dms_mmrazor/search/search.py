@@ -27,9 +27,9 @@ from dms_mmrazor.core.durations import (
     phase_lengths,
 )
 from dms_mmrazor.errors import DMSError, check_flag
+from dms_mmrazor.graph.example_inputs import as_example
+from dms_mmrazor.latency import prepare_latency
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import save_structure
-from dms_mmrazor.models.tracing.example_inputs import as_example
 from dms_mmrazor.search.arguments import (
     as_weights,
     check_counts,
@@ -46,7 +46,6 @@ from dms_mmrazor.search.export import (
     how_found,
 )
 from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
-from dms_mmrazor.search.latency import prepare_latency
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
 from dms_mmrazor.search.milestones import (
     Milestone,
@@ -61,6 +60,7 @@ from dms_mmrazor.search.record import (
 )
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
+from dms_mmrazor.subnet import save_structure
 
 _STATE = ('mutator', 'structure')
 

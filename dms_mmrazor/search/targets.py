@@ -4,7 +4,7 @@ from typing import Dict, Mapping, Optional, Union
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.resources import RESOURCES, Target
+from dms_mmrazor.supernet.resources import RESOURCES, Target
 
 
 def check_reachable(

@@ -3,15 +3,15 @@
 import os.path as osp
 from typing import Any, Dict, List, NamedTuple, Tuple
 
-from dms_mmrazor.models.mutators.resources import format_resource
-from dms_mmrazor.models.subnet import (
+from dms_mmrazor.search.record import SearchRecord
+from dms_mmrazor.subnet import (
     LayerSlice,
     StageStructure,
     Structure,
     UnitStructure,
     load_structure,
 )
-from dms_mmrazor.search.record import SearchRecord
+from dms_mmrazor.supernet.resources import format_resource
 
 KIND_NAMES = {'macs': 'MACs', 'params': 'parameters'}
 

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
 from dms_mmrazor.files import written_at_once
-from dms_mmrazor.models.mutators.resources import RESOURCES
-from dms_mmrazor.models.subnet import Structure
+from dms_mmrazor.subnet import Structure
+from dms_mmrazor.supernet.resources import RESOURCES
 from dms_mmrazor.visualization.grouping import Bar, Group, group_units
 
 KEPT, SUPERNET, REMOVED = '#2b6c99', '#e3e7ea', '#b4bcc2'

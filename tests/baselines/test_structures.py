@@ -14,9 +14,9 @@ from dms_mmrazor.baselines.structures import (
     taylor_scores,
 )
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph import count_macs
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import prune
-from dms_mmrazor.models.tracing import count_macs
+from dms_mmrazor.subnet import prune
 
 
 class Block(nn.Module):

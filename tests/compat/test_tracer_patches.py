@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.models.tracing import DMSChannelAnalyzer
+from dms_mmrazor.graph import DMSChannelAnalyzer
 
 
 def join(*parts):

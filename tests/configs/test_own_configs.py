@@ -7,10 +7,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 
-from dms_mmrazor.apis.config_keywords import check_keywords
+from dms_mmrazor.engine.config_keywords import check_keywords
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.subnet import save_structure
+from dms_mmrazor.subnet import save_structure
 
 # Types without prefix, as in any config of mmpretrain.
 PLAIN = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dms_mmrazor.apis import export_subnet
+from dms_mmrazor.search.export import export_subnet
 from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
 
 

@@ -13,10 +13,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from dms_mmrazor.engine import search_watch
-from dms_mmrazor.models.mutators.resources import format_resource
-from dms_mmrazor.models.subnet import load_structure
 from dms_mmrazor.registry import MODELS
 from dms_mmrazor.search.record import read_record
+from dms_mmrazor.subnet import load_structure
+from dms_mmrazor.supernet.resources import format_resource
 from dms_mmrazor.visualization import write_card
 
 ITERATIONS = 40

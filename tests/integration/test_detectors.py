@@ -173,7 +173,7 @@ def test_search_export_retrain(detector, small):
     from mmengine.registry import MODELS
     from mmengine.runner import load_checkpoint
 
-    from dms_mmrazor.models.subnet import load_structure
+    from dms_mmrazor.subnet import load_structure
 
     searched = search(small(SEARCHES[detector], detector))
     check_switches(searched, detector)
@@ -217,9 +217,9 @@ def test_structure_only(small):
     """Weights stay what they are, and what is exported is made of them."""
     from mmengine.registry import MODELS
 
-    from dms_mmrazor.apis import plain_copy
-    from dms_mmrazor.models.mutators.verify import max_difference
-    from dms_mmrazor.models.subnet import load_structure, prune
+    from dms_mmrazor.subnet import load_structure, prune
+    from dms_mmrazor.supernet.plain import plain_copy
+    from dms_mmrazor.supernet.verify import max_difference
 
     cfg = small(STRUCTURE_ONLY, 'YOLOv8')
     cfg.custom_hooks[-1].update(target=0.5, divisor=2)

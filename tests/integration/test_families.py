@@ -20,8 +20,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from dms_mmrazor.models.subnet import load_structure
 from dms_mmrazor.registry import MODELS
+from dms_mmrazor.subnet import load_structure
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 SIZE = 64

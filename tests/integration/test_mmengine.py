@@ -183,8 +183,8 @@ def test_sync_bn_keeps_the_depth_masks(
 ):
     from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 
-    from dms_mmrazor.apis import plain_copy
     from dms_mmrazor.registry import MODELS
+    from dms_mmrazor.supernet.plain import plain_copy
 
     algorithm = MODELS.build(small_search.config()['model'])
     randomize_model(algorithm.architecture)

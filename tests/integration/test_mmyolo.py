@@ -151,10 +151,10 @@ def test_export_is_what_was_evaluated(search, yolo, tmp_path):
     from mmengine.registry import MODELS
     from mmengine.runner import load_checkpoint
 
-    from dms_mmrazor.apis import plain_copy
     from dms_mmrazor.engine.averaged_weights import validated_weights
-    from dms_mmrazor.models.mutators.verify import max_difference
-    from dms_mmrazor.models.subnet import load_structure, prune
+    from dms_mmrazor.subnet import load_structure, prune
+    from dms_mmrazor.supernet.plain import plain_copy
+    from dms_mmrazor.supernet.verify import max_difference
 
     runner, _ = search
     folder = f'{runner.work_dir}/subnet/subnet'
@@ -212,7 +212,7 @@ def _build_synchronized(rank, world_size, cfg):
     from mmengine.registry import MODELS, init_default_scope
     from torch import nn
 
-    from dms_mmrazor.apis import plain_copy
+    from dms_mmrazor.supernet.plain import plain_copy
 
     init_default_scope('mmyolo')
     search = MODELS.build(cfg)

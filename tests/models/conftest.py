@@ -26,8 +26,8 @@ class FamilyCheck:
 
     def search(self, architecture: Config, size: int, **kwargs: Any) -> Any:
         """A search whose network has live statistics and scales."""
-        from dms_mmrazor.apis import plain_copy
-        from dms_mmrazor.models.tracing.demo import enliven
+        from dms_mmrazor.graph.demo import enliven
+        from dms_mmrazor.supernet.plain import plain_copy
 
         search = self.zoo.algorithm(architecture, size, **kwargs)
         plain = plain_copy(search.architecture)
@@ -37,16 +37,16 @@ class FamilyCheck:
 
     def exported(self, search: Any) -> Any:
         """The plain subnet of the present choices."""
-        from dms_mmrazor.apis import plain_copy
-        from dms_mmrazor.models.subnet import prune
+        from dms_mmrazor.subnet import prune
+        from dms_mmrazor.supernet.plain import plain_copy
 
         plain = plain_copy(search.architecture)
         return prune(plain, search.mutator.structure()).eval()
 
     def structures(self, search: Any, size: int, number: int = 10) -> float:
         """Compare masked and exported subnets; the largest difference."""
-        from dms_mmrazor.models.mutators.verify import max_difference
-        from dms_mmrazor.models.tracing import count_macs
+        from dms_mmrazor.graph import count_macs
+        from dms_mmrazor.supernet.verify import max_difference
 
         mutator, worst = search.mutator, 0.0
         image = torch.rand(2, 3, size, size)
@@ -64,8 +64,8 @@ class FamilyCheck:
 
     def rebuilt(self, search: Any, architecture: Config) -> Any:
         """The subnet built from its structure; takes the exported weights."""
-        from dms_mmrazor.models.subnet import DMSSubModel
-        from dms_mmrazor.models.subnet.structure import structure_to_dict
+        from dms_mmrazor.models.algorithms import DMSSubModel
+        from dms_mmrazor.subnet.structure import structure_to_dict
 
         self.randomize_structure(search.mutator, 7)
         exported = self.exported(search)
@@ -103,7 +103,7 @@ class FamilyCheck:
         self, architecture: Config, size: int, unsearched: int = 0
     ) -> Any:
         """All of the above; returns the search for further looks."""
-        from dms_mmrazor.models.tracing.demo import forward_tensors
+        from dms_mmrazor.graph.demo import forward_tensors
 
         search = self.search(architecture, size)
         left = search.mutator.report().unsearched

@@ -7,7 +7,6 @@ from torch import nn
 import dms_mmrazor.plugin  # noqa: F401
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import prune
 from dms_mmrazor.ranking import PlainRecipe, TrainingFitness
 from dms_mmrazor.ranking.candidates import (
     common_budget,
@@ -16,6 +15,7 @@ from dms_mmrazor.ranking.candidates import (
     targets_of,
 )
 from dms_mmrazor.search.export import uniform_structure
+from dms_mmrazor.subnet import prune
 
 
 class Block(nn.Module):

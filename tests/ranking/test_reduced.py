@@ -3,14 +3,14 @@ import torch
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import (
-    StageStructure,
-    Structure,
-)
 from dms_mmrazor.ranking import reduced_data
 from dms_mmrazor.ranking.reduced_network import (
     fewer_blocks,
     lower_resolution,
+)
+from dms_mmrazor.subnet import (
+    StageStructure,
+    Structure,
 )
 
 

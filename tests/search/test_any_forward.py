@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor import DMSError, Search, apply_structure
-from dms_mmrazor.models.tracing.example_inputs import as_example
-from dms_mmrazor.models.tracing.outputs import flatten_tensors
+from dms_mmrazor.graph.example_inputs import as_example
+from dms_mmrazor.graph.outputs import flatten_tensors
 
 STEPS = 3
 TOKENS = dict(

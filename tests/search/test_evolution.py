@@ -7,9 +7,9 @@ from collections import Counter
 import pytest
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators import choice_space
-from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
 from dms_mmrazor.search.evolution import Evolution, EvolutionSettings
+from dms_mmrazor.supernet import choice_space
+from dms_mmrazor.supernet.choice_space import ChoiceSpace
 
 
 @pytest.fixture(scope='module')

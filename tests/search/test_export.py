@@ -3,18 +3,18 @@ import os
 import pytest
 import torch
 
-from dms_mmrazor.apis import (
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph.running import live_tensors
+from dms_mmrazor.layers import DMSOp
+from dms_mmrazor.search.export import (
     export_subnet,
-    fit_choices,
-    plain_copy,
     save_subnet,
     uniform_structure,
 )
-from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators.verify import max_difference
-from dms_mmrazor.models.ops import DMSOp
-from dms_mmrazor.models.subnet import load_structure
-from dms_mmrazor.models.tracing.running import live_tensors
+from dms_mmrazor.search.fitted_structure import fit_choices
+from dms_mmrazor.subnet import load_structure
+from dms_mmrazor.supernet.plain import plain_copy
+from dms_mmrazor.supernet.verify import max_difference
 
 NETWORKS = [
     ('resnet18', 64, range(3)),

@@ -1,7 +1,10 @@
 import pytest
 
-from dms_mmrazor.apis import fit_choices, fit_structure
-from dms_mmrazor.search.fitted_structure import FittedStructure
+from dms_mmrazor.search.fitted_structure import (
+    FittedStructure,
+    fit_choices,
+    fit_structure,
+)
 
 
 @pytest.fixture

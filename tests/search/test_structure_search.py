@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from dms_mmrazor.apis import export_subnet
 from dms_mmrazor.baselines.masks import MASKS
 from dms_mmrazor.core import RULES
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.search import StructureSearch
+from dms_mmrazor.search.export import export_subnet
 
 KINDS = ('macs', 'params')
 STEPS = 18

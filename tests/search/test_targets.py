@@ -1,11 +1,11 @@
 import pytest
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators.resources import RESOURCES
 from dms_mmrazor.search.targets import (
     as_targets,
     check_reachable,
 )
+from dms_mmrazor.supernet.resources import RESOURCES
 
 MACS, LATENCY = RESOURCES['macs'], RESOURCES['latency']
 

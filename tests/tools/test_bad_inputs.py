@@ -150,8 +150,8 @@ def files(workspace):
     import torch
     from mmengine.config import Config
 
-    from dms_mmrazor.apis import build_algorithm
-    from dms_mmrazor.models.subnet import save_structure
+    from dms_mmrazor.engine.search_config import build_algorithm
+    from dms_mmrazor.subnet import save_structure
 
     folder = workspace / 'bad'
     folder.mkdir()

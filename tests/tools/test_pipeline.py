@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from dms_mmrazor.models.subnet import load_structure
+from dms_mmrazor.subnet import load_structure
 
 
 def accuracy(done):

@@ -5,11 +5,13 @@ import json
 import pytest
 import torch
 
-from dms_mmrazor.apis import build_algorithm, command_line, uniform_structure
 from dms_mmrazor.baselines.structures import Request, random_structure
+from dms_mmrazor.cli import command_line
+from dms_mmrazor.engine.search_config import build_algorithm
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import load_structure, save_structure
 from dms_mmrazor.registry import TASK_UTILS
+from dms_mmrazor.search.export import uniform_structure
+from dms_mmrazor.subnet import load_structure, save_structure
 
 VALIDATED = """
 val_dataloader = test_dataloader

@@ -82,7 +82,7 @@ def test_no_validate(train, parse):
 
 @pytest.mark.parametrize('option', ['--local_rank', '--local-rank'])
 def test_rank_of_either_launcher(parse, option, monkeypatch):
-    from dms_mmrazor.apis.command_line import prepare_launch
+    from dms_mmrazor.cli.command_line import prepare_launch
 
     monkeypatch.setenv('LOCAL_RANK', 'removed again after the test')
     monkeypatch.delenv('LOCAL_RANK')

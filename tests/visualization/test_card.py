@@ -3,10 +3,10 @@
 import pytest
 
 from dms_mmrazor.core.durations import phase_lengths
-from dms_mmrazor.models.subnet import save_structure
 from dms_mmrazor.search.export import export_subnet
 from dms_mmrazor.search.milestones import TargetPath
 from dms_mmrazor.search.record import Recorder, describe_search
+from dms_mmrazor.subnet import save_structure
 from dms_mmrazor.visualization import write_card
 
 

@@ -1,4 +1,4 @@
-from dms_mmrazor.models.subnet import (
+from dms_mmrazor.subnet import (
     LayerSlice,
     StageStructure,
     Structure,

@@ -2,7 +2,7 @@ import struct
 
 import pytest
 
-from dms_mmrazor.apis import export_subnet
+from dms_mmrazor.search.export import export_subnet
 from dms_mmrazor.visualization import plot_subnet, save_plot
 
 

@@ -40,21 +40,21 @@ from torch import Tensor, nn
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import write_text
-from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.mutators.preparation import find_groups
-from dms_mmrazor.models.mutators.verify import randomize
-from dms_mmrazor.models.subnet import prune
-from dms_mmrazor.models.tracing import count_macs, find_stages
-from dms_mmrazor.models.tracing.demo import (
+from dms_mmrazor.graph import count_macs, find_stages
+from dms_mmrazor.graph.demo import (
     demo_tensor,
     enliven,
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.models.tracing.first_run import run_first
-from dms_mmrazor.models.tracing.outputs import flatten_tensors
-from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.graph.first_run import run_first
+from dms_mmrazor.graph.outputs import flatten_tensors
+from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.subnet import prune
+from dms_mmrazor.supernet.plain import plain_copy
+from dms_mmrazor.supernet.preparation import find_groups
+from dms_mmrazor.supernet.verify import randomize
 
 sys.path.insert(0, osp.join(DOCS, '../tests'))
 from zoo import TOYS  # noqa: E402

@@ -31,7 +31,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis.coverage import measure_coverage, measure_model
+from dms_mmrazor.cli.coverage import measure_coverage, measure_model
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import write_text
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.apis import command_line
+from dms_mmrazor.cli import command_line
 from dms_mmrazor.files import written_at_once
 from dms_mmrazor.models.spaces.checkpoints import LOADERS
 

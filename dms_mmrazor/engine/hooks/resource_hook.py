@@ -9,10 +9,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor
 
-from dms_mmrazor.apis.checkpoint_files import state_dict_of
-from dms_mmrazor.apis.config_keywords import unknown_key
 from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.engine.averaged_weights import share_structure
+from dms_mmrazor.engine.checkpoint_files import state_dict_of
+from dms_mmrazor.engine.config_keywords import unknown_key
 from dms_mmrazor.engine.runner_access import (
     get_algorithm,
     grad_scale,
@@ -38,8 +38,11 @@ from dms_mmrazor.engine.search_targets import (
 from dms_mmrazor.engine.search_watch import SearchWatch, validated_score
 from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError, check_flag
+from dms_mmrazor.latency import (
+    divisor_warning,
+    prepare_latency,
+)
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.subnet.foreign_weights import check_search_weights
 from dms_mmrazor.registry import HOOKS
 from dms_mmrazor.search.arguments import (
     as_weights,
@@ -48,14 +51,11 @@ from dms_mmrazor.search.arguments import (
 )
 from dms_mmrazor.search.export import ExportedSubnet
 from dms_mmrazor.search.export_warnings import warn_if_far
-from dms_mmrazor.search.latency import (
-    divisor_warning,
-    prepare_latency,
-)
 from dms_mmrazor.search.loss_scale import StepCounter, step_scale
 from dms_mmrazor.search.milestones import TargetPath, as_milestones
 from dms_mmrazor.search.phases import Moment, SearchPhases
 from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
+from dms_mmrazor.subnet.foreign_weights import check_search_weights
 
 
 @HOOKS.register_module()

@@ -12,7 +12,6 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from dms_mmrazor.apis import save_subnet
 from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.engine.loops.candidate_file import CandidateFile
 from dms_mmrazor.engine.runner_access import (
@@ -28,17 +27,21 @@ from dms_mmrazor.engine.search_log import (
 from dms_mmrazor.engine.subnet_fitness import NormRecalibration
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
-from dms_mmrazor.models.mutators.resources import format_resource
-from dms_mmrazor.models.subnet import pruned_copy
 from dms_mmrazor.registry import LOOPS, TASK_UTILS
 from dms_mmrazor.search.evolution import (
     Candidate,
     Evolution,
     EvolutionSettings,
 )
-from dms_mmrazor.search.export import ExportedSubnet, export_subnet
-from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.search.export import (
+    ExportedSubnet,
+    export_subnet,
+    save_subnet,
+)
+from dms_mmrazor.subnet import pruned_copy
+from dms_mmrazor.supernet.choice_space import ChoiceSpace
+from dms_mmrazor.supernet.plain import plain_copy
+from dms_mmrazor.supernet.resources import format_resource
 
 CANDIDATES = 'candidates.jsonl'
 

@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dms_mmrazor.compat.recomputation import recomputes, without_reentrance
 from dms_mmrazor.errors import DMSError, check_flag
+from dms_mmrazor.layers import apply_sync_norms, revert_sync_norms
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.ops import apply_sync_norms, revert_sync_norms
 from dms_mmrazor.registry import MODELS, check_architecture
 from dms_mmrazor.search.distillation import (
     Distiller,

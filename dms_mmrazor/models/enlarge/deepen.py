@@ -7,10 +7,10 @@ from typing import List, Mapping, NamedTuple, Tuple, Union
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph import ResidualStage, find_stages
+from dms_mmrazor.layers.csp_layers import is_split_layer
+from dms_mmrazor.layers.named_lists import named_lists
 from dms_mmrazor.models.enlarge.factors import factors_of
-from dms_mmrazor.models.ops.csp_layers import is_split_layer
-from dms_mmrazor.models.ops.named_lists import named_lists
-from dms_mmrazor.models.tracing import ResidualStage, find_stages
 
 
 class _Addition(NamedTuple):

@@ -5,15 +5,15 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.enlarge.constants import build_with_constants
-from dms_mmrazor.models.enlarge.deepen import deepen as deepen_stages
-from dms_mmrazor.models.enlarge.widen import widen as widen_units
-from dms_mmrazor.models.tracing.demo import (
+from dms_mmrazor.graph.demo import (
     check_input,
     demo_tensor,
     evaluating,
     forward_tensors,
 )
+from dms_mmrazor.models.enlarge.constants import build_with_constants
+from dms_mmrazor.models.enlarge.deepen import deepen as deepen_stages
+from dms_mmrazor.models.enlarge.widen import widen as widen_units
 from dms_mmrazor.registry import MODELS, check_architecture
 
 Config = Dict[str, Any]

@@ -3,7 +3,7 @@
 from typing import Any, Dict, Mapping, Sequence
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators.search_space import matches
+from dms_mmrazor.supernet.search_space import matches
 
 
 def factors_of(

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.enlarge.factors import factors_of
-from dms_mmrazor.models.mutators.search_space import matches
-from dms_mmrazor.models.mutators.structure_dump import unit_slices
-from dms_mmrazor.models.ops import (
+from dms_mmrazor.graph import ChannelGroup, DMSChannelAnalyzer
+from dms_mmrazor.graph.channel_groups import (
+    SINGLE,
+    TIED_TO_INPUT,
+    TIED_TO_OUTPUT,
+)
+from dms_mmrazor.layers import (
     AttentionDim,
     ChannelHolder,
     Part,
@@ -24,14 +27,11 @@ from dms_mmrazor.models.ops import (
     named_parts,
     narrow_layer,
 )
-from dms_mmrazor.models.ops.conv import is_conv, is_transposed
-from dms_mmrazor.models.subnet.attributes import refresh_attributes
-from dms_mmrazor.models.tracing import ChannelGroup, DMSChannelAnalyzer
-from dms_mmrazor.models.tracing.channel_groups import (
-    SINGLE,
-    TIED_TO_INPUT,
-    TIED_TO_OUTPUT,
-)
+from dms_mmrazor.layers.conv import is_conv, is_transposed
+from dms_mmrazor.models.enlarge.factors import factors_of
+from dms_mmrazor.subnet.attributes import refresh_attributes
+from dms_mmrazor.supernet.search_space import matches
+from dms_mmrazor.supernet.structure_dump import unit_slices
 
 Sides = Dict[Tuple[str, bool], int]
 

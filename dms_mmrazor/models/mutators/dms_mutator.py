@@ -18,33 +18,45 @@ from dms_mmrazor.core import (
     Term,
 )
 from dms_mmrazor.errors import DMSError, check_flag
-from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
-from dms_mmrazor.models.mutators.extreme_choices import (
+from dms_mmrazor.graph import (
+    ChannelGroup,
+    DMSChannelAnalyzer,
+    ResidualStage,
+    find_stages,
+)
+from dms_mmrazor.graph.adapters import ModelAdapter, find_adapter
+from dms_mmrazor.graph.first_run import run_first
+from dms_mmrazor.graph.light_copy import light_copy
+from dms_mmrazor.layers.linear import move_affines
+from dms_mmrazor.registry import MODELS
+from dms_mmrazor.subnet import Structure
+from dms_mmrazor.supernet.choice_space import ChoiceSpace
+from dms_mmrazor.supernet.extreme_choices import (
     full_choices,
     narrow_choices,
 )
-from dms_mmrazor.models.mutators.latency_terms import (
+from dms_mmrazor.supernet.latency_terms import (
     LayerWidths,
     latency_terms,
 )
-from dms_mmrazor.models.mutators.mask_state import MaskState, check_method
-from dms_mmrazor.models.mutators.mutator_arguments import (
+from dms_mmrazor.supernet.mask_state import MaskState, check_method
+from dms_mmrazor.supernet.mutator_arguments import (
     build_analyzer,
     check_exclude,
     check_importance,
 )
-from dms_mmrazor.models.mutators.preparation import (
+from dms_mmrazor.supernet.preparation import (
     describe_supernet,
     find_groups,
     warn_of_uncounted,
 )
-from dms_mmrazor.models.mutators.report import (
+from dms_mmrazor.supernet.report import (
     LayerReport,
     SearchSpaceReport,
 )
-from dms_mmrazor.models.mutators.resource_table import ResourceTable
-from dms_mmrazor.models.mutators.resources import RESOURCES
-from dms_mmrazor.models.mutators.search_space import (
+from dms_mmrazor.supernet.resource_table import ResourceTable
+from dms_mmrazor.supernet.resources import RESOURCES
+from dms_mmrazor.supernet.search_space import (
     SearchSpace,
     UnitConfig,
     build_search_space,
@@ -53,25 +65,13 @@ from dms_mmrazor.models.mutators.search_space import (
     selected_units,
     split_unit_cfg,
 )
-from dms_mmrazor.models.mutators.static_scores import StaticScores
-from dms_mmrazor.models.mutators.structure_writer import StructureWriter
-from dms_mmrazor.models.mutators.verify import (
+from dms_mmrazor.supernet.static_scores import StaticScores
+from dms_mmrazor.supernet.structure_writer import StructureWriter
+from dms_mmrazor.supernet.verify import (
     Comparison,
     randomize_units,
     verify_structures,
 )
-from dms_mmrazor.models.ops.linear import move_affines
-from dms_mmrazor.models.subnet import Structure
-from dms_mmrazor.models.tracing import (
-    ChannelGroup,
-    DMSChannelAnalyzer,
-    ResidualStage,
-    find_stages,
-)
-from dms_mmrazor.models.tracing.adapters import ModelAdapter, find_adapter
-from dms_mmrazor.models.tracing.first_run import run_first
-from dms_mmrazor.models.tracing.light_copy import light_copy
-from dms_mmrazor.registry import MODELS
 
 Config = Dict[str, Any]
 

@@ -9,13 +9,7 @@ from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutables import (
-    DMSChannelContainer,
-    DMSMutableChannel,
-    ExpandedMutableChannel,
-    TopkOperator,
-)
-from dms_mmrazor.models.ops import (
+from dms_mmrazor.layers import (
     HEADS,
     AttentionDim,
     DMSOp,
@@ -27,7 +21,13 @@ from dms_mmrazor.models.ops import (
     is_norm,
     replace_with_dynamic,
 )
-from dms_mmrazor.models.ops.multihead import find_in_projection
+from dms_mmrazor.layers.multihead import find_in_projection
+from dms_mmrazor.models.mutables import (
+    DMSChannelContainer,
+    DMSMutableChannel,
+    ExpandedMutableChannel,
+    TopkOperator,
+)
 from dms_mmrazor.registry import MODELS
 
 

@@ -10,18 +10,18 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.ops import channels_of
-from dms_mmrazor.models.ops.decoders import (
+from dms_mmrazor.graph.adapters import ModelAdapter
+from dms_mmrazor.graph.channel_groups import ChannelGroup
+from dms_mmrazor.graph.residual_block import ResidualBlock
+from dms_mmrazor.graph.stage_finder import ResidualStage
+from dms_mmrazor.layers import channels_of
+from dms_mmrazor.layers.decoders import (
     decoders,
     grouped_heads,
     is_decoder_ffn,
     vocabulary_of,
 )
-from dms_mmrazor.models.ops.known_types import is_rms_norm
-from dms_mmrazor.models.tracing.adapters import ModelAdapter
-from dms_mmrazor.models.tracing.channel_groups import ChannelGroup
-from dms_mmrazor.models.tracing.residual_block import ResidualBlock
-from dms_mmrazor.models.tracing.stage_finder import ResidualStage
+from dms_mmrazor.layers.known_types import is_rms_norm
 
 Declaration = Dict[str, Any]
 

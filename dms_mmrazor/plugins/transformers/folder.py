@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.ops.decoders import (
+from dms_mmrazor.layers.decoders import (
     PRETRAINED,
     SIZES,
     decoders,
     layer_sizes,
 )
-from dms_mmrazor.models.ops.known_types import is_kind
-from dms_mmrazor.models.subnet import Structure, load_structure, prune
+from dms_mmrazor.layers.known_types import is_kind
+from dms_mmrazor.subnet import Structure, load_structure, prune
 
 _CARD = """---
 library_name: transformers

@@ -9,11 +9,11 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, load_checkpoint
 
-from dms_mmrazor.apis import export_subnet
 from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import load_structure
 from dms_mmrazor.registry import HOOKS, MODELS
+from dms_mmrazor.search.export import export_subnet
+from dms_mmrazor.subnet import load_structure
 
 ITERATIONS = 100
 

@@ -6,11 +6,12 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
-from dms_mmrazor.apis import export_subnet, plain_copy
+from dms_mmrazor.layers import DMSOp
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.ops import DMSOp
 from dms_mmrazor.registry import MODELS
+from dms_mmrazor.search.export import export_subnet
+from dms_mmrazor.supernet.plain import plain_copy
 
 
 @pytest.fixture

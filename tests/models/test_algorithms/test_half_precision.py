@@ -81,7 +81,7 @@ def gradients(search, dtype):
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('before', [True, False])
 def test_a_search_of_weights_in_half_precision(dtype, before):
-    from dms_mmrazor.apis import export_subnet
+    from dms_mmrazor.search.export import export_subnet
 
     torch.manual_seed(0)
     full = search_of(Net())

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import DMSSubModel
-from dms_mmrazor.models.subnet.structure import structure_to_dict
+from dms_mmrazor.models.algorithms import DMSSubModel
 from dms_mmrazor.registry import MODELS
+from dms_mmrazor.subnet.structure import structure_to_dict
 
 SIZE = 64
 MOBILENET = [

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dms_mmrazor.models.ops.block_lists import remove_blocks
-from dms_mmrazor.models.tracing import find_stages
+from dms_mmrazor.graph import find_stages
+from dms_mmrazor.layers.block_lists import remove_blocks
 
 
 class Residual(nn.Module):

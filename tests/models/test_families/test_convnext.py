@@ -82,7 +82,7 @@ def reference_norm(x, mask, weight, bias, eps):
 
 
 def test_masked_layer_norm_gradients():
-    from dms_mmrazor.models.ops.layer_norm import masked_layer_norm
+    from dms_mmrazor.layers.layer_norm import masked_layer_norm
 
     torch.manual_seed(0)
     x = torch.randn(3, 5, 7, dtype=torch.float64, requires_grad=True)
@@ -104,7 +104,7 @@ def test_masked_layer_norm_gradients():
 
 @pytest.mark.parametrize('affine', [True, False])
 def test_layer_norm_with_a_hard_mask_is_the_narrow_one(affine):
-    from dms_mmrazor.models.ops import DMSLayerNorm, narrow_layer
+    from dms_mmrazor.layers import DMSLayerNorm, narrow_layer
 
     mask = torch.tensor([1.0, 0, 1, 1, 0])
     plain = nn.LayerNorm(5, elementwise_affine=affine)
@@ -125,7 +125,7 @@ def test_layer_norm_with_a_hard_mask_is_the_narrow_one(affine):
 def test_mmpretrain_norms_with_a_hard_mask(name, layout):
     from mmpretrain.models.utils import norm
 
-    from dms_mmrazor.models.ops import masked_form, narrow_layer
+    from dms_mmrazor.layers import masked_form, narrow_layer
 
     plain_type = getattr(norm, name)
     plain = plain_type(6)

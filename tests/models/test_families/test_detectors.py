@@ -176,8 +176,8 @@ def yolov8(deepen=0.33, widen=0.25):
 
 
 def outputs_of(model, image):
-    from dms_mmrazor.models.tracing.demo import forward_tensors
-    from dms_mmrazor.models.tracing.outputs import flatten_tensors
+    from dms_mmrazor.graph.demo import forward_tensors
+    from dms_mmrazor.graph.outputs import flatten_tensors
 
     with torch.no_grad():
         return flatten_tensors(forward_tensors(model, image))
@@ -207,7 +207,7 @@ def test_yolov8_n_has_71_layers_to_search_once_opened(zoo):
 
 
 def test_macs_of_stock_yolov8_n():
-    from dms_mmrazor.models.tracing import count_macs
+    from dms_mmrazor.graph import count_macs
     from dms_mmrazor.registry import MODELS
 
     cfg = get_config(CONFIGS['YOLOv8']).model
@@ -260,8 +260,8 @@ def deep_yolov8(detector):
 
 @pytest.mark.parametrize('kept', [(0,), (0, 5), (2, 3), (1, 2, 3, 4, 5)])
 def test_a_removed_block_passes_its_columns_on(detector, kept):
-    from dms_mmrazor.models.mutators.verify import max_difference
-    from dms_mmrazor.models.tracing import count_macs
+    from dms_mmrazor.graph import count_macs
+    from dms_mmrazor.supernet.verify import max_difference
 
     search = deep_yolov8(detector)
     mutator = search.mutator
@@ -290,7 +290,7 @@ def test_a_removed_block_passes_its_columns_on(detector, kept):
 
 
 def test_the_halves_of_a_split_may_differ(detector, zoo):
-    from dms_mmrazor.models.subnet import DMSSubModel
+    from dms_mmrazor.models.algorithms import DMSSubModel
 
     cfg = yolov8()
     search = detector.search(cfg, SIZE)
@@ -331,7 +331,7 @@ def test_equal_halves_stay_the_stock_layer(detector):
 
 def test_levels_share_convs_but_not_norms(detector):
     """RTMDet: shared in the search, shared after the export."""
-    from dms_mmrazor.models.ops import DMSConv2d
+    from dms_mmrazor.layers import DMSConv2d
 
     search = detector.search(small('RTMDet'), SIZE)
 
@@ -445,7 +445,7 @@ def test_inferencers_accept_the_exported_detector(detector, tmp_path):
 
 
 def test_onnx_runtime_gives_the_same_boxes_and_scores(detector, tmp_path):
-    from dms_mmrazor.apis.onnx_export import export_onnx
+    from dms_mmrazor.subnet.onnx_export import export_onnx
 
     pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
@@ -457,8 +457,8 @@ def test_onnx_runtime_gives_the_same_boxes_and_scores(detector, tmp_path):
 
 
 def test_two_stages_are_not_one_onnx_file(zoo, tmp_path):
-    from dms_mmrazor.apis.onnx_export import export_onnx
     from dms_mmrazor.errors import DMSError
+    from dms_mmrazor.subnet.onnx_export import export_onnx
 
     model = zoo.plain(small('Faster R-CNN'))
     path = tmp_path / 'subnet.onnx'

@@ -46,7 +46,7 @@ def test_efficientnet_b0(family, classifier):
 def test_adaptive_padding_as_stock(stride, kernel, groups):
     from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 
-    from dms_mmrazor.models.ops import DMSConv2dAdaptivePadding
+    from dms_mmrazor.layers import DMSConv2dAdaptivePadding
 
     plain = Conv2dAdaptivePadding(8, 8, kernel, stride, groups=groups)
     dynamic = DMSConv2dAdaptivePadding.convert_from(plain)
@@ -59,8 +59,8 @@ def test_adaptive_padding_as_stock(stride, kernel, groups):
 def test_folded_gradients_are_those_of_masked_activations():
     from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
 
+    from dms_mmrazor.layers import DMSConv2dAdaptivePadding
     from dms_mmrazor.models.mutables import DMSChannelContainer
-    from dms_mmrazor.models.ops import DMSConv2dAdaptivePadding
 
     class Fixed(DMSChannelContainer):
         mask = None

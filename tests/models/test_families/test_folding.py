@@ -124,7 +124,7 @@ MOVED = {'ConvNeXt': 8, 'ConvNeXtV2': 8, 'Swin': 5, 'DeiT': 4}
 
 
 def moved_affines(search):
-    from dms_mmrazor.models.ops import DMSLinear
+    from dms_mmrazor.layers import DMSLinear
 
     layers = search.architecture.modules()
     return sum(isinstance(m, DMSLinear) and m.norm is not None for m in layers)

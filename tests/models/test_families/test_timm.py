@@ -9,7 +9,7 @@ from torch import nn
 timm = pytest.importorskip('timm', reason='timm is not installed')
 
 from dms_mmrazor import Search, apply_structure  # noqa: E402
-from dms_mmrazor.models.ops import masked_form  # noqa: E402
+from dms_mmrazor.layers import masked_form  # noqa: E402
 
 IMAGES = (2, 3, 32, 32)
 MODELS = {

@@ -355,9 +355,9 @@ SEARCHED = {
 def search_of(net, **kwargs):
     """A search whose network has live statistics and scales."""
     import dms_mmrazor.plugin  # noqa: F401
-    from dms_mmrazor.apis import plain_copy
+    from dms_mmrazor.graph.demo import enliven
     from dms_mmrazor.models.algorithms import DMSAlgorithm
-    from dms_mmrazor.models.tracing.demo import enliven
+    from dms_mmrazor.supernet.plain import plain_copy
 
     parse_cfg = dict(demo_input=(1, 3, SIZE, SIZE))
     mutator = dict(type='DMSMutator', parse_cfg=parse_cfg, **kwargs)

@@ -72,7 +72,7 @@ def test_steps_train_all_subnets(supernet, data):
 
 
 def test_validation_sees_the_largest_subnet(supernet, data, spaces):
-    from dms_mmrazor.search.plain import plain_copy
+    from dms_mmrazor.supernet.plain import plain_copy
 
     supernet.eval()
     image = torch.rand(2, 3, spaces.size, spaces.size)

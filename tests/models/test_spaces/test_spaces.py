@@ -5,9 +5,9 @@ import random
 import pytest
 import torch
 
-from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
-from dms_mmrazor.models.subnet import pruned_copy
-from dms_mmrazor.search.plain import plain_copy
+from dms_mmrazor.subnet import pruned_copy
+from dms_mmrazor.supernet.choice_space import ChoiceSpace
+from dms_mmrazor.supernet.plain import plain_copy
 
 CASES = [('ofa', False), ('autoformer', False), ('autoformer', True)]
 
@@ -37,8 +37,8 @@ def searched(spaces):
 def test_subnets_compute_what_the_supernet_computes(
     searched, spaces, name, fine
 ):
-    from dms_mmrazor.models.mutators.verify import max_difference
-    from dms_mmrazor.models.tracing import count_macs
+    from dms_mmrazor.graph import count_macs
+    from dms_mmrazor.supernet.verify import max_difference
 
     model, mutator = searched(name, fine)
     space = ChoiceSpace(mutator)

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph import ResidualBlock, ResidualStage
+from dms_mmrazor.layers import DMSBatchNorm2d
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.ops import DMSBatchNorm2d
-from dms_mmrazor.models.tracing import ResidualBlock, ResidualStage
 from dms_mmrazor.models.units import DepthScaling, DMSDepthUnit
 
 

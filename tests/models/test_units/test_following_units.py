@@ -77,11 +77,11 @@ def test_masks_keep_a_portion_of_what_the_leader_keeps():
 
 
 def test_coupled_widths_export_as_they_were_masked(searched):
-    from dms_mmrazor.models.mutators.choice_space import ChoiceSpace
-    from dms_mmrazor.models.mutators.verify import max_difference
-    from dms_mmrazor.models.subnet import pruned_copy
-    from dms_mmrazor.models.tracing import count_macs
-    from dms_mmrazor.search.plain import plain_copy
+    from dms_mmrazor.graph import count_macs
+    from dms_mmrazor.subnet import pruned_copy
+    from dms_mmrazor.supernet.choice_space import ChoiceSpace
+    from dms_mmrazor.supernet.plain import plain_copy
+    from dms_mmrazor.supernet.verify import max_difference
 
     model, mutator = searched
     model.eval()

@@ -7,10 +7,10 @@ from mmengine.model import BaseModel
 from torch import nn
 from torchvision.models.convnext import LayerNorm2d
 
-from dms_mmrazor.apis import export_subnet
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.layers import narrow_layer
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.models.ops import narrow_layer
+from dms_mmrazor.search.export import export_subnet
 
 CHANNELS = 16
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph import count_macs
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.models.subnet import pruned_copy
-from dms_mmrazor.models.tracing import count_macs
+from dms_mmrazor.subnet import pruned_copy
 
 CASES = {
     'GQA, tied': (dict(), dict()),

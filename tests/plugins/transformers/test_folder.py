@@ -10,12 +10,12 @@ import torch
 
 from dms_mmrazor import Search
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.subnet import prune, save_structure
 from dms_mmrazor.plugins.transformers.folder import (
     export_folder,
     load_model,
     save_folder,
 )
+from dms_mmrazor.subnet import prune, save_structure
 
 ROOT = Path(__file__).parents[3]
 transformers = pytest.importorskip('transformers')

@@ -1,0 +1,343 @@
+"""Which channels come out of a function that only moves numbers.
+
+Splitting, indexing, flattening and shuffling are not read, they are tried:
+on a tensor whose entries are the numbers of their channels.
+"""
+
+import math
+import operator
+from types import FunctionType
+from typing import Any, List, NamedTuple, Optional, Tuple
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from dms_mmrazor.graph.fx_values import ARGUMENTS, SHAPE
+from dms_mmrazor.layers import is_layer, kind_of
+
+_MOST_RUNS = 256
+"""How often the channels may follow one another in a flattened tensor."""
+
+MOVES = 'dms_moves'
+"""Whether a function of a model's own code moves numbers, once known."""
+
+_FUNCTIONS = (
+    operator.getitem,
+    torch.channel_shuffle,
+    torch.chunk,
+    torch.flatten,
+    torch.movedim,
+    torch.narrow,
+    torch.permute,
+    torch.reshape,
+    torch.split,
+    torch.swapaxes,
+    torch.tensor_split,
+    torch.transpose,
+    F.pixel_shuffle,
+    F.pixel_unshuffle,
+)
+_METHODS = (
+    'chunk',
+    'contiguous',
+    'flatten',
+    'movedim',
+    'narrow',
+    'permute',
+    'reshape',
+    'split',
+    'swapaxes',
+    'tensor_split',
+    'transpose',
+    'unflatten',
+    'view',
+)
+_MODULES = (
+    nn.ChannelShuffle,
+    nn.Flatten,
+    nn.PixelShuffle,
+    nn.PixelUnshuffle,
+    nn.Unflatten,
+)
+
+
+class Moved(NamedTuple):
+    """Where the channels of a function's output come from.
+
+    Attributes:
+        sources (tuple[tuple[int, ...], ...]): For each channel of the output
+            those of the input that it is made of.
+        together (tuple[tuple[int, ...], ...]): Channels of the input that
+            can be kept only together. Defaults to ().
+        lost (bool): Whether the order is one that a search cannot follow.
+            Defaults to False.
+    """
+
+    sources: Tuple[Tuple[int, ...], ...]
+    together: Tuple[Tuple[int, ...], ...] = ()
+    lost: bool = False
+
+
+def is_mover(node: fx.Node) -> bool:
+    """Whether a node selects, repeats or orders entries of its argument."""
+    if node.meta.get(ARGUMENTS) is None or not node.all_input_nodes:
+        return False
+    if node.op == 'call_function':
+        return node.target in _FUNCTIONS or _moves_numbers(node)
+    if node.op == 'call_module':
+        return isinstance(_module(node), _MODULES)
+    return node.op == 'call_method' and node.target in _METHODS
+
+
+def _moves_numbers(node: fx.Node) -> bool:
+    """Whether a function of the model's own code only moves numbers.
+
+    A trace need not look into it; what it moves comes out the same whatever
+    the numbers are.
+    """
+    if MOVES not in node.meta:
+        node.meta[MOVES] = _is_mover_of_any(node)
+    return node.meta[MOVES]
+
+
+def _is_mover_of_any(node: fx.Node) -> bool:
+    shape = node.args[0].meta[SHAPE] if node.args else None
+    own = isinstance(node.target, FunctionType)
+    if not own or not shape or node.target.__module__.startswith('torch'):
+        return False
+    args, kwargs = node.meta[ARGUMENTS]
+    size = torch.Size(shape).numel()
+    numbers = torch.arange(size).view(shape)
+    others = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    try:
+        moved = node.target(numbers, *args, **kwargs)
+        again = node.target(others.view(shape), *args, **kwargs)
+    except Exception:  # whatever a model's code may raise
+        return False
+    both = isinstance(moved, Tensor) and isinstance(again, Tensor)
+    if not both or moved.dtype != numbers.dtype or not moved.numel():
+        return False
+    known = 0 <= int(moved.min()) and int(moved.max()) < len(others)
+    return known and torch.equal(others[moved], again)
+
+
+def moved_channels(node: fx.Node, channels: int) -> Optional[Moved]:
+    """Channels of the input that the channels of the output come from.
+
+    Args:
+        node (fx.Node): A node for which :func:`is_mover` holds.
+        channels (int): Number of channels of its input.
+
+    Returns:
+        Moved, optional: ``None`` if every channel stays what it was, the
+        output is a tuple of parts of any size, or the channels are in
+        several dimensions for a while.
+    """
+    factor = _shuffled_pixels(node)
+    if factor:
+        return _gathered(channels, factor)
+    parts = _equal_parts(node, channels)
+    if parts:
+        return _in_groups([*range(channels)], channels // parts, parts)
+    output = _try(node, channels)
+    line = _line(output) if isinstance(output, Tensor) else None
+    if line is None or line[1] == list(range(channels)):
+        return None
+    moved = _ordered(line[1], channels)
+    if not moved.lost and _has_computed_bounds(node):
+        return _cut_evenly(moved, line[1], channels)
+    return moved
+
+
+def _has_computed_bounds(node: fx.Node) -> bool:
+    """Whether a node takes a part whose size follows from the tensor's."""
+    source = node.args[0]
+    if source.meta[SHAPE] is None:  # a part of a tuple
+        node = source
+    taking = (operator.getitem, torch.split, torch.narrow, 'split', 'narrow')
+    return node.target in taking and len(node.all_input_nodes) > 1
+
+
+def _cut_evenly(moved: Moved, numbers: List[int], channels: int) -> Moved:
+    """Parts of a computed size: equal ones keep the same channels."""
+    if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
+        return moved
+    size = math.gcd(math.gcd(numbers[0], len(numbers)), channels)
+    even = _in_groups(numbers, size, channels // size)
+    return moved._replace(together=even.together)
+
+
+def _ordered(numbers: List[int], channels: int) -> Moved:
+    """What becomes of channels in some order."""
+    moved = Moved(tuple((number,) for number in numbers))
+    if numbers == sorted(numbers) or _repeats_all(numbers, channels):
+        return moved
+    for groups in range(2, channels):
+        size, rest = divmod(channels, groups)
+        if rest:
+            continue
+        dealt = [i * size + j for j in range(size) for i in range(groups)]
+        if numbers == dealt:
+            # The code names the smaller number, that of the groups.
+            if groups <= size:
+                return _in_groups(numbers, size, groups)
+            return _in_blocks(numbers, groups, size)
+    return moved._replace(lost=True)
+
+
+def _in_groups(numbers: List[int], size: int, groups: int) -> Moved:
+    """Each group of contiguous channels keeps the same ones of them."""
+    together = [
+        tuple(group * size + index for group in range(groups))
+        for index in range(size)
+    ]
+    return Moved(tuple((n,) for n in numbers), tuple(together))
+
+
+def _in_blocks(numbers: List[int], blocks: int, size: int) -> Moved:
+    """Blocks of contiguous channels stay together."""
+    together = [
+        tuple(range(block * size, (block + 1) * size))
+        for block in range(blocks)
+    ]
+    return Moved(tuple((n,) for n in numbers), tuple(together))
+
+
+def _gathered(channels: int, factor: int) -> Moved:
+    """Several contiguous channels become one."""
+    return Moved(
+        tuple(
+            tuple(range(first, first + factor))
+            for first in range(0, channels, factor)
+        )
+    )
+
+
+def _repeats_all(numbers: List[int], channels: int) -> bool:
+    """Whether all channels follow one another again and again."""
+    starts = [i for i, n in enumerate(numbers) if i == 0 or n < numbers[i - 1]]
+    length = len(numbers) // len(starts)
+    run = numbers[:length]
+    each = length // channels
+    return (
+        len(starts) <= _MOST_RUNS
+        and run == [c for c in range(channels) for _ in range(each)]
+        and numbers == run * len(starts)
+    )
+
+
+def _module(node: fx.Node) -> Optional[nn.Module]:
+    """The module that a node calls."""
+    model = node.graph.owning_module
+    if node.op != 'call_module' or model is None:
+        return None
+    return model.get_submodule(node.target)
+
+
+def _shuffled_pixels(node: fx.Node) -> int:
+    """How many channels a node makes pixels of one of; 0 for others."""
+    module = _module(node)
+    if isinstance(module, nn.PixelShuffle):
+        return module.upscale_factor**2
+    if node.target is F.pixel_shuffle:
+        args, kwargs = node.meta[ARGUMENTS]
+        return (args[0] if args else kwargs['upscale_factor']) ** 2
+    return 0
+
+
+def _equal_parts(node: fx.Node, channels: int) -> int:
+    """Into how many parts of a size that follows a node cuts the channels."""
+    if node.target not in (torch.chunk, 'chunk'):
+        return 0
+    args, kwargs = node.meta[ARGUMENTS]
+    named = {**dict(zip(('chunks', 'dim'), args)), **kwargs}
+    shape = node.args[0].meta[SHAPE]
+    parts, dim = named['chunks'], named.get('dim', 0)
+    if shape is None or channels % parts:
+        return 0
+    place = channels_dim(node.args[0], channels)
+    return parts if dim % len(shape) == place else 0
+
+
+def _try(node: fx.Node, channels: int) -> Any:
+    """Run a node on the numbers of the channels."""
+    source = node.args[0]
+    value = _try(source, channels) if is_mover(source) else None
+    if source.meta[SHAPE] is not None:
+        value = _renumbered(source, value, channels)
+    if value is None:
+        return None
+    args, kwargs = node.meta[ARGUMENTS]
+    if node.op == 'call_method':
+        # The numbers repeat one line of memory, which cannot be viewed.
+        name = 'reshape' if node.target == 'view' else node.target
+        return getattr(value, name)(*args, **kwargs)
+    if node.op == 'call_module':
+        return _module(node)(value)
+    return node.target(value, *args, **kwargs)
+
+
+def _renumbered(
+    source: fx.Node, value: Any, channels: int
+) -> Optional[Tensor]:
+    """Numbers of the channels of a tensor.
+
+    Where they are in several dimensions for a while, numbers of the tensor
+    that they come from.
+    """
+    shape, dim = source.meta[SHAPE], None
+    if isinstance(value, Tensor):
+        line = _line(value)
+        if line is None:
+            return value
+        dim = line[0]
+    if dim is None or shape[dim] != channels:
+        dim = channels_dim(source, channels)
+    if dim is None:
+        return None
+    view = [channels if d == dim else 1 for d in range(len(shape))]
+    return torch.arange(channels).view(view).expand(shape)
+
+
+def channels_dim(node: fx.Node, channels: int) -> Optional[int]:
+    """The dimension of a tensor's channels.
+
+    Args:
+        node (fx.Node): What gives the tensor.
+        channels (int): How many there are.
+    """
+    shape = node.meta[SHAPE]
+    dims = [dim for dim, size in enumerate(shape) if size == channels]
+    if not dims or channels == 1:
+        return None
+    first = 1 in dims and (len(shape) > 3 or _is_behind_conv(node))
+    return 1 if first else dims[-1]
+
+
+def _is_behind_conv(node: fx.Node) -> bool:
+    """Whether the closest layer before a node puts channels first."""
+    shape = node.meta[SHAPE]
+    while isinstance(node, fx.Node) and node.meta.get(SHAPE) == shape:
+        module = _module(node)
+        if is_layer(module):
+            return kind_of(module).channels_first(module)
+        node = node.args[0] if node.args else None
+    return False
+
+
+def _line(numbers: Tensor) -> Optional[Tuple[int, List[int]]]:
+    """The only dimension in which numbers differ, and the numbers there."""
+    if numbers.numel() == 0:
+        return None
+    for dim in range(numbers.dim()):
+        line = numbers.transpose(0, dim).flatten(1)[:, 0]
+        view = [-1 if d == dim else 1 for d in range(numbers.dim())]
+        if torch.equal(line.view(view).expand_as(numbers), numbers):
+            same = bool((line == line[0]).all())
+            if not same or numbers.numel() == 1:
+                return dim, line.tolist()
+    first = numbers.flatten()[0]
+    if bool((numbers == first).all()):
+        return 0, [int(first)]
+    return None

@@ -1,0 +1,97 @@
+"""Layers whose weights are multiplied by masks."""
+
+# isort: off
+# First of all: mmrazor has to be imported by `compat`.
+from dms_mmrazor import registry  # noqa: F401
+
+# isort: on
+from dms_mmrazor.layers.activations import DMSSiLU
+from dms_mmrazor.layers.attention import (
+    HEADS,
+    QK_DIMS,
+    V_DIMS,
+    AttentionDim,
+    attention_macs,
+    find_attention_dim,
+    held_dim,
+    is_attention,
+)
+from dms_mmrazor.layers.attention_masks import attach_attention
+from dms_mmrazor.layers.batch_norm import (
+    DMSBatchNorm2d,
+    apply_sync_norms,
+    revert_sync_norms,
+)
+from dms_mmrazor.layers.conv import (
+    DMSConv2d,
+    DMSConv2dAdaptivePadding,
+    is_conv,
+)
+from dms_mmrazor.layers.dms_op import DMSOp
+from dms_mmrazor.layers.fold import fold_depth, fold_input_mask
+from dms_mmrazor.layers.group_norm import DMSGroupNorm
+from dms_mmrazor.layers.kind import (
+    ChannelHolder,
+    LayerKind,
+    PassingKind,
+    acts_alone,
+    channels_of,
+    is_depthwise,
+    is_layer,
+    is_norm,
+    is_weighted,
+    kind_of,
+    masked_form,
+    narrow_layer,
+    register_kind,
+    register_masked,
+)
+from dms_mmrazor.layers.layer_norm import DMSLayerNorm
+from dms_mmrazor.layers.linear import DMSLinear
+from dms_mmrazor.layers.parts import Part, can_narrow, named_parts
+from dms_mmrazor.layers.replace import replace_with_dynamic
+from dms_mmrazor.layers.rms_norm import DMSRMSNorm
+
+__all__ = [
+    'AttentionDim',
+    'ChannelHolder',
+    'DMSBatchNorm2d',
+    'DMSConv2d',
+    'DMSConv2dAdaptivePadding',
+    'DMSGroupNorm',
+    'DMSLayerNorm',
+    'DMSLinear',
+    'DMSOp',
+    'DMSRMSNorm',
+    'DMSSiLU',
+    'HEADS',
+    'LayerKind',
+    'Part',
+    'PassingKind',
+    'QK_DIMS',
+    'V_DIMS',
+    'acts_alone',
+    'apply_sync_norms',
+    'attach_attention',
+    'attention_macs',
+    'can_narrow',
+    'channels_of',
+    'fold_depth',
+    'fold_input_mask',
+    'find_attention_dim',
+    'held_dim',
+    'is_attention',
+    'is_conv',
+    'is_depthwise',
+    'is_layer',
+    'is_norm',
+    'is_weighted',
+    'kind_of',
+    'masked_form',
+    'named_parts',
+    'narrow_layer',
+    'register_kind',
+    'register_masked',
+    'replace_with_dynamic',
+    'revert_sync_norms',
+]

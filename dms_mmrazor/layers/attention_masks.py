@@ -1,0 +1,113 @@
+"""The masks of attention, attached to its two linear layers."""
+
+from typing import Dict, Optional
+
+import torch
+from torch import Tensor, nn
+
+from dms_mmrazor.layers.attention import (
+    HEADS,
+    QK_DIMS,
+    V_DIMS,
+    attention_sizes,
+)
+from dms_mmrazor.layers.dms_op import RowMask
+from dms_mmrazor.layers.kind import channels_of
+from dms_mmrazor.layers.multihead import is_multihead
+from dms_mmrazor.layers.replace import replace_with_dynamic
+from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableChannel
+
+
+class QueryMask(RowMask):
+    """Mask of the outputs of ``qkv``: that of the q/k dims, on q alone.
+
+    Args:
+        mutable (DMSMutableChannel): The q/k dims.
+        heads (int): Number of heads H of the supernet.
+        size (int): Outputs of ``qkv``.
+    """
+
+    def __init__(
+        self, mutable: DMSMutableChannel, heads: int, size: int
+    ) -> None:
+        self.mutable = mutable
+        self.heads = heads
+        self.size = size
+
+    @property
+    def mask(self) -> Optional[Tensor]:
+        """[size] of the current step, or ``None``."""
+        mask = self.mutable.mask
+        if mask is None:
+            return None
+        query = mask.repeat(self.heads)
+        return torch.cat([query, query.new_ones(self.size - len(query))])
+
+
+class HeadContainer(DMSChannelContainer):
+    """Masks of the input of ``proj``: heads times v dims.
+
+    Args:
+        heads (int): Number of heads H of the supernet.
+        v_dims (int): Dims of v E of the supernet.
+    """
+
+    def __init__(self, heads: int, v_dims: int) -> None:
+        super().__init__(heads * v_dims)
+        self.sizes = {HEADS: heads, V_DIMS: v_dims}
+        self.factors = nn.ModuleDict()
+
+    @property
+    def mask(self) -> Optional[Tensor]:
+        """[H * E] of the current step, or ``None``."""
+        masks = {key: m.mask for key, m in self.factors.items()}
+        known = {key: m for key, m in masks.items() if m is not None}
+        return self._product(known) if known else None
+
+    @property
+    def current_mask(self) -> Tensor:
+        """bool [H * E]: what an export now would keep."""
+        masks = {k: m.current_mask.cpu() for k, m in self.factors.items()}
+        return self._product(masks)
+
+    def _product(self, masks: Dict[str, Tensor]) -> Tensor:
+        like = next(iter(masks.values()))
+        heads, dims = (
+            masks.get(key, like.new_ones(self.sizes[key]))
+            for key in (HEADS, V_DIMS)
+        )
+        return (heads[:, None] * dims).flatten()
+
+
+def attach_attention(
+    model: nn.Module, name: str, mutable: DMSMutableChannel
+) -> nn.Module:
+    """Let the linear layers of an attention read one of its masks.
+
+    Args:
+        model (nn.Module): The supernet.
+        name (str): Full name of the heads or dims.
+        mutable (DMSMutableChannel): What chooses them.
+
+    Returns:
+        nn.Module: The attention.
+    """
+    owner, _, kind = name.rpartition('.')
+    module = model.get_submodule(owner)
+    sizes = attention_sizes(module)
+    names = f'{owner}.qkv', f'{owner}.proj'
+    if is_multihead(module):
+        module = replace_with_dynamic(model, owner)
+        names = owner, f'{owner}.out_proj'
+    if kind == QK_DIMS:
+        qkv = replace_with_dynamic(model, names[0])
+        rows = channels_of(qkv, False)
+        qkv.rows = QueryMask(mutable, sizes[HEADS], rows)
+        return module
+    proj = replace_with_dynamic(model, names[1])
+    container = proj.get_mutable_attr('in_channels')
+    if container is None:
+        container = HeadContainer(sizes[HEADS], sizes[V_DIMS])
+        proj.register_mutable_attr('in_channels', container)
+    container.factors[kind] = mutable
+    return module

@@ -1,0 +1,72 @@
+"""Remove blocks from their containers."""
+
+from typing import Dict, List, Sequence
+
+from torch import nn
+
+from dms_mmrazor.layers.csp_layers import is_split_layer, merge_slices
+from dms_mmrazor.layers.named_lists import named_lists, remove_named
+
+
+def remove_blocks(model: nn.Module, names: Sequence[str]) -> None:
+    """Delete blocks from their containers and close the gaps in the keys.
+
+    A model that iterates over a list of blocks by index (a vision
+    transformer) hands out feature maps after some of them; its
+    ``out_indices`` then name the blocks that are in those places now. In a
+    C2f the layer that reads all blocks reads those that are left.
+
+    Args:
+        model (nn.Module): A plain model; it is changed in place.
+        names (Sequence[str]): Full names of the blocks.
+    """
+    containers: Dict[str, List[str]] = {}
+    for name in names:
+        parent, _, child = name.rpartition('.')
+        containers.setdefault(parent, []).append(child)
+    for parent, removed in containers.items():
+        container = model.get_submodule(parent)
+        if not isinstance(container, (nn.ModuleList, nn.Sequential)):
+            _remove_attributes(container, removed)
+            continue
+        if isinstance(container, nn.ModuleList):
+            owner = model.get_submodule(parent.rpartition('.')[0])
+            _move_indices(owner, list(container._modules), removed)
+            if is_split_layer(owner):
+                merge_slices(owner, removed)
+        _delete(container, removed)
+
+
+def _remove_attributes(owner: nn.Module, removed: Sequence[str]) -> None:
+    """Remove blocks that a module knows by their names alone."""
+    for key, names in named_lists(owner).items():
+        if set(removed) <= set(names):
+            remove_named(owner, key, removed)
+            _move_indices(owner, names, removed)
+            return
+
+
+def _delete(container: nn.Module, removed: Sequence[str]) -> None:
+    kept = [
+        (name, module)
+        for name, module in container.named_children()
+        if name not in removed
+    ]
+    numbered = all(name.isdigit() for name, _ in kept)
+    container._modules.clear()
+    for index, (name, module) in enumerate(kept):
+        container.add_module(str(index) if numbered else name, module)
+
+
+def _move_indices(
+    owner: nn.Module, names: Sequence[str], removed: Sequence[str]
+) -> None:
+    """Let a model's indices of blocks and their number follow a removal."""
+    kept = [name not in removed for name in names]
+    indices = getattr(owner, 'out_indices', None)
+    if isinstance(indices, (list, tuple)):
+        owner.out_indices = type(indices)(
+            sum(kept[: index + 1]) - 1 for index in indices
+        )
+    if getattr(owner, 'num_layers', None) == len(names):
+        owner.num_layers = sum(kept)

@@ -1,0 +1,83 @@
+"""Build the plain model of a found structure from a config."""
+
+from typing import Any, Dict, Optional, Union
+
+from torch import nn
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.registry import MODELS, check_architecture
+from dms_mmrazor.subnet.foreign_weights import refuse_foreign_weights
+from dms_mmrazor.subnet.structure import (
+    Structure,
+    load_structure,
+    structure_from_dict,
+)
+from dms_mmrazor.subnet.surgery import prune
+
+
+@MODELS.register_module()
+def DMSSubModel(  # noqa: N802
+    architecture: Union[Dict[str, Any], nn.Module],
+    structure: Union[str, Dict[str, Any], Structure],
+    init_cfg: Optional[Dict[str, Any]] = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """The architecture, cut down to a structure: a plain static model.
+
+    Like mmrazor's ``sub_model``, this is a function: what it returns is the
+    architecture's own class, with its own keys.
+
+    Args:
+        architecture (dict | nn.Module): The supernet's architecture.
+        structure (str | dict | Structure): ``subnet.yaml`` of a search, or
+            its content.
+        init_cfg (dict, optional): Weights of the subnet, such as
+            ``dict(type='Pretrained', checkpoint='…/subnet.pth')``. Defaults
+            to None: the architecture's own initialization (a checkpoint of
+            the supernet named there does not fit and is dropped).
+        **kwargs: Set in the architecture's config unless it has them (the
+            runner adds ``data_preprocessor`` so; mmdet's ``init_detector``
+            reads ``model.backbone`` of a config, for which an empty dict
+            is enough).
+
+    Returns:
+        nn.Module: The plain subnet.
+
+    Raises:
+        DMSError: If the structure is broken or of another architecture;
+            later, if weights of another network are loaded.
+    """
+    if isinstance(structure, str):
+        structure = load_structure(structure)
+    elif isinstance(structure, dict):
+        structure = structure_from_dict(structure)
+    check_architecture(architecture)
+    if isinstance(architecture, dict):
+        architecture = MODELS.build({**kwargs, **architecture})
+    elif kwargs:
+        raise DMSError(
+            f'{sorted(kwargs)} cannot be set on an architecture that is '
+            'already built.'
+        )
+    _drop_supernet_weights(architecture)
+    if init_cfg is not None:
+        architecture.init_cfg = init_cfg
+    subnet = prune(architecture, structure)
+    refuse_foreign_weights(subnet)
+    return subnet
+
+
+def _drop_supernet_weights(model: nn.Module) -> None:
+    """Forget checkpoints of the supernet: their shapes do not fit."""
+    for module in model.modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        several = isinstance(init_cfg, (list, tuple))
+        cfgs = list(init_cfg) if several else [init_cfg]
+        left = [cfg for cfg in cfgs if not _is_pretrained(cfg)]
+        if len(left) < len(cfgs):
+            module.init_cfg = left or None
+
+
+def _is_pretrained(init_cfg: Any) -> bool:
+    """Whether it is a checkpoint that initializes a module."""
+    return isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained'

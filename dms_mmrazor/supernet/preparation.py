@@ -1,0 +1,132 @@
+"""What a mutator finds out about a plain supernet before it changes it."""
+
+import logging
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from mmengine.logging import print_log
+from torch import nn
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph import (
+    ChannelGroup,
+    DMSChannelAnalyzer,
+    LayerProfile,
+)
+from dms_mmrazor.graph.adapters import ModelAdapter
+from dms_mmrazor.graph.channel_analyzer import TracingError
+from dms_mmrazor.graph.declared_groups import declare_groups
+from dms_mmrazor.graph.tied_weights import tie_groups
+from dms_mmrazor.graph.uncounted import uncounted_warning
+from dms_mmrazor.layers.decoders import generates_tokens
+from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
+from dms_mmrazor.supernet.latency_terms import LayerWidths, layer_widths
+from dms_mmrazor.supernet.mask_state import MaskState
+from dms_mmrazor.supernet.report import LayerReport, report_layers
+from dms_mmrazor.supernet.resource_table import ResourceTable
+from dms_mmrazor.supernet.resources import build_resource_models
+from dms_mmrazor.supernet.searched_sides import SearchedSides
+from dms_mmrazor.supernet.structure_writer import StructureWriter
+
+_UNKNOWN = (
+    '{} is a language model whose layers are not known (Llama, Mistral, Qwen2 '
+    'and Qwen3 are). Declare for each of its layers what belongs together: '
+    "`mutator.groups=[dict(outputs=['…fc_in'], inputs=['…fc_out']), "
+    "dict(outputs=['…q', '…k', '…v'], inputs=['…out'], heads=12), …]`."
+)
+
+
+class Description(NamedTuple):
+    """A plain supernet in terms of the search's units.
+
+    Attributes:
+        resources (ResourceTable): What it costs, and what is kept of it.
+        layer_widths (tuple[LayerWidths, ...]): Of what a latency is made.
+        layer_reports (tuple[LayerReport, ...]): What is searched of each
+            layer, and why the rest is not.
+        writer (StructureWriter): Writes choices down.
+    """
+
+    resources: ResourceTable
+    layer_widths: Tuple[LayerWidths, ...]
+    layer_reports: Tuple[LayerReport, ...]
+    writer: StructureWriter
+
+
+def find_groups(
+    analyzer: DMSChannelAnalyzer,
+    declared: Sequence[Mapping[str, Any]],
+    supernet: nn.Module,
+    adapter: Optional[ModelAdapter] = None,
+) -> Sequence[ChannelGroup]:
+    """What the tracer or an adapter finds and what the config declares.
+
+    Args:
+        analyzer (DMSChannelAnalyzer): The tracer.
+        declared (Sequence[dict]): ``groups`` of :class:`DMSMutator`.
+        supernet (nn.Module): A plain model.
+        adapter (ModelAdapter, optional): What knows its library; nothing
+            is traced then. Defaults to None.
+
+    Raises:
+        DMSError: If it is a language model that nobody knows, and nothing is
+            declared.
+        TracingError: If the model cannot be traced and nothing is declared.
+    """
+    if adapter is not None:
+        declared = [*adapter.declarations(), *declared]
+        groups = declare_groups((), declared, supernet)
+        return [*tie_groups(groups, supernet), *adapter.held()]
+    if generates_tokens(supernet) and not declared:
+        raise DMSError(_UNKNOWN.format(type(supernet).__name__))
+    try:
+        groups = analyzer.analyze_groups(supernet)
+    except TracingError as error:
+        if not declared:
+            raise
+        groups = []
+        _warn(f'{error} Only `mutator.groups` is searched.')
+    return tie_groups(declare_groups(groups, declared, supernet), supernet)
+
+
+def describe_supernet(
+    supernet: nn.Module,
+    groups: Sequence[ChannelGroup],
+    profiles: Sequence[LayerProfile],
+    units: Sequence[DMSChannelUnit],
+    stages: Sequence[DMSDepthUnit],
+    state: MaskState,
+) -> Description:
+    """Count a plain model and describe its search space.
+
+    Args:
+        supernet (nn.Module): The plain model.
+        groups (Sequence[ChannelGroup]): All groups, searched or not.
+        profiles (Sequence[LayerProfile]): Layers that cost MACs.
+        units (Sequence[DMSChannelUnit]): Width units.
+        stages (Sequence[DMSDepthUnit]): Depth units.
+        state (MaskState): Their masks.
+    """
+    sides = SearchedSides(supernet, units, stages)
+    models = build_resource_models(sides, profiles)
+    return Description(
+        ResourceTable(models, state, units, stages),
+        layer_widths(sides, profiles),
+        report_layers(sides, units, groups),
+        StructureWriter(sides, units, stages),
+    )
+
+
+def warn_of_uncounted(uncounted: Dict[str, float], counted: float) -> None:
+    """Tell the user about MACs that are not counted.
+
+    Args:
+        uncounted (dict[str, float]): By module.
+        counted (float): MACs of all counted layers.
+    """
+    warning = uncounted_warning(uncounted, counted)
+    if warning:
+        _warn(warning)
+
+
+def _warn(text: str) -> None:
+    print_log(text, logger='current', level=logging.WARNING)

@@ -1,0 +1,359 @@
+"""Prove on random structures that masking and cutting are the same."""
+
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from zlib import crc32
+
+import torch
+from torch import Tensor, nn
+
+from dms_mmrazor.core import FlatTopk
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph.demo import (
+    demo_tensor,
+    enliven,
+    evaluating,
+    forward_tensors,
+    small_shape,
+)
+from dms_mmrazor.graph.outputs import (
+    IncomparableError,
+    difference,
+)
+from dms_mmrazor.graph.randomness import (
+    is_random,
+    same_random_numbers,
+)
+from dms_mmrazor.graph.running import (
+    ForwardError,
+    first_difference,
+    in_double,
+    is_out_of_memory,
+    live_tensors,
+    naming_modules,
+)
+from dms_mmrazor.subnet import Structure, pruned_copy
+from dms_mmrazor.supernet.failing_units import (
+    Selects,
+    as_patterns,
+    find_failing_units,
+)
+
+TOLERANCE = 1e-4
+
+TRIALS = 2
+"""Random structures that are compared."""
+
+Choose = Callable[[Sequence[str], int], Structure]
+
+
+def max_difference(
+    masked: nn.Module, plain: nn.Module, image: Tensor, drawing: bool = False
+) -> float:
+    """Largest difference of two models' outputs, relative to their scale.
+
+    Args:
+        masked (nn.Module): A supernet with hard masks.
+        plain (nn.Module): Its exported subnet.
+        image (Tensor): Input [B, C, H, W].
+        drawing (bool): Whether the models draw random numbers: both get the
+            same ones. Defaults to False.
+
+    Returns:
+        float: max |a - b| / max(max |b|, 1e-6) over all outputs; inf if
+        their shapes differ. Of models in half precision, whose rounding
+        would hide differences, in single precision.
+
+    Raises:
+        ForwardError: If one does not run.
+        IncomparableError: If their outputs have different parts, or none.
+    """
+    outputs = []
+    if image.element_size() < 4:
+        image = image.float()
+    for model in (masked, plain):
+        drawn = same_random_numbers() if drawing else nullcontext()
+        with _single(model), drawn, evaluating(model), naming_modules(model):
+            outputs.append(forward_tensors(model, image))
+    return difference(*outputs)
+
+
+def compare(
+    masked: nn.Module,
+    plain: nn.Module,
+    image: Tensor,
+    drawing: Optional[bool] = None,
+) -> float:
+    """As :func:`max_difference`, but a difference is looked at again.
+
+    What differs more than rounding explains in single precision is computed
+    again in double precision: deep networks with statistics of other widths
+    magnify rounding, and GPUs may round to ten bits.
+
+    Args:
+        masked (nn.Module): A supernet with hard masks.
+        plain (nn.Module): Its exported subnet.
+        image (Tensor): Input [B, C, H, W].
+        drawing (bool, optional): Whether the models draw random numbers.
+            Defaults to None: found out where they differ.
+
+    Raises:
+        ForwardError: If one does not run.
+        IncomparableError: If their outputs have different parts, or none.
+        DMSError: If two runs of the subnet differ.
+    """
+    found = max_difference(masked, plain, image, bool(drawing))
+    if found <= TOLERANCE:
+        return found
+    if drawing is None and is_random(plain, image):
+        return compare(masked, plain, image, True)
+    for at_once in (False, True):
+        try:
+            with in_double(masked, at_once), in_double(plain, at_once):
+                image = _in_double(image)
+                return max_difference(masked, plain, image, bool(drawing))
+        except ForwardError:  # a model may insist on single precision
+            continue
+    return found
+
+
+def _in_double(image: Any) -> Any:
+    """An input in double precision; tokens stay what they are."""
+    if isinstance(image, Tensor) and not image.is_floating_point():
+        return image
+    return image.double()
+
+
+class CutError(Exception):
+    """A structure cannot be cut out of a model."""
+
+
+@contextmanager
+def _single(*models: nn.Module) -> Iterator[None]:
+    """Values in half precision become single ones; they come back."""
+    halves = {
+        tensor: tensor.data
+        for model in models
+        for tensor in [*model.parameters(), *model.buffers()]
+        if tensor.is_floating_point() and tensor.element_size() < 4
+    }
+    for tensor, values in halves.items():
+        tensor.data = values.float()
+    try:
+        yield
+    finally:
+        for tensor, values in halves.items():
+            tensor.data = values
+
+
+class Comparison:
+    """A masked supernet beside subnets that are cut from its plain copy.
+
+    Args:
+        supernet (nn.Module): With hard masks.
+        plain (nn.Module): A plain copy; its weights change.
+        input_size (tuple): (B, C, H, W).
+        proof_size (tuple, optional): That of a smaller input which is
+            enough where supernet and subnet agree. Defaults to None.
+    """
+
+    def __init__(
+        self,
+        supernet: nn.Module,
+        plain: nn.Module,
+        input_size: Any,
+        proof_size: Any = None,
+    ) -> None:
+        enliven(plain, small_shape(plain, input_size))
+        self._supernet = supernet
+        self._plain = plain
+        sizes = dict.fromkeys([proof_size or input_size, input_size])
+        self._images = [demo_tensor(plain, size) for size in sizes]
+        self._drawing = self._draws()
+
+    @contextmanager
+    def alive(self) -> Iterator[None]:
+        """Give the supernet the lively weights of the copy for a while.
+
+        The tensors themselves, not their values: that takes no memory.
+        """
+        before = live_tensors(self._supernet)
+        self._use(live_tensors(self._plain))
+        try:
+            yield
+        finally:
+            self._use(before)
+
+    def _draws(self) -> bool:
+        """Whether the model draws random numbers.
+
+        Raises:
+            DMSError: If there is nothing that a proof could compare.
+        """
+        for image in self._images:
+            try:
+                return is_random(self._plain, image)
+            except IncomparableError as error:
+                raise DMSError(
+                    f'{type(self._plain).__name__}: {error} A search could '
+                    'not be proven. Let `forward` give tensors, or search '
+                    'unproven by `mutator.verify=False`.'
+                ) from None
+            except DMSError:
+                raise
+            except Exception as error:  # perhaps it is too small an image
+                if image is self._images[-1] or is_out_of_memory(error):
+                    raise
+        return False
+
+    def difference(self, structure: Structure) -> float:
+        """Largest relative difference of the outputs, see :func:`compare`.
+
+        Args:
+            structure (Structure): That of the supernet's masks.
+
+        Raises:
+            CutError: If the subnet cannot be made.
+            ForwardError: If it does not run.
+            IncomparableError: If its outputs have other parts.
+        """
+        subnet = self._subnet(structure)
+        *smaller, image = self._images
+        for small in smaller:
+            try:
+                found = self._compare(subnet, small)
+            except ForwardError:  # perhaps it does on the demo input
+                continue
+            if found <= TOLERANCE:
+                return found
+        return self._compare(subnet, image)
+
+    def _compare(self, subnet: nn.Module, image: Tensor) -> float:
+        return compare(self._supernet, subnet, image, self._drawing)
+
+    def error(self, structure: Structure) -> float:
+        """The difference; inf if there is no subnet, or it does not run."""
+        try:
+            return self.difference(structure)
+        except (CutError, ForwardError, IncomparableError):
+            return float('inf')
+
+    def fails(self, structure: Structure) -> bool:
+        """Whether supernet and subnet differ, or the subnet does not run."""
+        return not self.error(structure) <= TOLERANCE
+
+    def describe(self, structure: Structure) -> str:
+        """In which module a failure shows first."""
+        try:
+            found = self.difference(structure)
+        except CutError as error:
+            return f'cannot be cut out: {error}'
+        except ForwardError as error:
+            return f'does not run, it fails {error}'
+        except IncomparableError as error:
+            return f'cannot be compared with the masked supernet: {error}'
+        text = (
+            'computes something else than the masked supernet (relative '
+            f'difference {found:.1e}'
+        )
+        with evaluating(self._supernet):
+            subnet = self._subnet(structure).eval()
+            with same_random_numbers() if self._drawing else nullcontext():
+                place = first_difference(
+                    self._supernet, subnet, self._images[-1]
+                )
+        return f'{text}, first seen in `{place}`)' if place else f'{text})'
+
+    def _subnet(self, structure: Structure) -> nn.Module:
+        try:
+            return pruned_copy(self._plain, structure)
+        except Exception as error:  # whatever cutting a strange layer raises
+            if is_out_of_memory(error):
+                raise
+            raise CutError(str(error)) from error
+
+    def _use(self, tensors: Dict[str, Tensor]) -> None:
+        """Let the supernet's parameters and buffers be these tensors."""
+        own = [
+            *self._supernet.named_parameters(),
+            *self._supernet.named_buffers(),
+        ]
+        for name, tensor in own:
+            if name in tensors:
+                tensor.data = tensors[name]
+
+
+def verify_structures(
+    comparison: Comparison,
+    names: Sequence[str],
+    choose: Choose,
+    selects: Selects,
+) -> float:
+    """Compare random masked structures with their exported subnets.
+
+    Args:
+        comparison (Comparison): Supernet and plain copy, alive.
+        names (Sequence[str]): All units and stages.
+        choose (Callable): Mask some of them at random, keep the others at
+            full size, and return the structure; with the number of a trial.
+        selects (Callable): Units and stages that a name or pattern of
+            `mutator.exclude` stands for.
+
+    Returns:
+        float: The largest relative difference.
+
+    Raises:
+        DMSError: If they differ, or the subnet does not run: something in
+            the model ties channels in a way that the tracer cannot see. It
+            names the module, and the units to exclude.
+    """
+
+    def failing(some: Sequence[str]) -> List[int]:
+        """The first trial in which some units fail."""
+        trials = (
+            t for t in range(TRIALS) if comparison.fails(choose(some, t))
+        )
+        return list(islice(trials, 1))
+
+    errors = [comparison.error(choose(names, t)) for t in range(TRIALS)]
+    if max(errors) <= TOLERANCE:
+        return max(errors)
+    if comparison.fails(choose([], 0)):
+        raise DMSError(
+            'with all channels and blocks kept, the supernet already '
+            f'{comparison.describe(choose([], 0))}: this model cannot be '
+            'searched. Please report it.'
+        )
+    guilty = find_failing_units(names, lambda some: bool(failing(some)))
+    trial = (failing(guilty) or [0])[0]
+    raise DMSError(
+        f'a random subnet {comparison.describe(choose(guilty, trial))}: the '
+        'tracer misunderstands how this model ties channels. Search the rest '
+        f'by `mutator.exclude={as_patterns(guilty, names, selects)}`, and '
+        'please report the model.'
+    )
+
+
+def randomize(importance: Tensor, seed: int) -> None:
+    """Random importances, so that random channels are kept."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(importance.shape, generator=generator)
+    importance.copy_(values)
+
+
+def randomize_units(
+    topk: FlatTopk, names: Sequence[str], trial: int = 0
+) -> None:
+    """Random importances of each unit that depend on its name alone.
+
+    What is proven of some units holds when others are excluded.
+
+    Args:
+        topk (FlatTopk): Operators of the units.
+        names (Sequence[str]): Their names.
+        trial (int): Others for each. Defaults to 0.
+    """
+    counts = [operator.num_elements for operator in topk.operators]
+    for name, part in zip(names, topk.importance.split(counts)):
+        randomize(part, crc32(f'{name} {trial}'.encode()))

@@ -1,0 +1,73 @@
+import pytest
+import torch
+from torch import nn
+
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph.demo import (
+    forward_tensors,
+    with_tensor_forward,
+)
+from dms_mmrazor.graph.two_stage import demo_regions, is_two_stage
+
+
+@pytest.fixture
+def faster_rcnn(zoo):
+    from mmengine.config import ConfigDict
+    from mmengine.hub import get_config
+
+    cfg = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
+    cfg.backbone.init_cfg = None
+    cfg.test_cfg.rpn.max_per_img = 200
+    return zoo.plain(ConfigDict(cfg, _scope_='mmdet'))
+
+
+def test_regions_lie_in_the_image_and_have_all_sizes(faster_rcnn):
+    first, second = demo_regions(faster_rcnn, (2, 3, 64, 96))
+    assert torch.equal(first.bboxes, second.bboxes)
+    boxes = first.bboxes
+    assert boxes.shape == (200, 4)
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2] <= 96).all() and (boxes[:, 3] <= 64).all()
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    assert (sizes >= 7.99).all()
+    assert sizes.min() < 10 and sizes[:, 0].max() > 80
+    again = demo_regions(faster_rcnn, (2, 3, 64, 96))[0].bboxes
+    assert torch.equal(again, boxes)
+
+
+def test_without_a_first_stage_there_are_as_many_as_usual(faster_rcnn):
+    faster_rcnn.rpn_head = None
+    assert len(demo_regions(faster_rcnn, (1, 3, 32, 32))[0]) == 1000
+
+
+def test_few_regions_where_their_number_does_not_matter(faster_rcnn):
+    image = torch.rand(2, 3, 64, 64)
+    faster_rcnn.eval()
+    for few, number in ((True, 64), (False, 200)):
+        with torch.no_grad():
+            *_, (classes, _) = forward_tensors(faster_rcnn, image, few)
+        assert len(classes) == 2 * number
+    assert len(demo_regions(faster_rcnn, (1, 3, 64, 64), few=True)[0]) == 64
+
+
+def test_forward_gives_both_stages(faster_rcnn):
+    assert is_two_stage(faster_rcnn)
+    model = with_tensor_forward(faster_rcnn.eval(), (1, 3, 64, 64))
+    assert type(model).__name__ == 'FasterRCNN'
+    with torch.no_grad():
+        scores, deltas, (classes, boxes) = model(torch.rand(1, 3, 64, 64))
+    assert len(scores) == len(deltas) == 5
+    assert classes.shape == (200, 81) and boxes.shape == (200, 320)
+
+
+def test_a_second_stage_that_refines_regions_is_refused(faster_rcnn):
+    faster_rcnn.roi_head = nn.Identity()
+    with pytest.raises(DMSError, match='roi_head.*Identity cannot'):
+        with_tensor_forward(faster_rcnn, (1, 3, 64, 64))
+
+
+def test_other_models_stay_as_they_are():
+    model = nn.Conv2d(3, 4, 1)
+    assert not is_two_stage(model)
+    assert with_tensor_forward(model, (1, 3, 8, 8)) is model
+    assert type(model) is nn.Conv2d
