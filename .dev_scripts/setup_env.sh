@@ -22,10 +22,14 @@ die() {
 }
 
 case ${1:-} in
-    # transformers needs a newer torch than the classic set has.
-    modern) venv=.venv python_version=3.11 more=requirements/llama.txt ;;
-    classic) venv=.venv-classic python_version=3.10 more=/dev/null ;;
-    demo) venv=.venv-demo python_version=3.11 more=/dev/null ;;
+    # transformers needs a newer torch than the classic set has, and Sphinx,
+    # with which a test builds the site, a newer Python.
+    modern)
+        venv=.venv python_version=3.11
+        more=(-r requirements/llama.txt -r requirements/docs.txt)
+        ;;
+    classic) venv=.venv-classic python_version=3.10 more=() ;;
+    demo) venv=.venv-demo python_version=3.11 more=() ;;
     *) die "usage: $0 modern|classic|demo" ;;
 esac
 pins=requirements/${1/demo/modern}.txt
@@ -41,7 +45,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1 PYTHONNOUSERSITE=1
 fingerprint() {
     "$python" -c 'import os, sys; print(sys.version, os.getcwd())' || return
     cat "$pins" requirements/{build,mminstall,runtime,optional,tests,demo}.txt \
-        "$more" .dev_scripts/setup_env.sh setup.py dms_mmrazor/version.py
+        requirements/{llama,docs}.txt .dev_scripts/setup_env.sh setup.py dms_mmrazor/version.py
 }
 
 up_to_date() {
@@ -107,7 +111,7 @@ install_mmcv() (
 
 install_rest() {
     pip_install -r requirements/mminstall.txt -r requirements/runtime.txt \
-        -r requirements/optional.txt -r requirements/tests.txt -r "$more"
+        -r requirements/optional.txt -r requirements/tests.txt "${more[@]}"
 }
 
 install_for_demo() {

@@ -1,8 +1,11 @@
 """What the documentation shows works, and its links lead somewhere."""
 
+import argparse
 import doctest
 import os
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +21,10 @@ PAGES = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 NOT_RUN = re.compile(r'<!-- not run by a test: .+ -->\n$')
 
 
+# They would run; `STUDY` stands for one of several.
+WITHOUT_OPTIONS = ('docs/list_configs.py', 'benchmarks/studies/detection.py')
+
+
 def blocks(path, language):
     """(text before, content) of the code blocks of a page."""
     text = path.read_text(encoding='utf-8')
@@ -25,16 +32,64 @@ def blocks(path, language):
         yield text[: match.start()], match.group(1)
 
 
+def commands(text):
+    """Lines ``python SCRIPT OPTIONS`` of blocks and of running text."""
+    for match in re.finditer(r'```(?:bash|shell)\n(.*?)```', text, re.S):
+        content = match.group(1).replace('\\\n', ' ')
+        for line in content.splitlines():
+            line = re.sub(r'\s#.*', '', line)
+            yield from re.findall(r'^(?:\w+=\S+\s+)?python (.*)', line)
+    for inline in re.findall(r'(?<!`)`python ([^`]+)`', text):
+        yield ' '.join(inline.split())
+
+
 def test_every_command_is_run_or_says_why_not():
-    """Commands of the documentation that no test runs are marked."""
+    """Blocks without a mark are those that `tests/tools` runs."""
     lost = [
-        f'{path.name}: {content.splitlines()[0]}'
-        for path in PAGES
-        if path.stem not in ('results', 'coverage', 'ranking')
-        for before, content in blocks(path, 'bash')
-        if not NOT_RUN.search(before)
+        f'{path.relative_to(ROOT)}: {content.splitlines()[0]}'
+        for path in [*PAGES, *sorted((ROOT / 'configs').glob('*/README.md'))]
+        for language in ('bash', 'shell', 'console', 'sh')
+        for before, content in blocks(path, language)
+        if not NOT_RUN.search(before) and path.name != 'recipes.md'
     ]
     assert not lost
+
+
+def _all_commands():
+    pages = [*PAGES, ROOT / 'CONTRIBUTING.md', ROOT / 'benchmarks/README.md']
+    pages += sorted((ROOT / 'configs').glob('*/README.md'))
+    found = {}
+    for path in pages:
+        for line in commands(path.read_text(encoding='utf-8')):
+            found.setdefault(line, path.relative_to(ROOT).as_posix())
+    return sorted(found.items())
+
+
+def _parsed_only(monkeypatch):
+    """Let scripts end when they have read their command line."""
+    real = argparse.ArgumentParser.parse_args
+
+    def parse_and_end(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        sys.exit(0)
+
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_and_end)
+
+
+def test_scripts_understand_the_commands_of_pages(monkeypatch, capsys):
+    """Also what no test can run names a script and options that it has."""
+    _parsed_only(monkeypatch)
+    monkeypatch.chdir(ROOT)
+    for command, page in _all_commands():
+        script, *options = shlex.split(command)
+        if script in WITHOUT_OPTIONS or 'STUDY' in options:
+            continue
+        assert (ROOT / script).is_file(), f'{page}: {command}'
+        monkeypatch.setattr(sys, 'argv', [script, *options])
+        monkeypatch.syspath_prepend(str((ROOT / script).parent))
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(script, run_name='__main__')
+        assert not end.value.code, f'{page}: {command}\n{capsys.readouterr()}'
 
 
 def test_the_first_search_is_a_program(tmp_path, monkeypatch):
@@ -81,14 +136,16 @@ def test_the_plain_lines_of_the_readme(tmp_path, monkeypatch):
     assert min(widths[::2]) < 32
 
 
-@pytest.mark.parametrize('page', ['method'])
-def test_examples_in_pages(page):
-    text = (ROOT / f'docs/{page}.md').read_text(encoding='utf-8')
-    parser = doctest.DocTestParser()
-    test = parser.get_doctest(text.replace('```', ''), {}, page, page, 0)
-    assert test.examples
-    result = doctest.DocTestRunner().run(test)
-    assert not result.failed
+def test_examples_in_pages():
+    """Whatever is shown with a prompt says what is shown below it."""
+    count = 0
+    for path in PAGES:
+        text = path.read_text(encoding='utf-8').replace('```', '')
+        name = path.name
+        test = doctest.DocTestParser().get_doctest(text, {}, name, name, 0)
+        count += len(test.examples)
+        assert not doctest.DocTestRunner().run(test).failed
+    assert count
 
 
 def test_python_blocks_can_be_read():
@@ -118,7 +175,7 @@ def test_every_config_is_listed():
 
 
 def test_the_site_is_built_without_warnings(tmp_path):
-    pytest.importorskip('sphinx', reason='`make docs` has Sphinx, this not')
+    pytest.importorskip('sphinx', reason='needs Python 3.11')
     pytest.importorskip('myst_parser')
     pytest.importorskip('furo')
     found = subprocess.run(
