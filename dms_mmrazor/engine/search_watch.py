@@ -98,6 +98,7 @@ class SearchWatch:
         done: int,
         subnet: ExportedSubnet,
         metrics: Mapping[str, Any],
+        measured: Mapping[str, float],
     ) -> str:
         """Note an exported subnet and bring the card up to date.
 
@@ -107,27 +108,20 @@ class SearchWatch:
         if name == 'subnet':
             write_retrain_config(runner, folder)
         place = osp.relpath(folder, self.recorder.folder)
-        self.recorder.budget(name, place, done, subnet.structure, metrics)
+        self.recorder.budget(
+            name, place, done, subnet.structure, metrics, measured
+        )
         return write_card(self.recorder.folder)
 
     def _description(self, runner: Runner) -> Dict[str, Any]:
-        more = {
-            'config': runner.cfg.filename or '',
-            'config_text': runner.cfg.pretty_text,
-            'seed': plain_value(runner.seed),
-            'command': ' '.join(sys.argv),
-            'work_dir': runner.work_dir,
-            'mmengine': mmengine.__version__,
-            'retrain': retrain_command(runner, self.recorder.folder),
-            'processes': dist.get_world_size(),
-        }
-        algorithm, total = self.algorithm, runner.max_iters
+        algorithm, path = self.algorithm, self.phases.path
         return describe_search(
             algorithm.mutator,
-            algorithm.structure,
-            self.phases.path,
-            total,
-            **more,
+            algorithm.structure.step,
+            path.targets,
+            runner.max_iters,
+            milestones={m.name: m.targets for m in path.milestones},
+            **describe_start(runner, self.recorder.folder),
         )
 
     def _resources(self) -> Dict[str, Dict[str, float]]:
@@ -155,6 +149,25 @@ class SearchWatch:
             f'Search {done / total:.0%}, {moment.phase.name}, {left} left: '
             f'{"; ".join(parts)}{prices}'
         )
+
+
+def describe_start(runner: Runner, folder: str) -> Dict[str, Any]:
+    """How a search was started, for :func:`describe_search`.
+
+    Args:
+        runner (Runner): Of the search.
+        folder (str): Where the subnet will be written.
+    """
+    return {
+        'config': runner.cfg.filename or '',
+        'config_text': runner.cfg.pretty_text,
+        'seed': plain_value(runner.seed),
+        'command': ' '.join(sys.argv),
+        'work_dir': runner.work_dir,
+        'mmengine': mmengine.__version__,
+        'retrain': retrain_command(runner, folder),
+        'processes': dist.get_world_size(),
+    }
 
 
 def price_line(algorithm: DMSAlgorithm, number: int = 2) -> str:

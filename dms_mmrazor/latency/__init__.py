@@ -1,6 +1,10 @@
 """Latency of a supernet's layers: measure, keep, use."""
 
-from dms_mmrazor.latency.compare import Comparison, compare_structures
+from dms_mmrazor.latency.compare import (
+    Comparison,
+    compare_structures,
+    measured_beside_supernet,
+)
 from dms_mmrazor.latency.file import (
     load_latency_table,
     save_latency_table,
@@ -45,6 +49,7 @@ __all__ = [
     'levels',
     'load_latency_table',
     'measure',
+    'measured_beside_supernet',
     'prepare_latency',
     'profile_latency',
     'save_latency_table',

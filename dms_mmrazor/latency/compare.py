@@ -1,9 +1,10 @@
 """Measure found subnets against what a table predicts of them."""
 
-from typing import List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence
 
 import torch
 
+from dms_mmrazor.latency.file import load_latency_table
 from dms_mmrazor.latency.measure import (
     find_device,
     measure,
@@ -11,6 +12,7 @@ from dms_mmrazor.latency.measure import (
 )
 from dms_mmrazor.latency.sampling import Prepared
 from dms_mmrazor.latency.table import LatencyTable
+from dms_mmrazor.latency.use import is_here
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.subnet import Structure, prune
 from dms_mmrazor.supernet.plain import plain_copy
@@ -98,3 +100,28 @@ def compare_structures(
         Comparison(row.total, guess, guess * factor / row.total - 1)
         for row, guess in zip(measured, predicted)
     ]
+
+
+def measured_beside_supernet(
+    algorithm: Prepared, path: str, structure: Structure, rounds: int = 15
+) -> Dict[str, float]:
+    """Time of a found subnet and of its supernet, in turns.
+
+    Random numbers that follow are the same as without it.
+
+    Args:
+        algorithm (Prepared): A prepared search.
+        path (str): Table of its supernet; it says with what to measure.
+        structure (Structure): What was found.
+        rounds (int): Measurements of each; medians count. Defaults to 15.
+
+    Returns:
+        dict[str, float]: Milliseconds of ``supernet`` and ``subnet``; empty
+        if the table is of another device than the one at hand.
+    """
+    table = load_latency_table(path)
+    if not is_here(table):
+        return {}
+    with torch.random.fork_rng():
+        rows = compare_structures(algorithm, table, [structure], rounds)
+    return {'supernet': rows[0].measured, 'subnet': rows[1].measured}

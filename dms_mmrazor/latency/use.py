@@ -122,6 +122,15 @@ def check_device(
         )
 
 
+def is_here(table: LatencyTable) -> bool:
+    """Whether a table was measured on the device at hand."""
+    try:
+        check_device(table, '')
+    except DMSError:
+        return False
+    return True
+
+
 def check_network(table: LatencyTable, path: str, mutator: DMSMutator) -> None:
     """Raise unless a table has the layers of a supernet and no others.
 

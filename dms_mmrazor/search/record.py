@@ -11,13 +11,12 @@ import math
 import os
 import os.path as osp
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import torch
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.search.milestones import TargetPath
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.subnet import Structure
 from dms_mmrazor.version import __version__
@@ -39,7 +38,8 @@ class SearchRecord(NamedTuple):
             (1 for those that are kept), ``losses``.
         scores (list[dict]): Validations: ``iteration`` and ``metrics``.
         budgets (list[dict]): Exported subnets: ``name``, ``folder``,
-            ``iteration``, ``resources`` and ``metrics``.
+            ``iteration``, ``resources``, ``metrics`` and ``measured``
+            (milliseconds of ``supernet`` and ``subnet``, if measured).
     """
 
     search: Dict[str, Any]
@@ -114,6 +114,44 @@ class Recorder:
         }
         self._write('step', row)
 
+    def tried(
+        self,
+        number: int,
+        phase: str,
+        targets: Mapping[str, float],
+        best: Structure,
+        resources: Mapping[str, float],
+    ) -> None:
+        """Note where a search stands that has neither ratios nor prices.
+
+        Args:
+            number (int): Structures that were tried.
+            phase (str): Such as 'generation 2'.
+            targets (Mapping[str, float]): Of the search, absolute.
+            best (Structure): The best one so far.
+            resources (Mapping[str, float]): Of the best one, by kind.
+        """
+        units, stages = best.units, best.stages
+        kept = [len(unit.kept) / unit.size for unit in units]
+        kept += [len(s.kept) / max(len(s.blocks), 1) for s in stages]
+        row = {
+            'iteration': number,
+            'seconds': time.time() - self._started,
+            'phase': phase,
+            'target': dict(targets),
+            'current': dict(resources),
+            'exported': dict(resources),
+            'ratio': [1 - part for part in kept],
+            'price': [None] * len(kept),
+            'blocks': [
+                float(block in stage.kept)
+                for stage in stages
+                for block in stage.blocks
+            ],
+            'losses': {},
+        }
+        self._write('step', row)
+
     def score(self, iteration: int, metrics: Mapping[str, Any]) -> None:
         """Note a validation."""
         row = {'iteration': iteration, 'metrics': numbers_of(metrics)}
@@ -126,6 +164,7 @@ class Recorder:
         iteration: int,
         structure: Structure,
         metrics: Mapping[str, Any],
+        measured: Optional[Mapping[str, float]] = None,
     ) -> None:
         """Note an exported subnet; 'subnet' is the final one."""
         row = {
@@ -134,6 +173,7 @@ class Recorder:
             'iteration': iteration,
             'resources': structure.resources,
             'metrics': numbers_of(metrics),
+            'measured': dict(measured or {}),
         }
         self._write('budget', row)
 
@@ -146,8 +186,8 @@ class Recorder:
 
 def describe_search(
     mutator: DMSMutator,
-    structure: StructureSearch,
-    path: TargetPath,
+    rule: Any,
+    targets: Mapping[str, float],
     total: int,
     **more: Any,
 ) -> Dict[str, Any]:
@@ -155,10 +195,10 @@ def describe_search(
 
     Args:
         mutator (DMSMutator): Of the search.
-        structure (StructureSearch): What moves it.
-        path (TargetPath): Its targets.
-        total (int): Iterations of the search.
-        **more: Config, seed and the like.
+        rule (object): What moves it, to be shown.
+        targets (Mapping[str, float]): Final ones, absolute.
+        total (int): Iterations of the search, or structures to try.
+        **more: Milestones, config, seed and the like.
     """
     report = mutator.report()
     return {
@@ -171,10 +211,9 @@ def describe_search(
             for stage in mutator.structure().stages
         ],
         'supernet': dict(mutator.table.full),
-        'targets': path.targets,
-        'milestones': {m.name: m.targets for m in path.milestones},
+        'targets': dict(targets),
         'input_size': mutator.analyzer.shapes,
-        'rule': str(structure.step),
+        'rule': str(rule),
         'layers': len(report.layers),
         'unsearched': [list(row[:3]) for row in report.unsearched],
         'one_sided': [

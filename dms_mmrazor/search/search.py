@@ -467,7 +467,10 @@ class Search:
         path, done = self._phases.path, self.iteration
         if not self._recorded:
             search = describe_search(
-                self.mutator, self.structure, path, self.total_steps
+                self.mutator,
+                self.structure.step,
+                path.targets,
+                self.total_steps,
             )
             self._recorder.begin(search, done - 1)
             self._recorded = True

@@ -56,7 +56,10 @@ def _markdown(card: Card) -> str:
     if card.record.scores:
         metrics = card.record.scores[-1]['metrics']
         shown = ', '.join(f'{k} {v:.4g}' for k, v in metrics.items())
-        parts.append(f'Last validation of the supernet: {shown}.')
+        what = 'Last validation of the supernet'
+        if not card.is_trained:
+            what = 'Last structure that was tried'
+        parts.append(f'{what}: {shown}.')
     parts.append('## Structure')
     for group in group_units(card.structure):
         rows = [

@@ -45,10 +45,21 @@ class Card(NamedTuple):
         return osp.splitext(config)[0] or osp.basename(self.folder)
 
     @property
+    def is_trained(self) -> bool:
+        """Whether gradients led the search; if not, structures were tried."""
+        return self.record.search.get('by') != 'candidates'
+
+    @property
     def status(self) -> str:
         """Whether the search is at its end."""
         total = self.record.search['total']
         done = self.record.iteration
+        if not self.is_trained:
+            state = 'Finished after' if self.record.finished else 'So far'
+            return (
+                f'{state} {done} of {total} structures that were tried: the '
+                'best one.'
+            )
         if self.record.finished:
             return f'Finished after {total} iterations.'
         phase = (
@@ -141,12 +152,29 @@ def resource_notes(card: Card) -> List[str]:
             'Latency as its table of measured layers predicts it'
             + (f' ({more}).' if more else '.')
         )
+        notes.append(_measured_note(card))
     else:
         notes.append(
             'Time was not measured: `ResourceHook.latency_table` names a '
             'table of tools/profile_latency.py.'
         )
     return notes
+
+
+def _measured_note(card: Card) -> str:
+    """What a clock said of the whole models at the end of the search."""
+    rows = [r for r in budget_rows(card) if r['name'] == 'subnet']
+    times = rows[-1].get('measured') if rows else None
+    if not times:
+        when = 'on this machine: the table is of another device'
+        when = when if card.record.finished else 'yet: that is done at the end'
+        return f'Whole models were not measured {when}.'
+    supernet, subnet = times['supernet'], times['subnet']
+    return (
+        'Measured at the end of the search, whole models in turns on this '
+        f'machine: supernet {supernet:.3g} ms, subnet {subnet:.3g} ms '
+        f'({subnet / supernet:.1%}).'
+    )
 
 
 def budget_rows(card: Card) -> List[Dict[str, Any]]:
@@ -212,8 +240,14 @@ def setting_rows(card: Card) -> List[List[str]]:
         ['config', str(search.get('config') or 'none')],
         ['command', str(search.get('command') or '')],
         ['seed', str(search.get('seed'))],
-        ['iterations', str(search['total'])],
-        ['structure step', str(search['rule'])],
+        [
+            'iterations' if card.is_trained else 'structures',
+            str(search['total']),
+        ],
+        [
+            'structure step' if card.is_trained else 'search',
+            str(search['rule']),
+        ],
         [
             'versions',
             ', '.join(

@@ -3,7 +3,6 @@
 from html import escape
 from typing import Any, Dict, List, Sequence, Tuple
 
-from dms_mmrazor.search.record import SearchRecord
 from dms_mmrazor.subnet import UnitStructure
 from dms_mmrazor.subnet.stage_names import split_name
 from dms_mmrazor.supernet.resources import format_resource
@@ -30,6 +29,19 @@ from dms_mmrazor.visualization.grouping import Group, group_units
 
 _POINTS = 60
 """Points of a small line beside a unit."""
+
+_LINES = (
+    'Lines: pruned part of the unit (0 to 100 %) and price over the '
+    'iterations. Price: task loss that a unit of log-resource saves there, '
+    'against the usual one at the end of the search, which is 1: dear units '
+    'are kept.'
+)
+
+_LINES_TRIED = (
+    'Lines: pruned part of the unit (0 to 100 %) in the best structure so '
+    'far. Structures were tried, no gradient led the search: there are no '
+    'prices.'
+)
 
 
 def html_card(card: Card) -> str:
@@ -74,15 +86,14 @@ def _charts_html(card: Card) -> str:
     charts = []
     x = [row['iteration'] for row in steps]
     for kind, whole in record.search['supernet'].items():
-        lines = [
-            Series('soft masks', x, [r['current'][kind] for r in steps]),
-            Series(
-                'if exported then',
-                x,
-                [row['exported'][kind] for row in steps],
-                's2',
-            ),
-        ]
+        exported = [row['exported'][kind] for row in steps]
+        lines = [Series('best so far', x, exported)]
+        if card.is_trained:
+            soft = [row['current'][kind] for row in steps]
+            lines = [
+                Series('soft masks', x, soft),
+                Series('if exported then', x, exported, 's2'),
+            ]
         if kind in record.search['targets']:
             aims = [row['target'].get(kind) for row in steps]
             lines.insert(0, Series('target', x, aims, 's1 dashed'))
@@ -100,7 +111,7 @@ def _charts_html(card: Card) -> str:
         charts.append(
             line_chart('Task loss', [Series('task loss', x, values)])
         )
-    charts.append(_validation_chart(record))
+    charts.append(_validation_chart(card))
     charts.append(_family_chart(card))
     found = ''.join(charts)
     if not found:
@@ -108,7 +119,8 @@ def _charts_html(card: Card) -> str:
     return f'<h2>Course</h2><div class="charts">{found}</div>'
 
 
-def _validation_chart(record: SearchRecord) -> str:
+def _validation_chart(card: Card) -> str:
+    record = card.record
     if not record.scores:
         return ''
     names = list(record.scores[-1]['metrics'])[:3]
@@ -122,7 +134,10 @@ def _validation_chart(record: SearchRecord) -> str:
         )
         for index, name in enumerate(names)
     ]
-    return line_chart('Validation of the supernet with hard masks', lines)
+    title = 'Validation of the supernet with hard masks'
+    if not card.is_trained:
+        title = 'Score of each structure, and the best so far'
+    return line_chart(title, lines)
 
 
 def _family_chart(card: Card) -> str:
@@ -159,12 +174,12 @@ def _units_html(card: Card) -> str:
         for index, name in enumerate(names)
     }
     scale = _price_scale(steps)
+    lines, price = _LINES_TRIED, ''
+    if card.is_trained:
+        lines, price = _LINES, 'price'
     parts = [
         '<h2>Structure</h2><p class="faint">Bars: channels kept of the '
-        'supernet. Lines: pruned part of the unit (0 to 100 %) and price '
-        'over the iterations. Price: task loss that a unit of log-resource '
-        'saves there, against the usual one at the end of the search, which '
-        'is 1: dear units are kept.</p>'
+        f'supernet. {lines}</p>'
         '<div role="img" aria-label="Structure before and after">'
     ]
     by_stage: Dict[str, List[UnitStructure]] = {}
@@ -175,7 +190,7 @@ def _units_html(card: Card) -> str:
     parts.append(
         '<div class="unit head"><span>unit</span><span>kept</span>'
         '<span class="n">channels</span><span>pruned part</span>'
-        '<span>price</span><span class="n">price</span></div>'
+        f'<span>{price}</span><span class="n">{price}</span></div>'
     )
     for group, units in zip(groups, listed):
         parts.append(_group_html(group, units, courses, scale))

@@ -76,12 +76,31 @@ def test_killed_evolution_ends_as_the_undisturbed_one(
     best = max(rows[1:], key=lambda row: row['result']['score'])
     assert best['resources']['macs'] <= rows[0]['targets']['macs']
     assert best['result']['forward_images'] == 24
+    check_card(whole / 'subnet', best)
+    check_card(broken / 'subnet', best)
     text = (whole / 'subnet' / 'subnet.yaml').read_text()
     assert f'subnet: {best["resources"]["macs"]:.0f}' in text
 
     cfg['train_cfg']['seed'] = 1
     assert finished(run_tool(cfg, broken)) == 2
     assert 'seed' in (broken / 'log.txt').read_text().splitlines()[-1]
+
+
+def check_card(folder, best):
+    """The card has each structure's score, and no talk of gradients."""
+    lines = (folder / 'search.jsonl').read_text().splitlines()
+    rows = [json.loads(line) for line in lines if line]
+    scores = {r['iteration']: r for r in rows if r['type'] == 'score'}
+    assert sorted(scores) == list(range(1, 13))
+    assert scores[12]['metrics']['best so far'] == pytest.approx(
+        best['result']['score'], rel=1e-5
+    )
+    page = (folder / 'card.html').read_text()
+    assert 'Finished after 12 of 12 structures' in page
+    assert 'DMSEvolutionLoop: ' in page and 'there are no prices' in page
+    assert 'Score of each structure' in page and 'soft masks' not in page
+    assert (folder / 'retrain.py').is_file()
+    assert 'NaN' not in page and 'None' not in page.split('<pre>')[0]
 
 
 @pytest.mark.timeout(60)

@@ -35,7 +35,7 @@ def card(request, zoo, tmp_path_factory, randomize_structure):
     folder = str(tmp_path_factory.mktemp(request.param))
     recorder = Recorder(folder)
     recorder.begin(
-        describe_search(mutator, search.structure, path, 100, seed=0)
+        describe_search(mutator, search.structure.step, targets, 100, seed=0)
     )
     for done in (20, 60, 100):
         randomize_structure(mutator, seed=done)

@@ -40,6 +40,7 @@ from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.latency import (
     divisor_warning,
+    measured_beside_supernet,
     prepare_latency,
 )
 from dms_mmrazor.models.algorithms import DMSAlgorithm
@@ -55,6 +56,7 @@ from dms_mmrazor.search.loss_scale import StepCounter, step_scale
 from dms_mmrazor.search.milestones import TargetPath, as_milestones
 from dms_mmrazor.search.phases import Moment, SearchPhases
 from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
+from dms_mmrazor.subnet import Structure
 from dms_mmrazor.subnet.foreign_weights import check_search_weights
 
 
@@ -335,10 +337,31 @@ class ResourceHook(Hook):
             metrics = validated_score(runner, subnet)
         if dist.is_main_process():
             done = min(runner.iter + 1, runner.max_iters)
+            times: Dict[str, float] = {}
+            if name == 'subnet':
+                times = self.measured(algorithm, subnet.structure)
             card = self._watch.budget(
-                runner, name, folder, done, subnet, metrics
+                runner, name, folder, done, subnet, metrics, times
             )
             runner.logger.info(f'Wrote {card}')
+
+    def measured(
+        self, algorithm: DMSAlgorithm, structure: Structure
+    ) -> Dict[str, float]:
+        """Milliseconds of supernet and subnet, measured now.
+
+        Args:
+            algorithm (DMSAlgorithm): The search.
+            structure (Structure): What it has found.
+
+        Returns:
+            dict[str, float]: Empty without a latency table of this device.
+        """
+        if self.latency_table is None:
+            return {}
+        return measured_beside_supernet(
+            algorithm, self.latency_table, structure
+        )
 
     def _folder(self, runner: Runner) -> str:
         return self.out_dir or osp.join(runner.work_dir, 'subnet')

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.engine.loops.candidate_file import CandidateFile
+from dms_mmrazor.engine.loops.candidate_watch import CandidateWatch
 from dms_mmrazor.engine.runner_access import (
     dataset_meta,
     get_algorithm,
@@ -38,7 +39,7 @@ from dms_mmrazor.search.export import (
     export_subnet,
     save_subnet,
 )
-from dms_mmrazor.subnet import pruned_copy
+from dms_mmrazor.subnet import Structure, pruned_copy
 from dms_mmrazor.supernet.choice_space import ChoiceSpace
 from dms_mmrazor.supernet.plain import plain_copy
 from dms_mmrazor.supernet.resources import format_resource
@@ -59,7 +60,7 @@ class DMSEvolutionLoop(BaseLoop):
     are computed anew, and it is judged by a fitness; nothing is trained.
     Candidates and scores are in ``<work_dir>/candidates.jsonl``. The same
     command goes on where it was interrupted, and ends with the same subnet,
-    in ``<work_dir>/subnet`` as that of any search.
+    in ``<work_dir>/subnet`` as that of any search, with its result card.
 
     Args:
         runner (Runner): A reference of runner.
@@ -167,17 +168,31 @@ class DMSEvolutionLoop(BaseLoop):
         self._tried = len(done)
         if done:
             log(f'{file.path}: going on after {len(done)} candidates.')
+        watch: Optional[CandidateWatch] = None
+        if dist.is_main_process():
+            watch = CandidateWatch(
+                runner,
+                algorithm,
+                f'{type(self).__name__}: {self.settings}',
+                targets,
+                self._folder(hook),
+                self._tried,
+            )
 
         def note(candidate: Candidate) -> None:
             self._tried = len(evolution.candidates)
-            if dist.is_main_process():
+            if watch is not None:
                 file.append(candidate)
+                watch.tried(self._tried, candidate, evolution.best)
             log(self._describe(candidate, evolution.best))
 
         best = evolution.run(judge, done, note)
         self._tried = len(evolution.candidates)
-        if dist.is_main_process():
-            self._export(algorithm, best, hook, judge)
+        if watch is not None:
+            structure = self._export(algorithm, best, hook, judge)
+            times = hook.measured(algorithm, structure)
+            card = watch.end(structure, self._tried, best.score, times)
+            log(f'Wrote {card}')
         runner.call_hook('after_train')
         return runner.model
 
@@ -242,7 +257,7 @@ class DMSEvolutionLoop(BaseLoop):
         best: Candidate,
         hook: ResourceHook,
         judge: '_Judge',
-    ) -> None:
+    ) -> Structure:
         """Write the best subnet as the ResourceHook would."""
         runner = self.runner
         subnet = export_choices(algorithm, best, hook)
@@ -253,10 +268,9 @@ class DMSEvolutionLoop(BaseLoop):
         subnet.model.cpu()
         structure = subnet.structure
         structure = structure._replace(search={**structure.search, **search})
-        folder = hook.out_dir or osp.join(runner.work_dir, 'subnet')
         paths = save_subnet(
             subnet._replace(structure=structure),
-            folder,
+            self._folder(hook),
             dataset_meta(runner),
         )
         runner.logger.info(describe_subnet(structure))
@@ -264,6 +278,10 @@ class DMSEvolutionLoop(BaseLoop):
             f'Score {best.score:.4g}; wrote {paths["structure"]} and '
             f'{paths["weights"]}.'
         )
+        return structure
+
+    def _folder(self, hook: ResourceHook) -> str:
+        return hook.out_dir or osp.join(self.runner.work_dir, 'subnet')
 
 
 @LOOPS.register_module()
