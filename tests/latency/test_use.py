@@ -3,6 +3,7 @@ import torch
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.latency import (
+    measured_beside_supernet,
     save_latency_table,
     use,
     use_latency_table,
@@ -103,3 +104,15 @@ def test_another_gpu(table, save, fresh, monkeypatch):
     path = save(of_device(table, type='cuda', name='NVIDIA H200'))
     text = refused(fresh, path)
     assert 'NVIDIA H200' in text and "'Tesla T4'" in text
+
+
+def test_measures_what_was_found(table, save, zoo, by_formula):
+    """Supernet and subnet in turns; nothing if the table is not of here."""
+    search = zoo.algorithm(zoo.cifar_resnet(18))
+    path = save(table)
+    found = measured_beside_supernet(search, path, search.mutator.structure())
+    assert found['supernet'] == found['subnet'] > 0
+    assert by_formula[-1]['size'] == table.input_size
+    other = table._replace(device=table.device._replace(name='Cortex'))
+    path = save(other)
+    assert measured_beside_supernet(search, path, None) == {}

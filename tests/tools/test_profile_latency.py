@@ -77,20 +77,3 @@ def test_exports_with_the_predicted_latency(
     raw = yaml.safe_load((tmp_path / 'subnet.yaml').read_text())
     row = raw['resources']['latency']
     assert row['subnet'] <= row['target'] and row['unit'] == 'ms'
-
-
-def test_card_shows_what_a_clock_says(
-    latency_table, workspace, tool, tmp_path
-):
-    """With a table, whole models are measured at the end of a search."""
-    options = f'custom_hooks.0.latency_table={latency_table}'
-    done = tool(
-        *('train.py', workspace / 'search.py', '--work-dir', tmp_path),
-        *('--cfg-options', options, 'train_cfg.max_iters=2'),
-    )
-    assert done.status == 0, done.err
-    card = (tmp_path / 'subnet/card.md').read_text()
-    assert 'Measured at the end of the search' in card
-    assert 'Latency as its table of measured layers predicts it' in card
-    (line,) = [x for x in card.splitlines() if x.startswith('| latency')]
-    assert line.count(' ms') >= 2

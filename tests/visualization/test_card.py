@@ -70,3 +70,21 @@ def test_a_phone_shows_it(card, open_page):
     state = open_page(card[-1], 390)
     assert state['needed'] <= state['width'] == 390
     assert state['pictures'] >= 3
+
+
+def test_measured_times_are_shown(card, tmp_path):
+    """What a clock said of the whole models, where a table is there."""
+    search, subnet, _ = card
+    structure = subnet.structure
+    row = {'supernet': 20.0, 'subnet': 11.0, 'ratio': 0.55, 'unit': 'ms'}
+    resources = {**structure.resources, 'latency': row}
+    structure = structure._replace(resources=resources)
+    save_structure(structure, f'{tmp_path}/subnet.yaml')
+    recorder = Recorder(str(tmp_path))
+    targets = {'macs': structure.resources['macs']['target']}
+    recorder.begin(describe_search(search.mutator, 'price', targets, 9))
+    times = {'supernet': 24.0, 'subnet': 12.0}
+    recorder.budget('subnet', '.', 9, structure, {}, times)
+    write_card(str(tmp_path))
+    text = (tmp_path / 'card.md').read_text(encoding='utf-8')
+    assert 'supernet 24 ms, subnet 12 ms (50.0%)' in text
