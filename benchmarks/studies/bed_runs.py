@@ -282,12 +282,13 @@ def describe(structure: Structure) -> str:
     return f'blocks {" ".join(depths)}; widths {" ".join(widths)}'
 
 
-def bed_parser(text: str) -> argparse.ArgumentParser:
-    """Options of a script that has one target and methods of its own."""
+def bed_parser(text: str, has_target: bool = True) -> argparse.ArgumentParser:
+    """Options of a script that has methods of its own."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument('bed', choices=list(beds.BEDS))
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--target', type=float, help="of MACs; the bed's")
+    if has_target:
+        parser.add_argument('--target', type=float, help="of MACs; the bed's")
     parser.add_argument('--epochs', type=float, help="instead of the bed's")
     parser.add_argument('--jobs', type=int, default=1)
     parser.add_argument('--out-dir')

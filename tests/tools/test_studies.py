@@ -12,7 +12,7 @@ from .conftest import ROOT
 
 MODULES = (
     *('networks', 'beds', 'searches', 'bed_runs', 'study'),
-    *('price_truth', 'speed', 'synthetic'),
+    *('price_truth', 'speed', 'synthetic', 'family'),
     *('shared_supernets', 'shared_spaces'),
 )
 
@@ -125,6 +125,31 @@ def test_speed(call):
     macs = call(*options, run='found-macs-s0')
     latency = call(*options, run='found-latency-s0')
     assert latency['latency'] <= macs['latency'] * (1 + 1e-6)
+
+
+def test_family(call, studies):
+    """Each budget of one search is met as by a search of its own."""
+    options = ('family', 'plain', '--epochs', 1, '--search-epochs', 10)
+    options += ('--seeds', 0, '--budgets', 0.7, 0.5)
+    found = call(*options, run='found-family-t0.7-t0.5-s0')
+    ratios = {name: row['ratio'] for name, row in found['found'].items()}
+    assert 0.69 < ratios['0.7'] <= 0.7 and 0.49 < ratios['0.5'] <= 0.5
+    single = call(*options, run='found-single-t0.5-s0')
+    assert single['images'] == found['images']
+    trained = call(*options, run='trained-family-t0.7-s0')
+    assert 0 <= trained['score'] <= 100 and trained['ratio'] <= 0.7
+    module = studies('family')
+    records = {}
+    for arm in module.ARMS:
+        base = {'arm': arm, 'seed': 0}
+        search = {'images': 300, 'cost': 1.0}
+        records[f'found-{arm}'] = dict(
+            kind='found', settings=base, result=search
+        )
+        records[f'trained-{arm}'] = dict(
+            kind='trained', settings={**base, 'budget': 0.7}, result=trained
+        )
+    assert module.table(records).count('\n') == 4
 
 
 def test_synthetic(studies, monkeypatch, tmp_path, capsys):
