@@ -78,16 +78,27 @@ def as_shape(tensor: Tensor) -> Tensor:
     return shape
 
 
+QUIET = 0.01
+"""Norm of a row of weights, which is about 1 in layers that learn."""
+
+
 def is_lifeless(parameter: Tensor) -> bool:
     """Whether a parameter of a fresh model tells nothing.
 
-    Vectors (of norms, scales and biases), single numbers and constants such
-    as a head that is initialized with zeros.
+    Vectors (of norms, scales and biases), single numbers, constants such as
+    a head that is initialized with zeros, and matrices so small, as BEiT's
+    head, that what they compute vanishes beside a bias.
     """
     if parameter.dim() <= 1:
         return True
     if parameter.numel() == 0:
         return False
     # The first slice tells it of nearly all that live.
-    slices = (parameter[:1], parameter)
-    return all(bool((part == part.max()).all()) for part in slices)
+    return _is_dead(parameter[:1]) and _is_dead(parameter)
+
+
+def _is_dead(part: Tensor) -> bool:
+    """Whether rows are constant, or a unit input would leave nothing."""
+    if bool((part == part.max()).all()):
+        return True
+    return bool(part.flatten(1).float().norm(dim=1).max() < QUIET)

@@ -23,6 +23,9 @@ def test_lifeless_parameters():
     assert is_lifeless(torch.rand(3))
     assert is_lifeless(torch.zeros(2, 3)) and is_lifeless(torch.ones(2, 3))
     assert not is_lifeless(torch.rand(2, 3))
+    # A head such as BEiT's: its outputs would be its biases.
+    assert is_lifeless(torch.randn(10, 768) * 2e-5)
+    assert not is_lifeless(torch.randn(10, 768) * 0.02)
     assert not is_lifeless(torch.zeros(0, 3))
 
 
