@@ -23,6 +23,14 @@ RESULTS = osp.join(HERE, '../../benchmarks/studies/results')
 BLUE, ORANGE, GRAY = '#2b6c99', '#c2571a', '#8a949c'
 
 
+SHOWN = (
+    ('uniform', 'uniform', GRAY),
+    ('depth-uniform', 'found depth, uniform widths', ORANGE),
+    ('dms', 'found depth and widths', BLUE),
+)
+"""Methods of the picture: name in the results, label, color."""
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty white picture, in inches."""
     figure = Figure(figsize=(width, height), facecolor='white')
@@ -42,7 +50,7 @@ def scores(bed: str) -> Dict[str, List[float]]:
     path = osp.join(RESULTS, f'found_and_retrained-{bed}.json')
     with open(path, encoding='utf-8') as file:
         runs = json.load(file)
-    found: Dict[str, List[float]] = {'uniform': [], 'dms': []}
+    found: Dict[str, List[float]] = {name: [] for name, _, _ in SHOWN}
     for run in runs:
         method = run['settings'].get('method')
         if run['kind'] == 'trained' and method in found:
@@ -51,23 +59,37 @@ def scores(bed: str) -> Dict[str, List[float]]:
 
 
 def draw_retrained(path: str) -> None:
-    """A dot for each retraining: uniform against searched."""
-    figure = new_figure(7.2, 2.2)
-    beds = {'transformer': 'transformer', 'plain': 'plain convolutions'}
+    """A dot for each retraining: uniform, with found depth, searched."""
+    figure = new_figure(7.2, 2.4)
+    beds = {
+        'transformer': 'transformer, 6 layers',
+        'plain': '8 plain convolutions',
+    }
     for index, (bed, title) in enumerate(beds.items()):
-        axes = figure.add_axes([0.13 + 0.46 * index, 0.25, 0.38, 0.58])
+        axes = figure.add_axes([0.29 + 0.36 * index, 0.22, 0.32, 0.64])
         bare(axes)
         axes.set_title(title, fontsize=10, loc='left')
-        for row, (method, color) in enumerate(
-            (('uniform', GRAY), ('dms', BLUE))
-        ):
-            values = scores(bed)[method]
+        found = scores(bed)
+        for row, (method, _, color) in enumerate(SHOWN):
+            values = found[method]
+            if not values:
+                axes.text(
+                    0.5,
+                    (row + 0.6) / len(SHOWN),
+                    'no depth to give',
+                    transform=axes.transAxes,
+                    fontsize=9,
+                    color=color,
+                    ha='center',
+                    va='center',
+                )
+                continue
             axes.plot(values, [row] * len(values), 'o', color=color)
             mean = sum(values) / len(values)
             axes.plot([mean, mean], [row - 0.3, row + 0.3], color=color)
-        axes.set_ylim(-0.6, 1.6)
-        labels = ['uniform', 'searched'] if not index else ['', '']
-        axes.set_yticks([0, 1], labels)
+        axes.set_ylim(-0.6, len(SHOWN) - 0.4)
+        labels = [label if not index else '' for _, label, _ in SHOWN]
+        axes.set_yticks(range(len(SHOWN)), labels)
         axes.set_xlabel('top-1 / %', fontsize=9)
     figure.savefig(path, dpi=110)
 
