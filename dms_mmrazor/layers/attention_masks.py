@@ -9,11 +9,10 @@ from dms_mmrazor.layers.attention import (
     HEADS,
     QK_DIMS,
     V_DIMS,
-    attention_sizes,
+    attention_kind,
 )
 from dms_mmrazor.layers.dms_op import RowMask
 from dms_mmrazor.layers.kind import channels_of
-from dms_mmrazor.layers.multihead import is_multihead
 from dms_mmrazor.layers.replace import replace_with_dynamic
 from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableChannel
 
@@ -94,11 +93,14 @@ def attach_attention(
     """
     owner, _, kind = name.rpartition('.')
     module = model.get_submodule(owner)
-    sizes = attention_sizes(module)
-    names = f'{owner}.qkv', f'{owner}.proj'
-    if is_multihead(module):
+    attention = attention_kind(module)
+    sizes = attention.sizes(module)
+    names = [
+        '.'.join(filter(None, (owner, layer)))
+        for layer in (attention.input_layer, attention.output_layer)
+    ]
+    if names[0] == owner:  # its weights are its own, not those of a layer
         module = replace_with_dynamic(model, owner)
-        names = owner, f'{owner}.out_proj'
     if kind == QK_DIMS:
         qkv = replace_with_dynamic(model, names[0])
         rows = channels_of(qkv, False)

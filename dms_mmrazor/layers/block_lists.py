@@ -4,7 +4,7 @@ from typing import Dict, List, Sequence
 
 from torch import nn
 
-from dms_mmrazor.layers.csp_layers import is_split_layer, merge_slices
+from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.named_lists import named_lists, remove_named
 
 
@@ -32,8 +32,9 @@ def remove_blocks(model: nn.Module, names: Sequence[str]) -> None:
         if isinstance(container, nn.ModuleList):
             owner = model.get_submodule(parent.rpartition('.')[0])
             _move_indices(owner, list(container._modules), removed)
-            if is_split_layer(owner):
-                merge_slices(owner, removed)
+            kind = block_kind_of(owner)
+            if kind is not None:
+                kind.merge(owner, removed)
         _delete(container, removed)
 
 

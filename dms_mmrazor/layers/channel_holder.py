@@ -10,10 +10,6 @@ from typing import Dict
 from torch import Tensor, nn
 
 from dms_mmrazor.layers.kind import ChannelHolder, is_layer
-from dms_mmrazor.layers.known_types import (
-    ROI_EXTRACTOR,
-    is_kind,
-)
 
 
 class BareParameter(ChannelHolder):
@@ -63,22 +59,6 @@ class ChannelCount(ChannelHolder):
     def narrow(self, kept: Tensor) -> None:
         """Keep some channels, in place."""
         setattr(self.owner, self.key, len(kept))
-
-
-def channel_counts(model: nn.Module) -> Dict[str, ChannelHolder]:
-    """Modules without weights that know a number of channels.
-
-    Args:
-        model (nn.Module): A plain model.
-
-    Returns:
-        dict[str, ChannelHolder]: Name of the module → holder.
-    """
-    return {
-        name: ChannelCount(module, 'out_channels')
-        for name, module in model.named_modules()
-        if is_kind(module, ROI_EXTRACTOR)
-    }
 
 
 def channel_dim(parameter: Tensor) -> int:

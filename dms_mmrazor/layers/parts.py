@@ -4,13 +4,9 @@ from typing import Dict, Union
 
 from torch import nn
 
-from dms_mmrazor.layers.attention import attention_dims
-from dms_mmrazor.layers.channel_holder import (
-    bare_parameters,
-    channel_counts,
-)
+from dms_mmrazor.layers.block import block_holders
+from dms_mmrazor.layers.channel_holder import bare_parameters
 from dms_mmrazor.layers.kind import ChannelHolder, is_layer
-from dms_mmrazor.layers.multihead import in_projections
 
 Part = Union[nn.Module, ChannelHolder]
 
@@ -24,13 +20,10 @@ def named_parts(model: nn.Module) -> Dict[str, Part]:
     Returns:
         dict[str, nn.Module | ChannelHolder]: Full name → part.
     """
-    return {
-        **bare_parameters(model),
-        **in_projections(model),
-        **attention_dims(model),
-        **dict(model.named_modules()),
-        **channel_counts(model),
-    }
+    held = block_holders(model)
+    # What a block holds for itself takes the place of the block.
+    modules = {**dict(model.named_modules()), **held}
+    return {**bare_parameters(model), **held, **modules}
 
 
 def can_narrow(part: object) -> bool:

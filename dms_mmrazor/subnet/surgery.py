@@ -21,8 +21,8 @@ from dms_mmrazor.layers import (
     named_parts,
     narrow_layer,
 )
+from dms_mmrazor.layers.block import refresh_attributes
 from dms_mmrazor.layers.block_lists import remove_blocks
-from dms_mmrazor.subnet.attributes import refresh_attributes
 from dms_mmrazor.subnet.structure import LayerSlice, Structure
 
 

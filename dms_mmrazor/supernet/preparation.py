@@ -15,9 +15,9 @@ from dms_mmrazor.graph import (
 from dms_mmrazor.graph.adapters import ModelAdapter
 from dms_mmrazor.graph.channel_analyzer import TracingError
 from dms_mmrazor.graph.declared_groups import declare_groups
+from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.graph.tied_weights import tie_groups
 from dms_mmrazor.graph.uncounted import uncounted_warning
-from dms_mmrazor.layers.decoders import generates_tokens
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.supernet.latency_terms import LayerWidths, layer_widths
 from dms_mmrazor.supernet.mask_state import MaskState
@@ -26,13 +26,6 @@ from dms_mmrazor.supernet.resource_table import ResourceTable
 from dms_mmrazor.supernet.resources import build_resource_models
 from dms_mmrazor.supernet.searched_sides import SearchedSides
 from dms_mmrazor.supernet.structure_writer import StructureWriter
-
-_UNKNOWN = (
-    '{} is a language model whose layers are not known (Llama, Mistral, Qwen2 '
-    'and Qwen3 are). Declare for each of its layers what belongs together: '
-    "`mutator.groups=[dict(outputs=['…fc_in'], inputs=['…fc_out']), "
-    "dict(outputs=['…q', '…k', '…v'], inputs=['…out'], heads=12), …]`."
-)
 
 
 class Description(NamedTuple):
@@ -76,8 +69,9 @@ def find_groups(
         declared = [*adapter.declarations(), *declared]
         groups = declare_groups((), declared, supernet)
         return [*tie_groups(groups, supernet), *adapter.held()]
-    if generates_tokens(supernet) and not declared:
-        raise DMSError(_UNKNOWN.format(type(supernet).__name__))
+    reason = model_kind_of(supernet).untraceable(supernet)
+    if reason and not declared:
+        raise DMSError(reason)
     try:
         groups = analyzer.analyze_groups(supernet)
     except TracingError as error:

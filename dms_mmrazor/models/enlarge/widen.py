@@ -27,9 +27,9 @@ from dms_mmrazor.layers import (
     named_parts,
     narrow_layer,
 )
+from dms_mmrazor.layers.block import refresh_attributes
 from dms_mmrazor.layers.conv import is_conv, is_transposed
 from dms_mmrazor.models.enlarge.factors import factors_of
-from dms_mmrazor.subnet.attributes import refresh_attributes
 from dms_mmrazor.supernet.search_space import matches
 from dms_mmrazor.supernet.structure_dump import unit_slices
 

@@ -16,12 +16,12 @@ from dms_mmrazor.layers import (
     acts_alone,
     attach_attention,
     channels_of,
-    find_attention_dim,
     is_layer,
     is_norm,
     replace_with_dynamic,
 )
-from dms_mmrazor.layers.multihead import find_in_projection
+from dms_mmrazor.layers.block import find_holder
+from dms_mmrazor.layers.torch_blocks import InProjection
 from dms_mmrazor.models.mutables import (
     DMSChannelContainer,
     DMSMutableChannel,
@@ -193,13 +193,13 @@ class DMSChannelUnit(MutableChannelUnit):
             self._register(layer, attr, channel.start, channel.end)
         for channel in self.output_related:
             name = str(channel.name)
-            dim = find_attention_dim(model, name)
-            if dim is not None:
+            holder = find_holder(model, name)
+            if isinstance(holder, AttentionDim):
                 module = attach_attention(model, name, self.mutable_channel)
-                dim = AttentionDim(module, dim.kind)
+                dim = AttentionDim(module, holder.kind)
                 self._attention_dims.append(dim)
-            owner = find_in_projection(model, name)
-            if owner:
+            elif isinstance(holder, InProjection):
+                owner = name.rpartition('.')[0]
                 layer = replace_with_dynamic(model, owner)
                 self._register(
                     layer, 'in_channels', channel.start, channel.end

@@ -2,3 +2,5 @@
 
 Transformers itself is imported when a model or a tokenizer is loaded.
 """
+
+from dms_mmrazor.plugins.transformers import decoders  # noqa: F401

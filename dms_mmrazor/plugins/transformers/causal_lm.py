@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.layers.decoders import vocabulary_of
+from dms_mmrazor.graph.model_kind import vocabulary_of
 from dms_mmrazor.plugins.transformers.folder import (
     as_dtype,
     import_transformers,
