@@ -4,6 +4,7 @@ import torch
 from dms_mmrazor.layers import narrow_layer
 from dms_mmrazor.layers.block import (
     block_kind_of,
+    refresh_attributes,
     repeated_slice,
 )
 from dms_mmrazor.layers.block_lists import remove_blocks
