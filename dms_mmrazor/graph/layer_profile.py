@@ -1,4 +1,4 @@
-"""What each layer costs, read off one forward pass of the plain model.
+"""What each layer costs, read off the first pass of the plain model.
 
 MACs are multiply-accumulates of convolutions, linear layers and the two
 products of attention for one image. Biases, normalization, activations and
@@ -17,6 +17,8 @@ from dms_mmrazor.graph.demo import (
     evaluating,
     forward_tensors,
 )
+from dms_mmrazor.graph.running import check_demo_input
+from dms_mmrazor.graph.uncounted import counting_elsewhere
 from dms_mmrazor.layers import is_weighted, kind_of
 from dms_mmrazor.layers.block import (
     block_kind_of,
@@ -167,3 +169,39 @@ def _layer_macs(modules: Mapping[str, nn.Module], name: str) -> float:
     if block is not None:
         return block.kind.macs(modules[block.name], block.part)
     return kind_of(modules[name]).macs(modules[name])
+
+
+class FirstRun(NamedTuple):
+    """What is known of a model once it ran on the demo input.
+
+    Attributes:
+        layers (list[LayerProfile]): From :func:`profile_layers`.
+        uncounted (dict[str, float]): From :func:`uncounted_macs`.
+    """
+
+    layers: List[LayerProfile]
+    uncounted: Dict[str, float]
+
+
+def run_first(
+    model: nn.Module,
+    input_size: DemoInput,
+    key: str = 'mutator.parse_cfg.demo_input',
+) -> FirstRun:
+    """Run a model on the demo input and count on the way.
+
+    Args:
+        model (nn.Module): A plain model; its state is not changed.
+        input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
+            called with.
+        key (str): Where the user has set it, for messages. Defaults to
+            'mutator.parse_cfg.demo_input'.
+
+    Raises:
+        DMSError: If it does not run on an input of that shape.
+    """
+    batch = batch_of(input_size)
+    with counting_positions(model, batch) as positions:
+        with counting_elsewhere(model, batch) as uncounted:
+            check_demo_input(model, input_size, key)
+    return FirstRun(as_profiles(positions), uncounted)

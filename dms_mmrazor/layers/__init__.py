@@ -24,6 +24,7 @@ from dms_mmrazor.layers.block import (
     BlockKind,
     register_block,
 )
+from dms_mmrazor.layers.channel_holder import Part, can_narrow, named_parts
 from dms_mmrazor.layers.conv import (
     DMSConv2d,
     DMSConv2dAdaptivePadding,
@@ -50,7 +51,6 @@ from dms_mmrazor.layers.kind import (
 )
 from dms_mmrazor.layers.layer_norm import DMSLayerNorm
 from dms_mmrazor.layers.linear import DMSLinear
-from dms_mmrazor.layers.parts import Part, can_narrow, named_parts
 from dms_mmrazor.layers.replace import replace_with_dynamic
 from dms_mmrazor.layers.rms_norm import DMSRMSNorm
 

@@ -31,7 +31,7 @@ from dms_mmrazor.layers.block import refresh_attributes
 from dms_mmrazor.layers.conv import is_conv, is_transposed
 from dms_mmrazor.models.enlarge.factors import factors_of
 from dms_mmrazor.supernet.search_space import matches
-from dms_mmrazor.supernet.structure_dump import unit_slices
+from dms_mmrazor.supernet.structure_writer import unit_slices
 
 Sides = Dict[Tuple[str, bool], int]
 

@@ -6,8 +6,11 @@ from dms_mmrazor.models.mutables.channel_container import (
 )
 from dms_mmrazor.models.mutables.dms_mutable_channel import DMSMutableChannel
 from dms_mmrazor.models.mutables.dms_mutable_depth import DMSMutableDepth
-from dms_mmrazor.models.mutables.layer_masks import LayerMasks
-from dms_mmrazor.models.mutables.mask_plan import MaskPlan, PlannedMask
+from dms_mmrazor.models.mutables.mask_plan import (
+    LayerMasks,
+    MaskPlan,
+    PlannedMask,
+)
 from dms_mmrazor.models.mutables.topk_operator import MaskTable, TopkOperator
 
 __all__ = [

@@ -25,13 +25,13 @@ from dms_mmrazor.graph import (
     find_stages,
 )
 from dms_mmrazor.graph.adapters import ModelAdapter, find_adapter
-from dms_mmrazor.graph.first_run import run_first
+from dms_mmrazor.graph.layer_profile import run_first
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.layers.linear import move_affines
 from dms_mmrazor.registry import MODELS
 from dms_mmrazor.subnet import Structure
-from dms_mmrazor.supernet.choice_space import ChoiceSpace
-from dms_mmrazor.supernet.extreme_choices import (
+from dms_mmrazor.supernet.choice_space import (
+    ChoiceSpace,
     full_choices,
     narrow_choices,
 )
