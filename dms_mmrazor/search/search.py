@@ -456,9 +456,7 @@ class Search:
         """
         masks = self.mutator.masks
         shared = [*self.mutator.modules(), masks.table]
-        shared += [
-            p.masks for p in (*masks.layers.whole, *masks.layers.products)
-        ]
+        shared += masks.layers.filled
         memo.update({id(part): part for part in shared})
         return self
 

@@ -16,9 +16,9 @@ from dms_mmrazor.core import (
 )
 from dms_mmrazor.core.resource import Following
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.layers import DMSOp
 from dms_mmrazor.models.mutables import MaskPlan, MaskTable, TopkOperator
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
-from dms_mmrazor.supernet.plan_masks import plan_masks
 
 DEPTH_TEMPERATURE = 4.0
 
@@ -106,12 +106,18 @@ class MaskState(KeepsPrecision):
             unit.bind(TopkOperator(self.topk, self.table, index))
 
     def plan(self, supernet: nn.Module) -> None:
-        """Find out which masks the layers read, once they are attached.
+        """Make the masks of all layers at once, now that they are attached.
 
         Args:
             supernet (nn.Module): The prepared supernet.
         """
-        plan = plan_masks(supernet, self.table, self.topk.sizes)
+        planned = [
+            mask
+            for layer in supernet.modules()
+            if isinstance(layer, DMSOp)
+            for mask in layer.plan_masks()
+        ]
+        plan = MaskPlan(planned, self.topk.sizes)
         self.table.plan = self.layers = plan.to(self.mask.device)
 
     def use_soft_masks(self) -> None:

@@ -6,12 +6,15 @@ from dms_mmrazor.models.mutables.channel_container import (
 )
 from dms_mmrazor.models.mutables.dms_mutable_channel import DMSMutableChannel
 from dms_mmrazor.models.mutables.dms_mutable_depth import DMSMutableDepth
-from dms_mmrazor.models.mutables.mask_plan import (
+from dms_mmrazor.models.mutables.masks import (
     LayerMasks,
     MaskPlan,
+    MaskTable,
+    Places,
     PlannedMask,
+    TopkOperator,
+    beside,
 )
-from dms_mmrazor.models.mutables.topk_operator import MaskTable, TopkOperator
 
 __all__ = [
     'DMSChannelContainer',
@@ -21,6 +24,8 @@ __all__ = [
     'LayerMasks',
     'MaskPlan',
     'MaskTable',
+    'Places',
     'PlannedMask',
     'TopkOperator',
+    'beside',
 ]

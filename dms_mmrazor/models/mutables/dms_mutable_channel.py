@@ -7,7 +7,7 @@ from mmrazor.models.mutables.mutable_channel import BaseMutableChannel
 from torch import Tensor
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutables.topk_operator import TopkOperator
+from dms_mmrazor.models.mutables.masks import Places, TopkOperator
 from dms_mmrazor.registry import MODELS
 
 
@@ -28,6 +28,11 @@ class DMSMutableChannel(BaseMutableChannel):
     def mask(self) -> Optional[Tensor]:
         """Mask [N] of the current step; ``None``: all are kept."""
         return None if self.operator is None else self.operator.mask
+
+    @property
+    def places(self) -> Optional[Places]:
+        """Where its masks are; ``None``: nothing searches them."""
+        return None if self.operator is None else self.operator.places
 
     @property
     def current_mask(self) -> Tensor:

@@ -7,7 +7,7 @@ from mmrazor.models.mutables.base_mutable import BaseMutable
 from torch import Tensor
 
 from dms_mmrazor.models.mutables.dms_mutable_channel import as_kept
-from dms_mmrazor.models.mutables.topk_operator import TopkOperator
+from dms_mmrazor.models.mutables.masks import Places, TopkOperator
 from dms_mmrazor.registry import MODELS
 
 
@@ -29,6 +29,11 @@ class DMSMutableDepth(BaseMutable):
     def mask(self) -> Optional[Tensor]:
         """Mask [N] of the current step; ``None``: all are kept."""
         return None if self.operator is None else self.operator.mask
+
+    @property
+    def places(self) -> Optional[Places]:
+        """Where its masks are; ``None``: nothing searches them."""
+        return None if self.operator is None else self.operator.places
 
     @property
     def current_mask(self) -> Tensor:
