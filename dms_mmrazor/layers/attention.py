@@ -229,15 +229,6 @@ class AttentionDim(ChannelHolder):
         rows = torch.cat([part.flatten() for part in chosen])
         return rows, chosen[2].flatten() - first
 
-    def scores(self, rows: Tensor) -> Tensor:
-        """Sum scores of the outputs of ``qkv`` for each head or dim."""
-        query, key, value = split_qkv(self.module, rows)
-        if self.kind == QK_DIMS:
-            return (query + key).sum(dim=0)
-        if self.kind == V_DIMS:
-            return value.sum(dim=0)
-        return torch.cat([query, key, value], dim=1).sum(dim=1)
-
 
 def split_qkv(module: nn.Module, rows: Tensor) -> List[Tensor]:
     """Values of the outputs of ``qkv`` as q [H, D], k [H, D], v [H, E]."""

@@ -1,9 +1,8 @@
 """Write the choices of a search down as a structure."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
-from torch import Tensor
 
 from dms_mmrazor.core import FlatTopk
 from dms_mmrazor.layers import ChannelHolder, Part, can_narrow, is_norm
@@ -21,54 +20,23 @@ from dms_mmrazor.subnet.surgery import (
 )
 from dms_mmrazor.supernet.searched_sides import SearchedSides
 
-UnitSlices = Tuple[Tuple[LayerSlice, ...], Tuple[LayerSlice, ...]]
 
-
-def unit_slices(unit: DMSChannelUnit, modules: Dict[str, Part]) -> UnitSlices:
-    """Layers that get narrower with a unit: producers and readers.
+def full_structure(
+    unit: DMSChannelUnit, modules: Dict[str, Part]
+) -> UnitStructure:
+    """A unit with all its channels, and the layers that it narrows.
 
     Args:
         unit (DMSChannelUnit): A width unit.
         modules (dict[str, Part]): Parts of the plain supernet.
     """
-    return (
-        tuple(_slices(unit.output_related, modules)),
-        tuple(_slices(unit.input_related, modules)),
+    return UnitStructure(
+        unit.name,
+        unit.num_channels,
+        tuple(range(unit.num_channels)),
+        _slices(unit.output_related, modules),
+        _slices(unit.input_related, modules),
     )
-
-
-def dump_masks(
-    units: Sequence[DMSChannelUnit],
-    slices: Sequence[UnitSlices],
-    stages: Sequence[DMSDepthUnit],
-    masks: Tuple[Tensor, ...],
-) -> Tuple[Tuple[UnitStructure, ...], Tuple[StageStructure, ...]]:
-    """Widths and depths that hard masks describe.
-
-    Args:
-        units (Sequence[DMSChannelUnit]): Width units.
-        slices (Sequence[UnitSlices]): Their layers.
-        stages (Sequence[DMSDepthUnit]): Depth units.
-        masks (tuple[Tensor]): bool mask of each unit, then of each stage.
-    """
-    widths = tuple(
-        UnitStructure(
-            unit.name,
-            unit.num_channels,
-            tuple(mask.nonzero().flatten().tolist()),
-            *unit_slices,
-        )
-        for unit, unit_slices, mask in zip(units, slices, masks)
-    )
-    depths = tuple(
-        StageStructure(
-            stage.name,
-            stage.block_names,
-            tuple(n for n, m in zip(stage.block_names, mask.tolist()) if m),
-        )
-        for stage, mask in zip(stages, masks[len(units) :])
-    )
-    return widths, depths
 
 
 def _is_one_sided(part: Part) -> bool:
@@ -78,9 +46,9 @@ def _is_one_sided(part: Part) -> bool:
 
 def _slices(
     channels: Sequence[Channel], modules: Dict[str, Part]
-) -> List[LayerSlice]:
+) -> Tuple[LayerSlice, ...]:
     """Channels of layers; a norm is listed once, as a producer."""
-    return [
+    return tuple(
         LayerSlice(channel.name, channel.start, channel.end)
         for channel in channels
         if can_narrow(modules.get(channel.name))
@@ -88,7 +56,7 @@ def _slices(
             channel.is_output_channel
             or not _is_one_sided(modules[channel.name])
         )
-    ]
+    )
 
 
 class StructureWriter:
@@ -106,12 +74,14 @@ class StructureWriter:
         units: Sequence[DMSChannelUnit],
         stages: Sequence[DMSDepthUnit],
     ) -> None:
-        self._units = tuple(units)
-        self._stages = tuple(stages)
-        self._slices = [unit_slices(unit, sides.parts) for unit in units]
+        self._units = [full_structure(unit, sides.parts) for unit in units]
+        self._stages = [
+            StageStructure(stage.name, stage.block_names, stage.block_names)
+            for stage in stages
+        ]
         self._layers = count_weighted_layers(sides.modules)
         self._strides = strides_of(sides.modules)
-        self._channels = count_touched_channels(sides.parts, self._slices)
+        self._channels = count_touched_channels(sides.parts, self._units)
 
     def __call__(
         self,
@@ -126,11 +96,16 @@ class StructureWriter:
             resources (dict, optional): For the file. Defaults to None.
             search (dict, optional): For the file. Defaults to None.
         """
-        units, stages = dump_masks(
-            self._units,
-            self._slices,
-            self._stages,
-            topk.split(topk.hard_mask().cpu()),
+        masks = topk.split(topk.hard_mask().cpu())
+        units = tuple(
+            unit._replace(kept=tuple(mask.nonzero().flatten().tolist()))
+            for unit, mask in zip(self._units, masks)
+        )
+        stages = tuple(
+            stage._replace(
+                kept=tuple(n for n, m in zip(stage.blocks, mask.tolist()) if m)
+            )
+            for stage, mask in zip(self._stages, masks[len(units) :])
         )
         return Structure(
             units,

@@ -4,8 +4,6 @@ from dms_mmrazor.models.mutables.channel_container import (
     DMSChannelContainer,
     ExpandedMutableChannel,
 )
-from dms_mmrazor.models.mutables.dms_mutable_channel import DMSMutableChannel
-from dms_mmrazor.models.mutables.dms_mutable_depth import DMSMutableDepth
 from dms_mmrazor.models.mutables.masks import (
     LayerMasks,
     MaskPlan,
@@ -14,6 +12,10 @@ from dms_mmrazor.models.mutables.masks import (
     PlannedMask,
     TopkOperator,
     beside,
+)
+from dms_mmrazor.models.mutables.topk_mutables import (
+    DMSMutableChannel,
+    DMSMutableDepth,
 )
 
 __all__ = [

@@ -9,8 +9,8 @@ from mmrazor.models.mutables.mutable_channel import (
 )
 from torch import Tensor
 
-from dms_mmrazor.models.mutables.dms_mutable_channel import DMSMutableChannel
 from dms_mmrazor.models.mutables.masks import Places, beside
+from dms_mmrazor.models.mutables.topk_mutables import DMSMutableChannel
 from dms_mmrazor.registry import MODELS
 
 

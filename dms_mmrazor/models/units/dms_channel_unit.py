@@ -167,16 +167,6 @@ class DMSChannelUnit(MutableChannelUnit):
             return self.step
         return self.step * divisor // math.gcd(self.step, divisor)
 
-    @property
-    def operator(self) -> TopkOperator:
-        """The top-k operator that chooses this unit's channels."""
-        if self.mutable_channel.operator is None:
-            raise DMSError(
-                f'unit {self.name} is not bound to an operator yet: call '
-                '`DMSMutator.prepare_from_supernet` first.'
-            )
-        return self.mutable_channel.operator
-
     def bind(self, operator: TopkOperator) -> None:
         """Let ``operator`` choose the channels."""
         self.mutable_channel.name = self.name
