@@ -17,6 +17,8 @@ def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> Iterator[Any]:
     libraries = {
         kind.__module__.partition('.')[0] for kind in type(model).mro()
     }
+    # From `sys.modules`: a model of a library has imported it, and no other
+    # library is needed.
     if 'mmpretrain' in libraries:
         structures = sys.modules['mmpretrain.structures']
         yield [

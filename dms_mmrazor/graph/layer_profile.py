@@ -93,7 +93,7 @@ def counting_positions(
     handles = [
         module.register_forward_hook(count)
         for module in names
-        if is_weighted(module) and not multiplies(module)
+        if is_weighted(module)
     ]
     try:
         for block in observed:

@@ -23,6 +23,7 @@ def named_lists(owner: nn.Module) -> Dict[str, List[str]]:
     """
     found = {}
     for key, value in vars(owner).items():
+        # A single name may be anything, the name of a layer's type, say.
         if not isinstance(value, (list, tuple)) or len(value) < 2:
             continue
         if all(isinstance(name, str) for name in value):
@@ -97,6 +98,7 @@ def _delete(container: nn.Module, removed: Sequence[str]) -> None:
         for name, module in container.named_children()
         if name not in removed
     ]
+    # A list counts its keys up; names of a sequence are its own.
     numbered = all(name.isdigit() for name, _ in kept)
     container._modules.clear()
     for index, (name, module) in enumerate(kept):

@@ -109,6 +109,7 @@ def attend(
     query, key, value = _project(module, inputs, in_proj)
     mask = _added_mask(masking, query)
     dropout = module.dropout if module.training else 0.0
+    # The fused kernel does not tell its weights; torch < 2 has none.
     if masking.need_weights or not hasattr(F, 'scaled_dot_product_attention'):
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
         scores = scores if mask is None else scores + mask
@@ -136,6 +137,7 @@ def _project(
     heads, qk, v = multihead_sizes(module)
     rows = [heads * qk, heads * qk, heads * v]
     weight, bias = in_proj
+    # Of one tensor a single product is made, as by torch.
     same = inputs[0] is inputs[1] and inputs[1] is inputs[2]
     if inputs[0].dim() == 2:
         inputs = tuple(x[None] for x in inputs)

@@ -24,6 +24,7 @@ def masked_rms_norm_of(x: Tensor, mask: Tensor, eps: float) -> Tensor:
     Returns:
         Tensor: [..., N] in single precision, or double that of ``x``.
     """
+    # Squares overflow half precision.
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     mask = mask.to(x.dtype)
     square = (x * x) @ mask / mask.sum()

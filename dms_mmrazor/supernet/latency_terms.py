@@ -55,6 +55,7 @@ def layer_widths(
 
 def _is_called(sides: SearchedSides, name: str) -> bool:
     """Whether it is a layer that runs by itself, and can be timed."""
+    # Its products are timed with the layers around them.
     if find_multiplier(sides.modules, name) is not None:
         return False
     owner, _, child = name.rpartition('.')

@@ -130,6 +130,8 @@ class MaskState(KeepsPrecision):
             soft = self.topk.soft_mask()
             mask = soft.detach().requires_grad_()
         self.mask.copy_(mask.detach())
+        # A sum, not `mask.grad`: a step may have several passes
+        # (accumulation).
         mask.register_hook(self._collect)
         self.table.show(mask, self.topk)
         self.table.soft = soft
@@ -147,6 +149,8 @@ class MaskState(KeepsPrecision):
         try:
             yield
         finally:
+            # These masks belong to the graph of a training step, whatever has
+            # been shown in between without one.
             with torch.enable_grad():
                 self.table.show(before, self.topk)
 
@@ -189,6 +193,7 @@ class MaskState(KeepsPrecision):
         if ranks == 1:
             return
         main = dist.is_main_process()
+        # A sum to which only the first rank adds is a broadcast.
         sent = [t if main else torch.zeros_like(t) for t in shared]
         flat = _pack([*(tensor / ranks for tensor in averaged), *sent])
         dist.all_reduce(flat, op='sum')
@@ -273,6 +278,8 @@ class MaskState(KeepsPrecision):
         operators = self._depth_operators()
         kept = self.topk.held_kept.tolist()
         for operator in operators:
+            # Ratios moved while blocks were held; without this they would
+            # jump.
             if self.topk.held[operator]:
                 self.topk.set_kept_(operator, kept[operator])
         self.topk.release_()

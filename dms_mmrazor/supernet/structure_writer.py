@@ -96,6 +96,7 @@ class StructureWriter:
             resources (dict, optional): For the file. Defaults to None.
             search (dict, optional): For the file. Defaults to None.
         """
+        # All at once: each look at a GPU waits for it.
         masks = topk.split(topk.hard_mask().cpu())
         units = tuple(
             unit._replace(kept=tuple(mask.nonzero().flatten().tolist()))
