@@ -3,6 +3,7 @@
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import Dict, Generic, Iterable, Optional, TypeVar, Union
 
 Handler = TypeVar('Handler')
@@ -17,16 +18,20 @@ def qualified_name(kind: type) -> str:
 
 
 @lru_cache(maxsize=None)
-def load_plugin(library: str) -> None:
+def load_plugin(library: str) -> Optional[ModuleType]:
     """Import what this package knows of a library, if there is something.
 
     Args:
         library (str): Name of its top package, which somebody has imported.
+
+    Returns:
+        ModuleType, optional: The module of `plugins/` of that name.
     """
     # A script's `__main__` or a name with a dash is no library.
     if library.isidentifier() and not library.startswith('_'):
         if find_spec(f'{_PLUGINS}.{library}') is not None:
-            import_module(f'{_PLUGINS}.{library}')
+            return import_module(f'{_PLUGINS}.{library}')
+    return None
 
 
 class ByType(Generic[Handler]):

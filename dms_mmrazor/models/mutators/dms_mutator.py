@@ -40,12 +40,10 @@ from dms_mmrazor.supernet.latency_terms import (
     latency_terms,
 )
 from dms_mmrazor.supernet.mask_state import MaskState, check_method
-from dms_mmrazor.supernet.mutator_arguments import (
+from dms_mmrazor.supernet.preparation import (
     build_analyzer,
     check_exclude,
     check_importance,
-)
-from dms_mmrazor.supernet.preparation import (
     describe_supernet,
     find_groups,
     warn_of_uncounted,
