@@ -39,7 +39,7 @@ def commands(text):
         for line in content.splitlines():
             line = re.sub(r'\s#.*', '', line)
             yield from re.findall(r'^(?:\w+=\S+\s+)?python (.*)', line)
-    for inline in re.findall(r'(?<!`)`python ([^`]+)`', text):
+    for inline in re.findall(r'(?<!`)`python\s([^`]+)`', text):
         yield ' '.join(inline.split())
 
 
