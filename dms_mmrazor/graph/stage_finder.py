@@ -135,8 +135,8 @@ def _all_stages(
 ) -> List[List[ResidualStage]]:
     """Stages of each container; inner ones are tried first.
 
-    What has three blocks in a row inside of it is not made the identity by
-    two modules of theirs, so that these need not be tried.
+    What has three blocks in a row inside of it is made the identity by none
+    of their modules, but for the last one, so that these are not tried.
     """
     known = KnownBlocks()
     apart: Set[nn.Module] = set()
@@ -148,7 +148,8 @@ def _all_stages(
         for stage in stages:
             if len(stage.blocks) >= _IN_A_ROW:
                 blocks = [model.get_submodule(b.name) for b in stage.blocks]
-                apart.update(m for b in blocks for m in b.modules() if m != b)
+                apart.update(m for block in blocks for m in block.modules())
+                apart.discard(blocks[-1])
     return found[::-1]
 
 
