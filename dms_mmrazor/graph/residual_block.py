@@ -293,7 +293,9 @@ def _two_ends(
     reads, or the half of it changes the output by half.
     """
     read = _inputs_within(run)
-    likely = [i for i, (out, _) in enumerate(clusters) if _looks_like(out, read)]
+    likely = [
+        i for i, (out, _) in enumerate(clusters) if _looks_like(out, read)
+    ]
     if not likely:
         likely = [
             index

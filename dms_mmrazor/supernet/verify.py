@@ -243,9 +243,7 @@ class Comparison:
     def _compare(self, subnet: nn.Module, image: Tensor, sure: float) -> float:
         return compare(self._supernet, subnet, image, self._drawing, sure)
 
-    def error(
-        self, structure: Structure, sure: float = float('inf')
-    ) -> float:
+    def error(self, structure: Structure, sure: float = float('inf')) -> float:
         """The difference; inf if there is no subnet, or it does not run."""
         try:
             return self.difference(structure, sure)

@@ -350,5 +350,8 @@ def test_a_copy_leaves_the_network_where_it_is(zoo, metric):
 def test_a_copy_of_all_refers_to_its_own_layers(zoo):
     search = zoo.algorithm(zoo.cifar_resnet())
     twin = copy.deepcopy(search)
-    own = set(twin.architecture.modules())
-    assert {m for u in twin.mutator.units for m in u.layers} <= own
+    own, copied = (set(s.architecture.modules()) for s in (search, twin))
+    pairs = zip(search.mutator.units, twin.mutator.units)
+    for unit, other in pairs:
+        for layer, its_copy in zip(unit.layers, other.layers):
+            assert (layer in own) == (its_copy in copied)
