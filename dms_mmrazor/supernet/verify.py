@@ -342,15 +342,10 @@ def verify_structures(
         )
     guilty = find_failing_units(names, lambda some: bool(failing(some)))
     trial = (failing(guilty) or [0])[0]
-    advice = (
-        f'Search the rest by `mutator.exclude='
-        f'{as_patterns(guilty, names, selects)}`'
-    )
-    if len(guilty) == len(names):
-        advice = 'Nothing else is searched in it, so it cannot be searched'
     raise DMSError(
         f'a random subnet {comparison.describe(choose(guilty, trial))}: the '
-        f'tracer misunderstands how this model ties channels. {advice}, and '
+        'tracer misunderstands how this model ties channels. Search the rest '
+        f'by `mutator.exclude={as_patterns(guilty, names, selects)}`, and '
         'please report the model.'
     )
 
