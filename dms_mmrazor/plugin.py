@@ -7,16 +7,17 @@ The only import that a config needs::
 
 from dms_mmrazor import engine
 from dms_mmrazor.models import algorithms, enlarge, mutables, mutators, units
-from dms_mmrazor.plugins.transformers import register
+from dms_mmrazor.plugins.transformers import causal_lm, tokens
 from dms_mmrazor.ranking import fitness
 
 __all__ = [
     'algorithms',
+    'causal_lm',
     'engine',
     'enlarge',
     'fitness',
     'mutables',
     'mutators',
-    'register',
+    'tokens',
     'units',
 ]

@@ -4,7 +4,9 @@ At the network narrowed uniformly to the bed's target every unit in turn is
 narrowed further, and retrained: its true price is the test loss that this
 adds, over the log-MACs that it saves. Beside it the prices that a search
 measures at the same structure, early and late in the training of weights that
-see soft masks. One command, which goes on where it was stopped:
+see soft masks. Last, what a search could find if it knew: the structure that
+is best by the losses on validation images is retrained. One command, which
+goes on where it was stopped:
 
     DMS_CIFAR10=cifar10.tar.xz python benchmarks/studies/price_truth.py \
         plain --seeds 0 1 2 --jobs 2
@@ -35,6 +37,12 @@ from dms_mmrazor.search.structure_search import SIGNALS
 WINDOWS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Ends of the windows of which prices are means: portions of a training."""
 
+EXPONENT = 0.5
+"""For the best structure: width k of a unit adds A · k^-EXPONENT to the loss.
+
+Halving tells one number of a unit, A; the exponent is assumed.
+"""
+
 WINDOW = 60
 """Iterations of a window, at most all before its end."""
 
@@ -62,6 +70,11 @@ def plan(args: argparse.Namespace) -> List[Run]:
             )
             for u in ('', *units)
         ]
+    narrowed = tuple(run.name for run in runs if run.kind == 'narrowed')
+    runs += [
+        Run(f'best-s{s}', 'best', {**common, 'seed': s}, narrowed)
+        for s in args.seeds
+    ]
     return runs
 
 
@@ -81,29 +94,106 @@ class Truth:
         if run.kind == 'prices':
             mutator.set_choices(choices)
             return measured(supernet, mutator, bed, settings['seed'])
-        return retrained(mutator, bed, choices, settings)
+        if run.kind == 'best':
+            added = added_losses(needs, 'val_loss')
+            macs = settings['target'] * full
+            choices = best_choices(mutator, choices, added, macs, settings)
+        elif settings['unit']:
+            kept = round(settings['factor'] * choices[settings['unit']])
+            choices = {**choices, settings['unit']: max(kept, 1)}
+        return retrained(mutator, bed, choices, settings['seed'])
 
 
 def retrained(
-    mutator: Any,
-    bed: beds.Bed,
-    choices: Dict[str, int],
-    settings: Mapping[str, Any],
+    mutator: Any, bed: beds.Bed, choices: Dict[str, int], seed: int
 ) -> Dict[str, Any]:
-    """Test loss and score of a structure with one unit narrowed."""
-    if settings['unit']:
-        kept = round(settings['factor'] * choices[settings['unit']])
-        choices = {**choices, settings['unit']: max(kept, 1)}
+    """Losses and scores of a structure trained from new weights."""
     data = beds.load_data()
-    structure = mutator.structure(choices)
-    model = beds.subnet(bed, structure, settings['seed'])
-    trained = beds.train(model, bed, data['train'], settings['seed'])
+    model = beds.subnet(bed, mutator.structure(choices), seed)
+    trained = beds.train(model, bed, data['train'], seed)
     return {
+        'kept': choices,
         'macs': mutator.resource_of('macs', choices),
+        'val_loss': beds.mean_loss(model, data['val']),
+        'val': beds.accuracy(model, data['val']),
         'loss': beds.mean_loss(model, data['test']),
         'score': beds.accuracy(model, data['test']),
         'images': trained.images,
     }
+
+
+def added_losses(
+    records: Mapping[str, Record], loss: str
+) -> Dict[str, List[float]]:
+    """By unit, what narrowing it adds to a loss, a number for each seed.
+
+    The same seed has the same order of images: differences are paired.
+    """
+    by_seed: Dict[int, Dict[str, float]] = {}
+    for record in records.values():
+        settings = record['settings']
+        if record['kind'] == 'narrowed':
+            losses = by_seed.setdefault(settings['seed'], {})
+            losses[settings['unit']] = record['result'][loss]
+    units = [unit for unit in next(iter(by_seed.values())) if unit]
+    return {
+        unit: [losses[unit] - losses[''] for losses in by_seed.values()]
+        for unit in units
+    }
+
+
+def best_choices(
+    mutator: Any,
+    start: Dict[str, int],
+    added: Mapping[str, Sequence[float]],
+    macs: float,
+    settings: Mapping[str, Any],
+) -> Dict[str, int]:
+    """Widths that lose least by ``A · k^-EXPONENT``, within MACs.
+
+    Exchanges of a channel of one unit for as many of others as it costs, the
+    best first, until none gains.
+    """
+    rise = settings['factor'] ** -EXPONENT - 1
+    worth = {
+        unit: max(statistics.fmean(losses), 1e-3) / rise
+        for unit, losses in added.items()
+    }
+    most = {unit.name: unit.max_kept for unit in mutator.units}
+
+    def loss(kept: Mapping[str, int]) -> float:
+        return sum(worth[u] * (kept[u] / start[u]) ** -EXPONENT for u in worth)
+
+    def cost(kept: Mapping[str, int]) -> float:
+        return mutator.resource_of('macs', dict(kept))
+
+    def narrower(kept: Mapping[str, int], held: str) -> Dict[str, int]:
+        """One channel less where a MAC saved costs least."""
+        fewer = [
+            {**kept, u: kept[u] - 1}
+            for u in worth
+            if u != held and kept[u] > 2
+        ]
+        return min(
+            fewer,
+            key=lambda new: (
+                (loss(new) - loss(kept)) / (cost(kept) - cost(new))
+            ),
+        )
+
+    best, found = dict(start), True
+    while found:
+        exchanged = []
+        for unit in worth:
+            if best[unit] < most[unit]:
+                kept = {**best, unit: best[unit] + 1}
+                while cost(kept) > macs:
+                    kept = narrower(kept, unit)
+                exchanged.append(kept)
+        new = min(exchanged, key=loss, default=best)
+        found = loss(new) < loss(best) - 1e-6
+        best = new if found else best
+    return best
 
 
 def measured(
@@ -144,48 +234,51 @@ def measured(
 
 
 def summarize(records: Mapping[str, Record]) -> Dict[str, Any]:
-    """True prices, measured ones, and their rank correlation."""
-    of_kind: Dict[str, List[Record]] = {'prices': [], 'narrowed': []}
+    """True prices, measured ones, their rank correlation, and scores."""
+    of_kind: Dict[str, List[Record]] = {}
     for record in records.values():
-        of_kind[record['kind']].append(record)
-    units = of_kind['prices'][0]['result']['units']
-    losses: Dict[str, List[float]] = {}
-    macs: Dict[str, float] = {}
-    for record in of_kind['narrowed']:
-        unit = record['settings']['unit']
-        losses.setdefault(unit, []).append(record['result']['loss'])
-        macs[unit] = record['result']['macs']
+        of_kind.setdefault(record['kind'], []).append(record)
+    prices = [record['result'] for record in of_kind['prices']]
+    units = prices[0]['units']
+    macs = {
+        record['settings']['unit']: record['result']['macs']
+        for record in of_kind['narrowed']
+    }
+    added = added_losses(records, 'loss')
     truth, errors = [], []
     for unit in units:
-        rows = list(zip(losses[unit], losses['']))
-        saved = math.log(macs['']) - math.log(macs[unit])
-        # The same seed has the same order of images: differences are paired.
-        added = [(narrowed - base) / saved for narrowed, base in rows]
-        truth.append(statistics.fmean(added))
-        several = len(added) > 1
-        error = statistics.stdev(added) if several else math.nan
-        errors.append(error / math.sqrt(len(added)))
+        saved = math.log(macs[''] / macs[unit])
+        true = [loss / saved for loss in added[unit]]
+        truth.append(statistics.fmean(true))
+        error = statistics.stdev(true) if len(true) > 1 else math.nan
+        errors.append(error / math.sqrt(len(true)))
     windows = {}
-    for end in of_kind['prices'][0]['result']['windows']:
-        prices = [
-            statistics.fmean(column)
-            for column in zip(
-                *(
-                    r['result']['windows'][end]['price']
-                    for r in of_kind['prices']
-                )
-            )
-        ]
+    for end in prices[0]['windows']:
+        columns = zip(*(result['windows'][end]['price'] for result in prices))
+        mean = [statistics.fmean(column) for column in columns]
         windows[end] = {
-            'price': prices,
-            'correlation': rank_correlation(prices, truth),
+            'price': mean,
+            'correlation': rank_correlation(mean, truth),
         }
     return {
         'units': units,
         'truth': truth,
         'error': errors,
         'windows': windows,
+        'scores': {
+            'uniform': _scores(of_kind['narrowed'], unit=''),
+            'by true prices': _scores(of_kind.get('best', [])),
+        },
     }
+
+
+def _scores(records: Sequence[Record], **settings: Any) -> List[float]:
+    """Test scores of the records that have these settings."""
+    return [
+        record['result']['score']
+        for record in records
+        if all(record['settings'][k] == v for k, v in settings.items())
+    ]
 
 
 def table(summary: Mapping[str, Any]) -> str:
@@ -203,6 +296,11 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(line([unit, true, *(f'{p:.3f}' for p in prices)]))
     found = [f'{summary["windows"][e]["correlation"]:.2f}' for e in ends]
     lines.append(line(['rank correlation with the truth', '', *found]))
+    lines += [
+        f'\n{name}: top-1 {statistics.fmean(scores):.2f}, of {len(scores)}'
+        for name, scores in summary['scores'].items()
+        if scores
+    ]
     return '\n'.join(lines)
 
 

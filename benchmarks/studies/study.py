@@ -116,11 +116,16 @@ STUDIES = {
         },
     ),
     'signal': Study(
-        'what could make prices better: averages, warm-up, refining',
+        'what could make prices better: time, averages, warm-up, refining',
         ('uniform',),
         {
             'dms': {},
             'dms-importance': {'signal': 'importance'},
+            'dms-long': {'search_images': 0.5},
+            'dms-importance-long': {
+                'signal': 'importance',
+                'search_images': 0.5,
+            },
             'dms-slow-average': {'average': 0.98},
             'dms-warmup': {'warmup': 0.3, 'decay': 0.5},
             'dms-refine': {'decay': 0.4},

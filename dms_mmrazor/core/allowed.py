@@ -35,6 +35,8 @@ class Unit(NamedTuple):
 
     def up(self, number: float) -> int:
         """The smallest multiple >= ``number``, else the maximum."""
+        # The full width is allowed although it may be no multiple: a layer of
+        # 30 channels stays whole with divisor 8.
         multiple = math.ceil(number / self.divisor) * self.divisor
         return min(multiple, self.maximum)
 
@@ -48,6 +50,7 @@ class Unit(NamedTuple):
 
     def preceding(self, number: int) -> int:
         """The allowed number before ``number``, else the smallest."""
+        # Not `number - divisor`: the maximum may be no multiple.
         below = math.ceil(number / self.divisor - 1) * self.divisor
         return max(below, self.smallest)
 

@@ -38,6 +38,8 @@ class Budget:
         self.models = models
         self.targets = targets
         device = next(iter(models.values())).coefficient.device
+        # MACs of a large model exceed what single precision tells apart by one
+        # channel.
         self.blocks = torch.tensor(
             list(block_mask), dtype=torch.float64, device=device
         )
@@ -63,6 +65,7 @@ class Budget:
         """:meth:`excess` of many candidates [M, U]; shape [M]."""
         models = self.models.items()
         terms = max(len(model.layers) for _, model in models)
+        # A candidate needs a number for every term; all at once would not fit.
         return torch.cat(
             [
                 torch.stack(
@@ -88,6 +91,7 @@ class Budget:
         """∂log r / ∂log k of the mean of all targets, shape [U]."""
         kept = self._tensor(counts).requires_grad_()
         logs = [
+            # A resource of 0 has no logarithm.
             model(kept, self.blocks).clamp(min=1e-300).log()
             for model in self.models.values()
         ]

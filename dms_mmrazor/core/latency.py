@@ -86,6 +86,7 @@ def fit_latency(
             f'length, at least 1, but have {[len(c) for c in columns]}.'
         )
     x, y, t, w = (torch.tensor(c, dtype=torch.float64) for c in columns)
+    # Relative errors count, or the slowest layers alone would be fitted.
     w = w if weights else 1 / t
     values = torch.stack([x, y, t, w])
     if not (torch.isfinite(values).all() and (t > 0).all() and (w > 0).all()):
@@ -129,6 +130,8 @@ def nonnegative_least_squares(matrix: Tensor, target: Tensor) -> Tensor:
                 part, target[:, None], driver='gelsd'
             ).solution[:, 0]
             residual = float(((part @ solution - target) ** 2).sum())
+            # With a margin: of equally good subsets the first one stays, on
+            # every machine.
             better = residual < smallest * (1 - 1e-9) - 1e-18
             if bool((solution >= 0).all()) and better:
                 smallest = residual

@@ -48,6 +48,8 @@ class FlatLayout(nn.Module):
             [size for op in operators for size in op.element_sizes]
         )
         constants = {
+            # A pruning ratio says what is removed: what may be kept at most is
+            # its lower limit.
             'lower': torch.tensor(
                 [1 - op.most / op.num_elements for op in operators]
             ),
@@ -87,6 +89,7 @@ class FlatLayout(nn.Module):
         Returns:
             Tensor: Shape [C].
         """
+        # The usual case: every channel is an element, and nothing is copied.
         if not self.shares_masks:
             return values
         return values.index_select(0, self.element)

@@ -1,4 +1,4 @@
-"""Misspelled keys of a search's config, found before anything is built."""
+"""What a search's config misspells or a search does not work with."""
 
 import inspect
 from typing import Any, List, Mapping
@@ -108,3 +108,23 @@ def _check_structure(cfg: Mapping[str, Any]) -> None:
     named = type_name(cfg, 'constructor') == name
     if named or 'structure' in (options or {}):
         constructor(cfg, options)
+
+
+def refuse_unsupported(runner: Any) -> None:
+    """Raise for runners and options that a search does not work with.
+
+    Raises:
+        DMSError: It names the config key.
+    """
+    check_keywords(runner.cfg)
+    if hasattr(runner, 'strategy'):
+        raise DMSError(
+            '`runner_type=FlexibleRunner` is not supported in a search: its '
+            'strategies split or rewrite the weights that masks multiply. '
+            'Remove `runner_type` and `strategy`.'
+        )
+    if runner.cfg.get('compile') and runner.distributed:
+        raise DMSError(
+            '`compile` is not supported in a search by several processes: '
+            'nobody has tested it. Remove it, or search with one process.'
+        )

@@ -1,13 +1,21 @@
 """What the hooks of a search read off a runner."""
 
 import os.path as osp
-from typing import Any, Dict, Mapping, Optional
+from contextlib import ExitStack, contextmanager
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor
 
+from dms_mmrazor.core.durations import (
+    Duration,
+    PhaseLengths,
+    iterations_of,
+    phase_lengths,
+)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import how_found
@@ -62,3 +70,75 @@ def dataset_meta(runner: Runner) -> Optional[Mapping[str, Any]]:
         runner (Runner): After a search.
     """
     return getattr(runner.train_dataloader.dataset, 'metainfo', None)
+
+
+def lengths_of(
+    runner: Runner, warmup: Duration, decay: Duration
+) -> PhaseLengths:
+    """Phases of a runner's training in iterations.
+
+    Raises:
+        DMSError: If they do not fit into the training.
+    """
+    try:
+        return phase_lengths(warmup, decay, *_extent(runner))
+    except ValueError as error:
+        raise DMSError(f'ResourceHook: {error}') from None
+
+
+def length_of(runner: Runner, key: str, value: Duration) -> float:
+    """A part of a runner's training in iterations.
+
+    Args:
+        runner (Runner): Of the search.
+        key (str): Name of the setting, for messages.
+        value (int | float | str): See :func:`phase_lengths`.
+
+    Raises:
+        DMSError: If it cannot be read.
+    """
+    try:
+        return iterations_of(key, value, *_extent(runner))
+    except ValueError as error:
+        raise DMSError(f'ResourceHook: {error}') from None
+
+
+def _extent(runner: Runner) -> Tuple[int, Optional[float]]:
+    """Iterations of a training and of an epoch, if it has epochs."""
+    by_epoch = not isinstance(runner.train_loop, IterBasedTrainLoop)
+    total = max(runner.max_iters, 1)
+    return total, total / max(runner.max_epochs, 1) if by_epoch else None
+
+
+def structure_steps(runner: Runner) -> int:
+    """Steps that the structure of a runner's training takes."""
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    return max(-(-runner.max_iters // counts), 1)
+
+
+def share_structure(runner: Runner, algorithm: DMSAlgorithm) -> None:
+    """Let the averaged copy of a search use the search's own structure.
+
+    Pruning ratios, importances and everything else of the mutator then are
+    the same tensors in both: averaging or exchanging them changes nothing,
+    and what is evaluated is the present structure.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            copy = hook.ema_model.module
+            copy.mutator = algorithm.mutator
+            copy.structure = algorithm.structure
+
+
+@contextmanager
+def validated_weights(runner: Runner) -> Iterator[None]:
+    """Give the model the weights that a validation uses, for a while.
+
+    With an ``EMAHook`` these are the averaged ones.
+    """
+    with ExitStack() as stack:
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.before_val_epoch(runner)
+                stack.callback(hook.after_val_epoch, runner)
+        yield

@@ -5,8 +5,11 @@ from typing import Mapping
 from mmengine import dist
 from mmengine.runner import Runner
 
-from dms_mmrazor.engine.averaged_weights import validated_weights
-from dms_mmrazor.engine.runner_access import dataset_meta, search_info
+from dms_mmrazor.engine.runner_access import (
+    dataset_meta,
+    search_info,
+    validated_weights,
+)
 from dms_mmrazor.engine.search_log import describe_subnet
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import (

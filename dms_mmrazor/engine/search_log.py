@@ -1,12 +1,68 @@
 """What a search says of itself in the log."""
 
-from typing import Dict, Iterator, Mapping, Optional
+from typing import (
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+)
+
+from mmengine.runner import Runner
 
 from dms_mmrazor.core import Phase
-from dms_mmrazor.engine.loss_history import Losses
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.subnet import Structure
 from dms_mmrazor.supernet.resources import format_resource
+
+
+class Losses(NamedTuple):
+    """Losses of a search.
+
+    Attributes:
+        task (float): Everything but the resource losses.
+        resources (dict[str, float]): λ_r · L_r, by kind.
+    """
+
+    task: float
+    resources: Dict[str, float]
+
+
+def mean_losses(
+    runner: Runner, kinds: Sequence[str], window: int
+) -> Optional[Losses]:
+    """Mean losses of the last iterations.
+
+    Args:
+        runner (Runner): During a search.
+        kinds (Sequence[str]): Constrained resources.
+        window (int): Number of iterations.
+
+    Returns:
+        Losses, optional: None if mmengine's ``RuntimeInfoHook``, which
+        records them, has been removed.
+    """
+    whole = _recorded(runner, 'loss', window)
+    resources = {
+        kind: _mean(_recorded(runner, f'loss_{kind}', window))
+        for kind in kinds
+    }
+    if not whole:
+        return None
+    return Losses(_mean(whole) - sum(resources.values()), resources)
+
+
+def _recorded(runner: Runner, name: str, window: int) -> List[float]:
+    buffer = runner.message_hub.log_scalars.get(f'train/{name}')
+    if buffer is None:
+        return []
+    return [float(value) for value in buffer.data[0][-window:]]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
 
 
 def describe_targets(mutator: DMSMutator, targets: Mapping[str, float]) -> str:
@@ -139,3 +195,25 @@ def _under(row: Mapping[str, float]) -> str:
     if 'target' not in row:
         return ''
     return f', {1 - row["subnet"] / row["target"]:.2%} under its target'
+
+
+def report_progress(
+    runner: Runner,
+    mutator: DMSMutator,
+    phase: Phase,
+    targets: Mapping[str, float],
+    interval: int,
+) -> None:
+    """Write the line of an interval, and the structure's scalars.
+
+    Args:
+        runner (Runner): Trains the search.
+        mutator (DMSMutator): Of the search.
+        phase (Phase): Of this iteration.
+        targets (Mapping[str, float]): Of this iteration.
+        interval (int): Iterations since the last line.
+    """
+    losses = mean_losses(runner, list(targets), interval)
+    runner.logger.info(describe_progress(mutator, phase, targets, losses))
+    scalars = structure_scalars(mutator)
+    runner.visualizer.add_scalars(scalars, step=runner.iter + 1)

@@ -10,11 +10,11 @@ import torch
 from mmengine import dist
 from mmengine.runner import Runner, ValLoop
 
-from dms_mmrazor.engine.loss_history import mean_losses
 from dms_mmrazor.engine.retraining import (
     retrain_command,
     write_retrain_config,
 )
+from dms_mmrazor.engine.search_log import mean_losses
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import ExportedSubnet
 from dms_mmrazor.search.phases import Moment, SearchPhases

@@ -6,18 +6,13 @@ that `mutator.groups` could declare, too; that masked and exported models
 agree is proven as for any other model.
 """
 
-import importlib
 from typing import Any, Dict, List, Mapping, Optional
 
 from torch import nn
 
 from dms_mmrazor.graph.channel_groups import ChannelGroup
 from dms_mmrazor.graph.stage_finder import ResidualStage
-
-_PLUGINS = {
-    'transformers': 'dms_mmrazor.plugins.transformers.adapter',
-}
-"""Library → module with ``make_adapter``, imported when it is needed."""
+from dms_mmrazor.layers.by_type import load_plugin
 
 
 class ModelAdapter:
@@ -51,9 +46,8 @@ def find_adapter(
     """
     for module in model.modules():
         for kind in type(module).__mro__:
-            plugin = _PLUGINS.get(kind.__module__.partition('.')[0])
-            if plugin is not None:
-                return importlib.import_module(plugin).make_adapter(
-                    model, settings or {}
-                )
+            plugin = load_plugin(kind.__module__.partition('.')[0])
+            make = getattr(plugin, 'make_adapter', None)
+            if make is not None:
+                return make(model, settings or {})
     return None

@@ -4,7 +4,7 @@ from typing import List, NamedTuple, Tuple
 
 from torch import nn
 
-from dms_mmrazor.layers.named_lists import named_lists
+from dms_mmrazor.layers.block_lists import named_lists
 
 
 class BlockContainer(NamedTuple):

@@ -62,11 +62,10 @@ from dms_mmrazor.graph.training_pass import (
 from dms_mmrazor.layers import (
     HEADS,
     AttentionDim,
-    held_dim,
-    is_attention,
     is_weighted,
     named_parts,
 )
+from dms_mmrazor.layers.attention import attention_kind
 from dms_mmrazor.registry import TASK_UTILS
 
 _ENOUGH = 256
@@ -345,7 +344,7 @@ def _is_within_attention(
     """Whether channels are heads times head dims: these have own groups."""
     names = [str(channel['name']) for channel in all_channels(config)]
     return any(
-        name in modules and is_attention(modules[name]) for name in names
+        name in modules and attention_kind(modules[name]) for name in names
     )
 
 
@@ -370,7 +369,8 @@ def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
             init_args=dict(num_channels=size),
             channels=dict(output_related=channels, input_related=[]),
         )
-        reason = held_dim(part.module, part.kind) if size > 1 else SINGLE
+        kind = attention_kind(part.module)
+        reason = kind.held(part.module, part.kind) if size > 1 else SINGLE
         groups.append(ChannelGroup(name, config, reason))
     return groups
 

@@ -39,11 +39,8 @@ from dms_mmrazor.graph.fx_values import (
 from dms_mmrazor.graph.moved_channels import is_mover
 from dms_mmrazor.graph.node_values import attribute
 from dms_mmrazor.layers import kind_of
-from dms_mmrazor.layers.attention import core_name
-from dms_mmrazor.layers.known_types import (
-    ROI_EXTRACTOR,
-    is_kind,
-)
+from dms_mmrazor.layers.attention import attention_kind, core_name
+from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.multihead import is_multihead
 
 
@@ -54,8 +51,7 @@ def leaf_types(model: nn.Module) -> Tuple[type, ...]:
         for module in model.modules()
         # mmcv's own wrappers are not torch's, which are never looked into.
         if getattr(kind_of(module), 'leaf', False)
-        or core_name(module) is not None
-        or is_kind(module, ROI_EXTRACTOR)
+        or getattr(block_kind_of(module), 'opaque', False)
     }
     return tuple(sorted(types, key=lambda kind: kind.__qualname__))
 
@@ -156,11 +152,13 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
         if core is None:
             continue
         name = f'{node.target}.{core}' if core else node.target
+        kind = attention_kind(modules[name])
         before = set(trace.nodes)
         with trace.inserting_before(node):
-            qkv = trace.call_module(f'{name}.qkv', (node.args[0],))
+            read = f'{name}.{kind.input_layer}'
+            qkv = trace.call_module(read, (node.args[0],))
             x = trace.call_module(name, (qkv,))
-            x = trace.call_module(f'{name}.proj', (x,))
+            x = trace.call_module(f'{name}.{kind.output_layer}', (x,))
             if f'{name}.gamma1.weight' in parameters:
                 scale = trace.get_attr(f'{name}.gamma1.weight')
                 x = trace.call_function(operator.mul, (x, scale))

@@ -148,6 +148,7 @@ def _touches(group: ChannelGroup, sides: Sequence[Side], where: str) -> bool:
     ]
     for side, other in pairs:
         if side[1:3] != other[1:3]:
+            # It is not searched anyway, so nothing is torn apart.
             if group.reason:
                 return False
             raise DMSError(
@@ -170,6 +171,8 @@ def _merge(
     inside = [side for side in traced if side.name in parts]
     every = list(dict.fromkeys([*sides, *inside]))
     heads = _read_heads(declaration, where)
+    # A side with more channels (a flattened map, heads of many dims) repeats
+    # each of them.
     size = heads or min(side.end - side.start for side in every)
     for side in every:
         if (side.end - side.start) % size:

@@ -1,6 +1,7 @@
 """Run a model once on an input of the shape it will be used with."""
 
 from contextlib import contextmanager
+from functools import partial
 from inspect import signature
 from typing import Any, Iterator, Mapping, Sequence, Tuple, Union
 
@@ -11,17 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.example_inputs import ExampleInputs
-from dms_mmrazor.graph.image_samples import (
-    asks_samples,
-    image_samples,
-)
 from dms_mmrazor.graph.light_copy import is_lifeless
-from dms_mmrazor.graph.two_stage import (
-    demo_regions,
-    is_two_stage,
-    two_stage_tensors,
-)
-from dms_mmrazor.layers.decoders import vocabulary_of
+from dms_mmrazor.graph.model_kind import model_kind_of, vocabulary_of
 
 _SMALL = 128
 """Side of a small image: what usual networks divide without a rest."""
@@ -73,12 +65,11 @@ def forward_tensors(
         return _logits(model, image)
     if isinstance(image, ExampleInputs):
         return image.call(model)
-    if is_two_stage(model):
-        regions = demo_regions(model, image.shape, few_regions)
-        return two_stage_tensors(model, image, regions)
+    extras = model_kind_of(model).extras(model, image.shape, few_regions)
+    if extras is not None:
+        return extras(model, model, image)
     if isinstance(model, BaseModel):
-        samples = image_samples(image.shape) if asks_samples(model) else None
-        return model(image, samples, mode='tensor')
+        return model(image, None, mode='tensor')
     return model(image)
 
 
@@ -104,19 +95,8 @@ def with_tensor_forward(
         input_size (Sequence[int]): (B, C, H, W) of what it will see.
     """
     kind = type(model)
-    if is_two_stage(model):
-        regions = demo_regions(model, input_size)
-
-        def tensors(self: nn.Module, inputs: Tensor) -> Any:
-            return two_stage_tensors(self, inputs, regions)
-
-    elif asks_samples(model):
-        samples = image_samples(input_size)
-
-        def tensors(self: nn.Module, inputs: Tensor) -> Any:
-            return kind.forward(self, inputs, samples, mode='tensor')
-
-    else:
+    tensors = model_kind_of(model).extras(model, input_size)
+    if tensors is None:
         return model
 
     def forward(
@@ -125,7 +105,8 @@ def with_tensor_forward(
         data_samples: Any = None,
         mode: str = 'tensor',
     ) -> Any:
-        return tensors(self, inputs)
+        # Not the class from below, which would come back here.
+        return tensors(self, partial(kind.forward, self), inputs)
 
     model.__class__ = type(kind.__name__, (kind,), {'forward': forward})
     return model

@@ -1,12 +1,10 @@
 """Made-up data samples, where images alone are not enough."""
 
 import sys
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
-
-from dms_mmrazor.graph.image_samples import image_meta
 
 
 def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> Iterator[Any]:
@@ -19,6 +17,8 @@ def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> Iterator[Any]:
     libraries = {
         kind.__module__.partition('.')[0] for kind in type(model).mro()
     }
+    # From `sys.modules`: a model of a library has imported it, and no other
+    # library is needed.
     if 'mmpretrain' in libraries:
         structures = sys.modules['mmpretrain.structures']
         yield [
@@ -77,3 +77,14 @@ def _segmentation(size: Tuple[int, ...]) -> Any:
     classes = torch.zeros(1, *size[2:], dtype=torch.long)
     sample.gt_sem_seg = elements.PixelData(data=classes)
     return sample
+
+
+def image_meta(shape: Sequence[int]) -> dict:
+    """What a data sample tells of an image that is not padded.
+
+    Args:
+        shape (Sequence[int]): (B, C, H, W).
+    """
+    size = tuple(shape[2:])
+    keys = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    return dict({key: size for key in keys}, scale_factor=(1.0, 1.0))

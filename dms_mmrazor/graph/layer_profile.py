@@ -1,4 +1,4 @@
-"""What each layer costs, read off one forward pass of the plain model.
+"""What each layer costs, read off the first pass of the plain model.
 
 MACs are multiply-accumulates of convolutions, linear layers and the two
 products of attention for one image. Biases, normalization, activations and
@@ -6,9 +6,9 @@ pooling are not counted.
 """
 
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from dms_mmrazor.graph.demo import (
     DemoInput,
@@ -17,22 +17,13 @@ from dms_mmrazor.graph.demo import (
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.layers import (
-    attention_macs,
-    is_attention,
-    is_weighted,
-    kind_of,
-)
-from dms_mmrazor.layers.decoders import (
-    decoder_attention_macs,
-    is_decoder_attention,
-)
-from dms_mmrazor.layers.multihead import (
-    KEYS_VALUES,
-    QUERIES,
-    is_multihead,
-    projected_tokens,
-    projection_macs,
+from dms_mmrazor.graph.running import check_demo_input
+from dms_mmrazor.graph.uncounted import counting_elsewhere
+from dms_mmrazor.layers import is_weighted, kind_of
+from dms_mmrazor.layers.block import (
+    block_kind_of,
+    find_multiplier,
+    multiplies,
 )
 
 
@@ -48,15 +39,6 @@ class LayerProfile(NamedTuple):
 
     name: str
     positions: int
-
-
-def kernel_macs(module: nn.Module) -> float:
-    """MACs of one application of a layer's weight at full width."""
-    if is_attention(module):
-        return float(attention_macs(module))
-    if is_decoder_attention(module):
-        return float(decoder_attention_macs(module))
-    return kind_of(module).macs(module)
 
 
 def profile_layers(
@@ -103,65 +85,65 @@ def counting_positions(
         positions[name] = positions.get(name, 0) + applied // batch
 
     def count(module: nn.Module, inputs: Any, output: Any) -> None:
-        if is_attention(module):
-            applied = inputs[0].shape[0] * inputs[0].shape[1] ** 2
-        elif is_decoder_attention(module):
-            # Its input is a keyword; the first output has the same shape.
-            applied = output[0].shape[0] * output[0].shape[1] ** 2
-        else:
-            applied = kind_of(module).positions(module, inputs, output)
+        applied = kind_of(module).positions(module, inputs, output)
         add(names[module], applied)
 
-    def count_multihead(module: nn.Module, query: Tensor, key: Tensor) -> None:
-        asking, asked, pairs = projected_tokens(module, query, key)
-        name = names[module]
-        add(f'{name}.{QUERIES}', asking)
-        add(f'{name}.{KEYS_VALUES}', asked)
-        add(name, pairs)
-        add(f'{name}.out_proj', asking)
-
-    multiheads = [module for module in names if is_multihead(module)]
+    blocks = [module for module in names if multiplies(module)]
+    observed = [_Observed(module, names[module], add) for module in blocks]
     handles = [
         module.register_forward_hook(count)
         for module in names
-        if (
-            is_weighted(module)
-            or is_attention(module)
-            or is_decoder_attention(module)
-        )
-        and module not in multiheads
+        if is_weighted(module)
     ]
-    for module in multiheads:
-        # A hook would not see arguments that are given by name.
-        module.forward = _Observed(module, count_multihead)
     try:
+        for block in observed:
+            block.begin()
         yield positions
     finally:
         for handle in handles:
             handle.remove()
-        for module in multiheads:
-            del module.forward
+        for block in observed:
+            block.end()
 
 
 class _Observed:
-    """The forward of an attention, which tells what it is given.
+    """The forward of a block, which tells what it is given.
+
+    A hook would not see arguments that are given by name (torch < 2).
 
     Args:
-        module (nn.Module): An ``nn.MultiheadAttention``.
-        tell (Callable): Takes the module, query and key.
+        module (nn.Module): A block that multiplies.
+        name (str): Its full name.
+        add (Callable): Takes a name and how often it is applied.
     """
 
-    def __init__(self, module: nn.Module, tell: Callable[..., None]) -> None:
+    def __init__(
+        self, module: nn.Module, name: str, add: Callable[[str, int], None]
+    ) -> None:
         self.module = module
-        self.tell = tell
+        self.name = name
+        self.add = add
+        self.forward = module.forward
+        self.own = module.__dict__.get('forward')
 
-    def __call__(
-        self, query: Tensor, key: Tensor, *args: Any, **kwargs: Any
-    ) -> Any:
-        self.tell(self.module, query, key)
-        return type(self.module).forward(
-            self.module, query, key, *args, **kwargs
-        )
+    def begin(self) -> None:
+        """Stand in for the module's forward."""
+        self.module.forward = self
+
+    def end(self) -> None:
+        """Leave the module as it was."""
+        if self.own is None:
+            del self.module.forward
+        else:
+            self.module.forward = self.own
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        output = self.forward(*args, **kwargs)
+        kind = block_kind_of(self.module)
+        applied = kind.positions(self.module, args, kwargs, output)
+        for part, number in applied.items():
+            self.add(f'{self.name}.{part}' if part else self.name, number)
+        return output
 
 
 def count_macs(model: nn.Module, input_size: DemoInput) -> int:
@@ -172,17 +154,54 @@ def count_macs(model: nn.Module, input_size: DemoInput) -> int:
         input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
             called with; the count is per image.
     """
+    modules = dict(model.named_modules())
     return int(
         sum(
-            layer.positions * layer_macs(model, layer.name)
+            layer.positions * _layer_macs(modules, layer.name)
             for layer in profile_layers(model, input_size)
         )
     )
 
 
-def layer_macs(model: nn.Module, name: str) -> float:
+def _layer_macs(modules: Mapping[str, nn.Module], name: str) -> float:
     """MACs of one application of what a profile names, at full width."""
-    owner, _, part = name.rpartition('.')
-    if part in (QUERIES, KEYS_VALUES):
-        return float(projection_macs(model.get_submodule(owner), part))
-    return kernel_macs(model.get_submodule(name))
+    block = find_multiplier(modules, name)
+    if block is not None:
+        return block.kind.macs(modules[block.name], block.part)
+    return kind_of(modules[name]).macs(modules[name])
+
+
+class FirstRun(NamedTuple):
+    """What is known of a model once it ran on the demo input.
+
+    Attributes:
+        layers (list[LayerProfile]): From :func:`profile_layers`.
+        uncounted (dict[str, float]): From :func:`uncounted_macs`.
+    """
+
+    layers: List[LayerProfile]
+    uncounted: Dict[str, float]
+
+
+def run_first(
+    model: nn.Module,
+    input_size: DemoInput,
+    key: str = 'mutator.parse_cfg.demo_input',
+) -> FirstRun:
+    """Run a model on the demo input and count on the way.
+
+    Args:
+        model (nn.Module): A plain model; its state is not changed.
+        input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
+            called with.
+        key (str): Where the user has set it, for messages. Defaults to
+            'mutator.parse_cfg.demo_input'.
+
+    Raises:
+        DMSError: If it does not run on an input of that shape.
+    """
+    batch = batch_of(input_size)
+    with counting_positions(model, batch) as positions:
+        with counting_elsewhere(model, batch) as uncounted:
+            check_demo_input(model, input_size, key)
+    return FirstRun(as_profiles(positions), uncounted)

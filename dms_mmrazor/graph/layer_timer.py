@@ -109,6 +109,8 @@ def time_layers(
     finally:
         for handle in handles:
             handle.remove()
+    # What runs behind a layer is timed with it, what runs before the first one
+    # with that; so the sum is the whole pass.
     moments = [start, *(moment for _, moment in marks[1:]), end]
     times: Dict[str, float] = {}
     for (name, _), begin, stop in zip(marks, moments, moments[1:]):

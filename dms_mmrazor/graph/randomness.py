@@ -45,6 +45,7 @@ class _SameNumbers(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         name = func.__name__.partition('.')[0]
         if name in _RANDOM:
+            # 0.5 may lie outside of a uniform's bounds.
             bounded = name.startswith('uniform') and len(args) > 2
             result.fill_(sum(args[1:3]) / 2 if bounded else 0.5)
         return result
@@ -81,6 +82,7 @@ def is_random(model: nn.Module, image: torch.Tensor) -> bool:
     """
     with evaluating(model):
         outputs = [forward_tensors(model, image) for _ in range(2)]
+        # Most models end here, two passes earlier.
         if difference(*outputs) <= SAME:
             return False
         outputs = []

@@ -12,8 +12,8 @@ from dms_mmrazor.graph.demo import (
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.layers import is_attention, is_weighted
-from dms_mmrazor.layers.decoders import is_decoder_attention
+from dms_mmrazor.layers import is_weighted
+from dms_mmrazor.layers.block import multiplies
 
 try:
     from torch.utils.flop_counter import FlopCounterMode
@@ -65,9 +65,7 @@ def counting_elsewhere(
     counted = {
         part
         for module in names
-        if is_weighted(module)
-        or is_attention(module)
-        or is_decoder_attention(module)
+        if is_weighted(module) or multiplies(module)
         for part in module.modules()
     }
     # Of each module that runs: the count at its start, that of submodules.

@@ -11,9 +11,7 @@ from dms_mmrazor.layers.attention import (
     QK_DIMS,
     V_DIMS,
     AttentionDim,
-    attention_macs,
-    find_attention_dim,
-    held_dim,
+    AttentionKind,
     is_attention,
 )
 from dms_mmrazor.layers.attention_masks import attach_attention
@@ -22,6 +20,11 @@ from dms_mmrazor.layers.batch_norm import (
     apply_sync_norms,
     revert_sync_norms,
 )
+from dms_mmrazor.layers.block import (
+    BlockKind,
+    register_block,
+)
+from dms_mmrazor.layers.channel_holder import Part, can_narrow, named_parts
 from dms_mmrazor.layers.conv import (
     DMSConv2d,
     DMSConv2dAdaptivePadding,
@@ -48,12 +51,13 @@ from dms_mmrazor.layers.kind import (
 )
 from dms_mmrazor.layers.layer_norm import DMSLayerNorm
 from dms_mmrazor.layers.linear import DMSLinear
-from dms_mmrazor.layers.parts import Part, can_narrow, named_parts
 from dms_mmrazor.layers.replace import replace_with_dynamic
 from dms_mmrazor.layers.rms_norm import DMSRMSNorm
 
 __all__ = [
     'AttentionDim',
+    'AttentionKind',
+    'BlockKind',
     'ChannelHolder',
     'DMSBatchNorm2d',
     'DMSConv2d',
@@ -73,13 +77,10 @@ __all__ = [
     'acts_alone',
     'apply_sync_norms',
     'attach_attention',
-    'attention_macs',
     'can_narrow',
     'channels_of',
     'fold_depth',
     'fold_input_mask',
-    'find_attention_dim',
-    'held_dim',
     'is_attention',
     'is_conv',
     'is_depthwise',
@@ -90,6 +91,7 @@ __all__ = [
     'masked_form',
     'named_parts',
     'narrow_layer',
+    'register_block',
     'register_kind',
     'register_masked',
     'replace_with_dynamic',

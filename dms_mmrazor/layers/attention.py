@@ -14,121 +14,167 @@ supernet, of the kept one in an exported model. Narrowing multiplies q by
 scale of its own, which stays.
 """
 
-import importlib
 from functools import partial
-from typing import Dict, List, Optional, Tuple
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
 
+from dms_mmrazor.layers.block import (
+    BlockKind,
+    Products,
+    block_kind_of,
+)
 from dms_mmrazor.layers.kind import (
     ChannelHolder,
     channels_of,
     narrow_layer,
 )
-from dms_mmrazor.layers.known_types import (
-    ATTENTION,
-    SHIFTED_WINDOWS,
-    TIMM_ATTENTION,
-    TIMM_ATTENTION_BEFORE,
-    TIMM_WINDOW_ATTENTION,
-    WINDOW_ATTENTION,
-    qualified_name,
-)
-from dms_mmrazor.layers.multihead import (
-    SlimMultiheadAttention,
-    is_multihead,
-    multihead_sizes,
-)
 
 HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
 
-_OPS = 'dms_mmrazor.plugins.mmpretrain'
-_TIMM = 'dms_mmrazor.plugins.timm'
-_RELATIVE = 'dms_mmrazor.models.spaces.autoformer.RelativeAttention'
-_SLIM = {
-    ATTENTION: f'{_OPS}.SlimAttention',
-    WINDOW_ATTENTION: f'{_OPS}.SlimWindowAttention',
-    TIMM_ATTENTION: f'{_TIMM}.SlimAttention',
-    TIMM_ATTENTION_BEFORE: f'{_TIMM}.SlimAttention',
-    TIMM_WINDOW_ATTENTION: f'{_TIMM}.SlimWindowAttention',
-    _RELATIVE: _RELATIVE,  # has any number of heads from the start
-}
 
+class AttentionKind(BlockKind):
+    """One kind of attention whose heads and head dims are searched.
 
-def is_attention(module: nn.Module) -> bool:
-    """Whether heads and head dims of a module can be searched."""
-    if is_multihead(module):
-        return True
-    known = (*_SLIM, *_SLIM.values())
-    if qualified_name(type(module)) not in known:
-        return False
-    if getattr(module, 'gate', None) is not None:
-        return False  # a layer of its own multiplies the heads
-    if not _is_nothing(getattr(module, 'norm', None)):
-        return False  # so does a norm of all of them
-    return not getattr(module, 'v_shortcut', False)
+    What is written here holds for self-attention of [B, N, C] with linear
+    layers ``qkv`` and ``proj``, ``num_heads`` and, unless all are equal,
+    ``qk_dims`` and ``v_dims``. Classes that derive from :attr:`types` may
+    compute something else, so they are not meant.
 
-
-def held_dim(module: nn.Module, kind: str) -> str:
-    """Why heads or dims of an attention are not searched; '' if they are.
-
-    Args:
-        module (nn.Module): The attention.
-        kind (str): 'heads', 'qk_dims' or 'v_dims'.
+    Attributes:
+        slim (type, optional): Class that takes any dims of heads, with the
+            same parameters: what the attention becomes in an exported model.
+            Defaults to ``None``, the class itself.
+        may_stay (bool): Whether it stays as it is with all heads and dims.
+            Defaults to False.
+        input_layer (str): Who gives q, k and v; '' is the attention itself.
+        output_layer (str): Who reads the heads.
     """
-    if kind == QK_DIMS and not _is_nothing(getattr(module, 'q_norm', None)):
-        return 'q and k are normalized over the dims of a head'
-    return ''
+
+    opaque: ClassVar[bool] = True
+    multiplies: ClassVar[bool] = True
+    core: ClassVar[Optional[str]] = ''
+    slim: ClassVar[Optional[type]] = None
+    may_stay: ClassVar[bool] = False
+    input_layer: ClassVar[str] = 'qkv'
+    output_layer: ClassVar[str] = 'proj'
+
+    def applies(self, block: nn.Module) -> bool:
+        """Whether it is exactly such an attention, and nothing else in it."""
+        if type(block) not in (*self.types, self.slim):
+            return False
+        if getattr(block, 'gate', None) is not None:
+            return False  # a layer of its own multiplies the heads
+        if not _is_nothing(getattr(block, 'norm', None)):
+            return False  # so does a norm of all of them
+        return not getattr(block, 'v_shortcut', False)
+
+    def sizes(self, block: nn.Module) -> Dict[str, int]:
+        """Number of heads, q/k dims and v dims."""
+        full = block.qkv.out_features // (3 * block.num_heads)
+        return {
+            HEADS: block.num_heads,
+            QK_DIMS: getattr(block, 'qk_dims', full),
+            V_DIMS: getattr(block, 'v_dims', full),
+        }
+
+    def held(self, block: nn.Module, dim: str) -> str:
+        """Why heads or dims are not searched; '' if they are.
+
+        Args:
+            block (nn.Module): The attention.
+            dim (str): 'heads', 'qk_dims' or 'v_dims'.
+        """
+        if dim == QK_DIMS and not _is_nothing(getattr(block, 'q_norm', None)):
+            return 'q and k are normalized over the dims of a head'
+        return ''
+
+    def scales_by_dims(self, block: nn.Module) -> bool:
+        """Whether the kernel divides by the root of the head dim it sees."""
+        if not hasattr(block, 'scaled_dot_product_attention'):
+            return False  # it has a `scale` of its own
+        kernel = block.scaled_dot_product_attention
+        return not (isinstance(kernel, partial) and 'scale' in kernel.keywords)
+
+    def input_tensors(self, block: nn.Module) -> Tuple[Optional[Tensor], ...]:
+        """Weight and bias that give q, k and v."""
+        return block.qkv.weight, block.qkv.bias
+
+    def make_slim(self, block: nn.Module) -> None:
+        """Give it the class that allows any head dims, in place."""
+        if self.slim is not None:
+            block.__class__ = self.slim
+
+    def holders(self, block: nn.Module) -> Dict[str, ChannelHolder]:
+        """Its heads and head dims."""
+        dims = (HEADS, QK_DIMS, V_DIMS)
+        return {dim: AttentionDim(block, dim) for dim in dims}
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Pairs of tokens, of all images."""
+        return {'': args[0].shape[0] * args[0].shape[1] ** 2}
+
+    def macs(self, block: nn.Module, part: str = '') -> float:
+        """MACs of both products for one pair of tokens."""
+        sizes = self.sizes(block)
+        return float(sizes[HEADS] * (sizes[QK_DIMS] + sizes[V_DIMS]))
+
+    def products(self, sides: Any, name: str, part: str = '') -> Products:
+        """Heads times q/k dims, and heads times v dims."""
+        heads, qk, v = (
+            sides.dim(f'{name}.{kind}', False)
+            for kind in (HEADS, QK_DIMS, V_DIMS)
+        )
+        return [(1.0, (heads, qk)), (1.0, (heads, v))]
+
+    def widths(
+        self, sides: Any, name: str, child: str, is_input: bool
+    ) -> Optional[Products]:
+        """The outputs of q, k and v, and the inputs of the projection."""
+        queries, values = AttentionKind.products(self, sides, name)
+        if (child, is_input) == (self.output_layer, True):
+            return [values]
+        if (child, is_input) == (self.input_layer, False):
+            return [(2.0, queries[1]), values]
+        return None
 
 
 def _is_nothing(module: Optional[nn.Module]) -> bool:
     return module is None or isinstance(module, nn.Identity)
 
 
-def core_name(module: nn.Module) -> Optional[str]:
-    """Where in a module its attention is, if its channels just pass else.
+def attention_kind(module: object) -> Optional[AttentionKind]:
+    """The kind of an attention, or ``None`` for anything else."""
+    kind = block_kind_of(module)
+    return kind if isinstance(kind, AttentionKind) else None
 
-    Returns:
-        str, optional: '' for an attention itself, 'w_msa' for one that works
-        in shifted windows. ``None`` for torch's own, whose output
-        projection is no call.
-    """
-    if is_multihead(module):
-        return None
-    if is_attention(module):
-        return ''
-    if qualified_name(type(module)) == SHIFTED_WINDOWS:
-        return 'w_msa' if is_attention(module.w_msa) else None
-    return None
+
+def is_attention(module: object) -> bool:
+    """Whether heads and head dims of a module can be searched."""
+    return attention_kind(module) is not None
+
+
+def core_name(module: object) -> Optional[str]:
+    """See :class:`BlockKind`."""
+    kind = block_kind_of(module)
+    return None if kind is None else kind.core
 
 
 def input_layer(module: nn.Module) -> nn.Module:
     """Who gives q, k and v; for torch's attention that is itself."""
-    return module if is_multihead(module) else module.qkv
+    return module.get_submodule(attention_kind(module).input_layer)
 
 
 def output_layer(module: nn.Module) -> nn.Module:
     """Who reads the heads."""
-    return module.out_proj if is_multihead(module) else module.proj
-
-
-def attention_sizes(module: nn.Module) -> Dict[str, int]:
-    """Number of heads, q/k dims and v dims of an attention."""
-    if is_multihead(module):
-        return dict(zip((HEADS, QK_DIMS, V_DIMS), multihead_sizes(module)))
-    full = module.qkv.out_features // (3 * module.num_heads)
-    return {
-        HEADS: module.num_heads,
-        QK_DIMS: getattr(module, 'qk_dims', full),
-        V_DIMS: getattr(module, 'v_dims', full),
-    }
-
-
-def attention_macs(module: nn.Module) -> int:
-    """MACs of both products for one pair of tokens."""
-    sizes = attention_sizes(module)
-    return sizes[HEADS] * (sizes[QK_DIMS] + sizes[V_DIMS])
+    return module.get_submodule(attention_kind(module).output_layer)
 
 
 class AttentionDim(ChannelHolder):
@@ -146,20 +192,21 @@ class AttentionDim(ChannelHolder):
     @property
     def channels(self) -> int:
         """Number of heads or dims."""
-        return attention_sizes(self.module)[self.kind]
+        return attention_kind(self.module).sizes(self.module)[self.kind]
 
     def narrow(self, kept: Tensor) -> None:
         """Keep some heads or dims, in place."""
         module, old = self.module, self.channels
-        if len(kept) == old and is_multihead(module):
-            return  # it may stay the stock module
+        kind = attention_kind(module)
+        if len(kept) == old and kind.may_stay:
+            return
         outputs, inputs = self._indices(kept)
-        sizes = {**attention_sizes(module), self.kind: len(kept)}
-        if self.kind == QK_DIMS and _scales_by_head_dim(module):
+        sizes = {**kind.sizes(module), self.kind: len(kept)}
+        if self.kind == QK_DIMS and kind.scales_by_dims(module):
             _scale_queries(module, (len(kept) / old) ** 0.5)
         narrow_layer(input_layer(module), outputs, None)
         narrow_layer(output_layer(module), None, inputs)
-        _make_slim(module)
+        kind.make_slim(module)
         module.num_heads = sizes[HEADS]
         module.qk_dims = sizes[QK_DIMS]
         module.v_dims = sizes[V_DIMS]
@@ -182,77 +229,24 @@ class AttentionDim(ChannelHolder):
         rows = torch.cat([part.flatten() for part in chosen])
         return rows, chosen[2].flatten() - first
 
-    def scores(self, rows: Tensor) -> Tensor:
-        """Sum scores of the outputs of ``qkv`` for each head or dim."""
-        query, key, value = split_qkv(self.module, rows)
-        if self.kind == QK_DIMS:
-            return (query + key).sum(dim=0)
-        if self.kind == V_DIMS:
-            return value.sum(dim=0)
-        return torch.cat([query, key, value], dim=1).sum(dim=1)
-
-
-def _make_slim(module: nn.Module) -> None:
-    """Give an attention the class that allows any head dims, in place."""
-    name = _SLIM.get(qualified_name(type(module)))
-    if is_multihead(module):
-        module.__class__ = SlimMultiheadAttention
-    elif name is not None:
-        library, _, slim = name.rpartition('.')
-        module.__class__ = getattr(importlib.import_module(library), slim)
-
 
 def split_qkv(module: nn.Module, rows: Tensor) -> List[Tensor]:
     """Values of the outputs of ``qkv`` as q [H, D], k [H, D], v [H, E]."""
-    sizes = attention_sizes(module)
+    sizes = attention_kind(module).sizes(module)
     heads, qk, v = sizes[HEADS], sizes[QK_DIMS], sizes[V_DIMS]
     parts = rows.split([heads * qk, heads * qk, heads * v])
     return [part.view(heads, -1) for part in parts]
 
 
-def _scales_by_head_dim(module: nn.Module) -> bool:
-    """Whether the kernel divides by the root of the head dim it sees."""
-    if is_multihead(module):
-        return True
-    if not hasattr(module, 'scaled_dot_product_attention'):
-        return False  # window attention has a `scale` of its own
-    kernel = module.scaled_dot_product_attention
-    return not (isinstance(kernel, partial) and 'scale' in kernel.keywords)
-
-
 @torch.no_grad()
 def _scale_queries(module: nn.Module, factor: float) -> None:
     """Multiply q by a number."""
-    sizes = attention_sizes(module)
+    kind = attention_kind(module)
+    sizes = kind.sizes(module)
     number = sizes[HEADS] * sizes[QK_DIMS]
-    if is_multihead(module):
-        tensors = (module.in_proj_weight, module.in_proj_bias)
-    else:
-        tensors = (module.qkv.weight, module.qkv.bias)
-    for tensor in tensors:
+    for tensor in kind.input_tensors(module):
         if tensor is not None:
             tensor[:number] *= factor
-
-
-def find_attention_dim(model: nn.Module, name: str) -> Optional[AttentionDim]:
-    """Heads or dims by their full name, if that is what the name names."""
-    owner, _, kind = name.rpartition('.')
-    if kind not in (HEADS, QK_DIMS, V_DIMS):
-        return None
-    module = dict(model.named_modules()).get(owner)
-    if module is None or not is_attention(module):
-        return None
-    return AttentionDim(module, kind)
-
-
-def attention_dims(model: nn.Module) -> Dict[str, ChannelHolder]:
-    """Heads and head dims of all attentions: full name → holder."""
-    return {
-        f'{name}.{kind}': AttentionDim(module, kind)
-        for name, module in model.named_modules()
-        if is_attention(module)
-        for kind in (HEADS, QK_DIMS, V_DIMS)
-    }
 
 
 def split_heads(module: nn.Module, x: Tensor) -> List[Tensor]:

@@ -1,6 +1,6 @@
 """The masks of attention, attached to its two linear layers."""
 
-from typing import Dict, Optional
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,17 @@ from dms_mmrazor.layers.attention import (
     HEADS,
     QK_DIMS,
     V_DIMS,
-    attention_sizes,
+    attention_kind,
 )
 from dms_mmrazor.layers.dms_op import RowMask
 from dms_mmrazor.layers.kind import channels_of
-from dms_mmrazor.layers.multihead import is_multihead
 from dms_mmrazor.layers.replace import replace_with_dynamic
-from dms_mmrazor.models.mutables import DMSChannelContainer, DMSMutableChannel
+from dms_mmrazor.models.mutables import (
+    DMSChannelContainer,
+    DMSMutableChannel,
+    Places,
+    beside,
+)
 
 
 class QueryMask(RowMask):
@@ -35,13 +39,14 @@ class QueryMask(RowMask):
         self.size = size
 
     @property
-    def mask(self) -> Optional[Tensor]:
-        """[size] of the current step, or ``None``."""
-        mask = self.mutable.mask
-        if mask is None:
+    def places(self) -> Optional[Places]:
+        """Of the q/k dims for each head of q, 1 for k and v."""
+        places = self.mutable.places
+        if places is None:
             return None
-        query = mask.repeat(self.heads)
-        return torch.cat([query, query.new_ones(self.size - len(query))])
+        query = places.index.repeat(1, self.heads)
+        others = torch.full((1, self.size - query.shape[1]), -1)
+        return Places(places.table, beside([query, others]))
 
 
 class HeadContainer(DMSChannelContainer):
@@ -58,22 +63,25 @@ class HeadContainer(DMSChannelContainer):
         self.factors = nn.ModuleDict()
 
     @property
-    def mask(self) -> Optional[Tensor]:
-        """[H * E] of the current step, or ``None``."""
-        masks = {key: m.mask for key, m in self.factors.items()}
-        known = {key: m for key, m in masks.items() if m is not None}
-        return self._product(known) if known else None
+    def places(self) -> Optional[Places]:
+        """The product of those of a head and of a dim."""
+        rows = []
+        found = {key: m.places for key, m in self.factors.items()}
+        for key, places in sorted(found.items()):
+            if places is not None and key == HEADS:
+                dims = self.sizes[V_DIMS]
+                rows.append(places.index.repeat_interleave(dims, dim=1))
+            elif places is not None:
+                rows.append(places.index.repeat(1, self.sizes[HEADS]))
+        tables = [p.table for p in found.values() if p is not None]
+        return Places(tables[0], torch.cat(rows)) if rows else None
 
     @property
     def current_mask(self) -> Tensor:
         """bool [H * E]: what an export now would keep."""
         masks = {k: m.current_mask.cpu() for k, m in self.factors.items()}
-        return self._product(masks)
-
-    def _product(self, masks: Dict[str, Tensor]) -> Tensor:
-        like = next(iter(masks.values()))
         heads, dims = (
-            masks.get(key, like.new_ones(self.sizes[key]))
+            masks.get(key, torch.ones(self.sizes[key], dtype=torch.bool))
             for key in (HEADS, V_DIMS)
         )
         return (heads[:, None] * dims).flatten()
@@ -94,11 +102,14 @@ def attach_attention(
     """
     owner, _, kind = name.rpartition('.')
     module = model.get_submodule(owner)
-    sizes = attention_sizes(module)
-    names = f'{owner}.qkv', f'{owner}.proj'
-    if is_multihead(module):
+    attention = attention_kind(module)
+    sizes = attention.sizes(module)
+    names = [
+        '.'.join(filter(None, (owner, layer)))
+        for layer in (attention.input_layer, attention.output_layer)
+    ]
+    if names[0] == owner:  # its weights are its own, not those of a layer
         module = replace_with_dynamic(model, owner)
-        names = owner, f'{owner}.out_proj'
     if kind == QK_DIMS:
         qkv = replace_with_dynamic(model, names[0])
         rows = channels_of(qkv, False)

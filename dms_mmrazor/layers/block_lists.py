@@ -1,11 +1,56 @@
-"""Remove blocks from their containers."""
+"""Blocks in lists: found by name, removed from their containers.
+
+A list is a container, or a list of names of a module's own children, as
+mmpretrain's MobileNetV3 has it: ``layer0``, ``layer1``, … with
+``self.layers = ['layer0', 'layer1', …]``.
+"""
 
 from typing import Dict, List, Sequence
 
 from torch import nn
 
-from dms_mmrazor.layers.csp_layers import is_split_layer, merge_slices
-from dms_mmrazor.layers.named_lists import named_lists, remove_named
+from dms_mmrazor.layers.block import block_kind_of
+
+
+def named_lists(owner: nn.Module) -> Dict[str, List[str]]:
+    """Lists of names of a module's own children.
+
+    Args:
+        owner (nn.Module): Any module.
+
+    Returns:
+        dict[str, list[str]]: Attribute → names, at least two different ones.
+    """
+    found = {}
+    for key, value in vars(owner).items():
+        # A single name may be anything, the name of a layer's type, say.
+        if not isinstance(value, (list, tuple)) or len(value) < 2:
+            continue
+        if all(isinstance(name, str) for name in value):
+            if len(set(value)) == len(value) <= len(owner._modules):
+                if all(name in owner._modules for name in value):
+                    found[key] = list(value)
+    return found
+
+
+def remove_named(owner: nn.Module, key: str, removed: Sequence[str]) -> None:
+    """Take some children out of a list of names.
+
+    The others keep their names, so that a layer of another kind does not
+    get the name of a block. In the place of a removed one stays an
+    ``nn.Identity``, without any key, for code that counts names up (to
+    freeze the first layers, say).
+
+    Args:
+        owner (nn.Module): The module; it is changed in place.
+        key (str): Attribute with the list of names.
+        removed (Sequence[str]): Names of it.
+    """
+    names = getattr(owner, key)
+    left = [name for name in names if name not in removed]
+    setattr(owner, key, type(names)(left))
+    for name in removed:
+        setattr(owner, name, nn.Identity())
 
 
 def remove_blocks(model: nn.Module, names: Sequence[str]) -> None:
@@ -32,8 +77,9 @@ def remove_blocks(model: nn.Module, names: Sequence[str]) -> None:
         if isinstance(container, nn.ModuleList):
             owner = model.get_submodule(parent.rpartition('.')[0])
             _move_indices(owner, list(container._modules), removed)
-            if is_split_layer(owner):
-                merge_slices(owner, removed)
+            kind = block_kind_of(owner)
+            if kind is not None:
+                kind.merge(owner, removed)
         _delete(container, removed)
 
 
@@ -52,6 +98,7 @@ def _delete(container: nn.Module, removed: Sequence[str]) -> None:
         for name, module in container.named_children()
         if name not in removed
     ]
+    # A list counts its keys up; names of a sequence are its own.
     numbered = all(name.isdigit() for name, _ in kept)
     container._modules.clear()
     for index, (name, module) in enumerate(kept):

@@ -1,19 +1,16 @@
-"""Channels that do not belong to a layer: bare parameters and the like.
+"""All parts of a model that have channels; bare parameters and the like.
 
 A layer scale, a class token or a position embedding is a parameter of a
 block, multiplied or added along the channels. It is narrowed with the unit
 of those channels, under its own name (``backbone.stages.0.0.gamma``).
 """
 
-from typing import Dict
+from typing import Dict, Union
 
 from torch import Tensor, nn
 
+from dms_mmrazor.layers.block import block_holders
 from dms_mmrazor.layers.kind import ChannelHolder, is_layer
-from dms_mmrazor.layers.known_types import (
-    ROI_EXTRACTOR,
-    is_kind,
-)
 
 
 class BareParameter(ChannelHolder):
@@ -65,22 +62,6 @@ class ChannelCount(ChannelHolder):
         setattr(self.owner, self.key, len(kept))
 
 
-def channel_counts(model: nn.Module) -> Dict[str, ChannelHolder]:
-    """Modules without weights that know a number of channels.
-
-    Args:
-        model (nn.Module): A plain model.
-
-    Returns:
-        dict[str, ChannelHolder]: Name of the module → holder.
-    """
-    return {
-        name: ChannelCount(module, 'out_channels')
-        for name, module in model.named_modules()
-        if is_kind(module, ROI_EXTRACTOR)
-    }
-
-
 def channel_dim(parameter: Tensor) -> int:
     """The only dimension with several entries, else the last one."""
     long = [dim for dim, size in enumerate(parameter.shape) if size > 1]
@@ -117,3 +98,26 @@ def bare_parameters(model: nn.Module) -> Dict[str, ChannelHolder]:
         and tensor.dim() > 0
         and (key in module._parameters or is_vector(tensor))
     }
+
+
+Part = Union[nn.Module, ChannelHolder]
+
+
+def named_parts(model: nn.Module) -> Dict[str, Part]:
+    """Modules, bare parameters, heads and head dims of a plain model.
+
+    Args:
+        model (nn.Module): A plain model.
+
+    Returns:
+        dict[str, nn.Module | ChannelHolder]: Full name → part.
+    """
+    held = block_holders(model)
+    # What a block holds for itself takes the place of the block.
+    modules = {**dict(model.named_modules()), **held}
+    return {**bare_parameters(model), **held, **modules}
+
+
+def can_narrow(part: object) -> bool:
+    """Whether a part is a conv, linear or norm layer or a holder."""
+    return isinstance(part, ChannelHolder) or is_layer(part)

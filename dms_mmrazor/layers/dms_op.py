@@ -1,7 +1,8 @@
 """What the layers of a supernet have in common."""
 
-from typing import Any, ClassVar, Dict, Optional, Set, Tuple, Type
+from typing import Any, ClassVar, Dict, List, Optional, Set, Tuple, Type
 
+import torch
 from mmrazor.models.architectures.dynamic_ops import DynamicChannelMixin
 from mmrazor.models.mutables.base_mutable import BaseMutable
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from dms_mmrazor.models.mutables import (
     DMSChannelContainer,
     DMSMutableDepth,
     LayerMasks,
+    Places,
+    PlannedMask,
 )
 
 # What a dynamic layer has and its plain one has not.
@@ -34,6 +37,15 @@ class DepthHandle:
         masks = self.mutable.mask
         return None if masks is None else masks[self.index]
 
+    @property
+    def places(self) -> Optional[Places]:
+        """Where that mask is, [1, 1]."""
+        places = self.mutable.places
+        if places is None:
+            return None
+        index = places.index[:, self.index : self.index + 1]
+        return Places(places.table, index)
+
 
 class RowMask:
     """Mask of a layer's outputs, for those that no other layer can mask.
@@ -43,9 +55,15 @@ class RowMask:
     """
 
     @property
+    def places(self) -> Optional[Places]:
+        """Where the masks of all outputs are; ``None``: all are kept."""
+        raise NotImplementedError
+
+    @property
     def mask(self) -> Optional[Tensor]:
         """[out] of the current step, or ``None``."""
-        raise NotImplementedError
+        places = self.places
+        return None if places is None else places.read()
 
 
 class DMSOp(DynamicChannelMixin):
@@ -123,6 +141,35 @@ class DMSOp(DynamicChannelMixin):
             None if self.rows is None else self.rows.mask,
             None if self.depth is None else self.depth.mask,
         )
+
+    def plan_masks(self) -> List[PlannedMask]:
+        """Let it be given its masks from now on.
+
+        Returns:
+            list[PlannedMask]: What it is to be given.
+        """
+        sources = {
+            'inputs': self.get_mutable_attr('in_channels'),
+            'outputs': self.rows,
+            'depth': self.depth,
+        }
+        found: Dict[str, Tensor] = {}
+        for name, source in sources.items():
+            places = None if source is None else source.places
+            if places is not None:
+                found[name] = places.index
+        carrier = 'inputs' if 'inputs' in found else 'outputs'
+        carried = self.carries_depth and {carrier, 'depth'} <= set(found)
+        if carried:
+            # A factor of a small mask costs nothing, one of a weight does.
+            length = found[carrier].shape[1]
+            depth = found['depth'].expand(-1, length)
+            found[carrier] = torch.cat([found[carrier], depth])
+        self.given = LayerMasks(carried=carried)
+        return [
+            PlannedMask(self.given, name, index)
+            for name, index in found.items()
+        ]
 
     def fold(
         self, weight: Tensor, bias: Optional[Tensor], groups: int = 1

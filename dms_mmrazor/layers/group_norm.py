@@ -47,11 +47,14 @@ class DMSGroupNorm(nn.GroupNorm, DMSOp):
         if mask is None:
             return super().forward(x)
         positions = x.shape[2:].numel()
+        # Statistics run over channels and positions: each position of a
+        # channel has its mask.
         every = mask.view(-1, 1).expand(-1, positions).reshape(-1)
         out = masked_normalize(x.flatten(1), every, self.eps).view_as(x)
         view = (-1, *[1] * (x.dim() - 2))
         if self.weight is not None:
             out = out * self.weight.view(view) + self.bias.view(view)
+        # Under autocast torch's own norm gives single precision, too.
         return out if torch.is_autocast_enabled() else out.to(x.dtype)
 
 

@@ -14,7 +14,6 @@ derive from :class:`LayerKind`, override what differs, and register it::
 Everything else asks :func:`kind_of`.
 """
 
-from importlib import import_module
 from typing import (
     Any,
     ClassVar,
@@ -32,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.layers.known_types import qualified_name
+from dms_mmrazor.layers.by_type import ByType
 
 OUTPUTS, INPUTS = 'outputs', 'inputs'
 """The two sides of a layer."""
@@ -228,29 +227,19 @@ class PassingKind(LayerKind):
         raise NotImplementedError
 
 
-_KINDS: Dict[Union[type, str], LayerKind] = {}
+_KINDS: ByType[LayerKind] = ByType()
 _MASKED: Dict[type, type] = {}
 # Of the types that were asked for so far:
-_FOUND: Dict[type, Optional[LayerKind]] = {}
 _FORMS: Dict[type, Optional[type]] = {}
-
-_PLUGINS = {
-    'mmpretrain': 'dms_mmrazor.plugins.mmpretrain',
-    'timm': 'dms_mmrazor.plugins.timm',
-}
-"""Library → what is imported once a layer of it is met."""
 
 KindType = TypeVar('KindType', bound=Type[LayerKind])
 
 
 def register_kind(kind: KindType) -> KindType:
     """Make a kind of layer known."""
-    single = kind()
-    for layer_type in (*kind.types, *kind.names):
-        _KINDS[layer_type] = single
+    _KINDS.add(kind(), (*kind.types, *kind.names))
     for layer_type, masked in kind.masked.items():
         register_masked(layer_type, masked)
-    _FOUND.clear()
     return kind
 
 
@@ -262,18 +251,7 @@ def register_masked(layer_type: type, masked: type) -> None:
 
 def kind_of_type(layer_type: type) -> Optional[LayerKind]:
     """The kind of the layers of a class, or ``None``."""
-    if layer_type not in _FOUND:
-        for base in layer_type.__mro__:
-            plugin = _PLUGINS.get(base.__module__.partition('.')[0])
-            if plugin is not None:
-                import_module(plugin)
-        found = (
-            _KINDS.get(base, _KINDS.get(qualified_name(base)))
-            for base in layer_type.__mro__
-        )
-        kind = next((k for k in found if k is not None), None)
-        _FOUND[layer_type] = kind
-    return _FOUND[layer_type]
+    return _KINDS.find(layer_type)
 
 
 def kind_of(layer: object) -> Optional[LayerKind]:

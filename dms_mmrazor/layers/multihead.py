@@ -21,11 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from dms_mmrazor.layers.channel_holder import BareParameter
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.fold import fold_depth, fold_masks
 from dms_mmrazor.layers.kind import (
-    ChannelHolder,
     Indices,
     LayerKind,
     register_kind,
@@ -35,9 +33,6 @@ from dms_mmrazor.layers.kind import (
 from dms_mmrazor.layers.linear import DMSLinear
 from dms_mmrazor.models.mutables import LayerMasks
 from dms_mmrazor.registry import MODELS
-
-QUERIES, KEYS_VALUES = 'queries', 'keys_values'
-"""Names of the two parts of the input projection, for its MACs."""
 
 Affine = Tuple[Tensor, Optional[Tensor]]
 
@@ -114,6 +109,7 @@ def attend(
     query, key, value = _project(module, inputs, in_proj)
     mask = _added_mask(masking, query)
     dropout = module.dropout if module.training else 0.0
+    # The fused kernel does not tell its weights; torch < 2 has none.
     if masking.need_weights or not hasattr(F, 'scaled_dot_product_attention'):
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
         scores = scores if mask is None else scores + mask
@@ -141,6 +137,7 @@ def _project(
     heads, qk, v = multihead_sizes(module)
     rows = [heads * qk, heads * qk, heads * v]
     weight, bias = in_proj
+    # Of one tensor a single product is made, as by torch.
     same = inputs[0] is inputs[1] and inputs[1] is inputs[2]
     if inputs[0].dim() == 2:
         inputs = tuple(x[None] for x in inputs)
@@ -313,65 +310,3 @@ class DMSTransformerEncoderLayer(nn.TransformerEncoderLayer, DMSOp):
     def activation_relu_or_gelu(self) -> int:
         """What torch's kernel asks before it takes over: neither."""
         return 0
-
-
-class InProjection(BareParameter):
-    """The channels that an attention reads."""
-
-    def narrow(self, kept: Tensor) -> None:
-        """Keep some channels, in place."""
-        if len(kept) == self.channels:
-            return
-        super().narrow(kept)
-        module = self.owner
-        module.embed_dim = module.kdim = module.vdim = len(kept)
-        module.__class__ = SlimMultiheadAttention
-
-
-def in_projections(model: nn.Module) -> Dict[str, ChannelHolder]:
-    """The channels that the attentions of a model read.
-
-    Args:
-        model (nn.Module): A plain model.
-
-    Returns:
-        dict[str, ChannelHolder]: Full name of the weight → holder.
-    """
-    return {
-        f'{name}.in_proj_weight': InProjection(module, 'in_proj_weight')
-        for name, module in model.named_modules()
-        if is_multihead(module)
-    }
-
-
-def find_in_projection(model: nn.Module, name: str) -> str:
-    """The attention that a part is the input projection of, or ''."""
-    owner, _, key = name.rpartition('.')
-    if key != 'in_proj_weight' or not owner:
-        return ''
-    module = dict(model.named_modules()).get(owner)
-    return owner if is_multihead(module) else ''
-
-
-def projection_macs(module: nn.MultiheadAttention, part: str) -> int:
-    """MACs of one token's queries, or of its keys and values."""
-    heads, qk, v = multihead_sizes(module)
-    rows = heads * qk if part == QUERIES else heads * (qk + v)
-    return rows * module.in_proj_weight.shape[1]
-
-
-def projected_tokens(
-    module: nn.MultiheadAttention, query: Tensor, key: Tensor
-) -> Tuple[int, int, int]:
-    """Tokens that ask, tokens that are asked, pairs of them, of all images.
-
-    Args:
-        module (nn.MultiheadAttention): The attention.
-        query (Tensor): As it takes it.
-        key (Tensor): As it takes it.
-    """
-    asking, asked = (x.numel() // x.shape[-1] for x in (query, key))
-    images = 1
-    if query.dim() == 3:
-        images = query.shape[0 if module.batch_first else 1]
-    return asking, asked, asking * asked // images

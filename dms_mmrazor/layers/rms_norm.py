@@ -1,14 +1,12 @@
 """Norms by the root of the mean square, with masked features."""
 
 from functools import lru_cache
-from typing import Dict, Optional, Set, Type
+from typing import Dict, Set, Type
 
 import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.layers.dms_op import DMSOp
-from dms_mmrazor.layers.kind import PassingKind, register_kind
-from dms_mmrazor.layers.known_types import RMS_NORMS, qualified_name
 
 
 def masked_rms_norm_of(x: Tensor, mask: Tensor, eps: float) -> Tensor:
@@ -26,6 +24,7 @@ def masked_rms_norm_of(x: Tensor, mask: Tensor, eps: float) -> Tensor:
     Returns:
         Tensor: [..., N] in single precision, or double that of ``x``.
     """
+    # Squares overflow half precision.
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     mask = mask.to(x.dtype)
     square = (x * x) @ mask / mask.sum()
@@ -63,38 +62,10 @@ class DMSRMSNorm(DMSOp):
 
 
 @lru_cache(maxsize=None)
-def masked_rms_norm(kind: Type[nn.Module]) -> Optional[Type[DMSOp]]:
-    """The masked class of a norm, made when it is needed.
+def masked_rms_norm(kind: Type[nn.Module]) -> Type[DMSOp]:
+    """The masked class of a norm of this kind, made when it is needed.
 
     Args:
-        kind (type): Class of a layer.
-
-    Returns:
-        type, optional: ``None`` if it is something else.
+        kind (type): Its class, whose ``forward`` takes hidden states.
     """
-    if qualified_name(kind) not in RMS_NORMS:
-        return None
     return type(f'DMS{kind.__name__}', (DMSRMSNorm, kind), {})
-
-
-@register_kind
-class RMSNormKind(PassingKind):
-    """Norms by the root of the mean square, of transformers' decoders."""
-
-    names = RMS_NORMS
-    vectors = ('weight',)
-
-    def find_masked(self, layer_type: type) -> Optional[type]:
-        """Made when it is needed."""
-        return super().find_masked(layer_type) or masked_rms_norm(layer_type)
-
-    def channels(self, layer: nn.Module, is_input: bool) -> int:
-        """Number of features, the last dimension."""
-        return layer.weight.shape[0]
-
-    def channels_first(self, layer: nn.Module) -> bool:
-        """[..., C]."""
-        return False
-
-    def keep(self, layer: nn.Module, kept: Tensor) -> None:
-        """Nothing besides its vector."""

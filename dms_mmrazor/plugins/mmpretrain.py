@@ -3,14 +3,23 @@
 Imported only when a model uses these layers: mmpretrain is optional.
 """
 
-from typing import Any, Dict, Optional, Set
+from typing import Any, ClassVar, Dict, Optional, Set
 
 import torch
-from mmpretrain.models.utils.attention import MultiheadAttention, WindowMSA
+from mmpretrain.models.utils.attention import (
+    MultiheadAttention,
+    ShiftWindowMSA,
+    WindowMSA,
+)
 from mmpretrain.models.utils.norm import GRN, LayerNorm2d
 from torch import Tensor, nn
 
-from dms_mmrazor.layers.attention import split_heads
+from dms_mmrazor.layers.attention import (
+    AttentionKind,
+    is_attention,
+    split_heads,
+)
+from dms_mmrazor.layers.block import BlockKind, register_block
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import (
     PassingKind,
@@ -157,3 +166,48 @@ class SlimWindowAttention(WindowMSA):
         index = self.relative_position_index.flatten()
         bias = self.relative_position_bias_table[index]
         return bias.view(tokens, tokens, -1).permute(2, 0, 1)
+
+
+@register_block
+class MultiheadAttentionKind(AttentionKind):
+    """Self-attention of vision transformers."""
+
+    types = (MultiheadAttention,)
+    slim = SlimAttention
+
+
+@register_block
+class WindowAttentionKind(AttentionKind):
+    """Attention within the windows of a Swin transformer."""
+
+    types = (WindowMSA,)
+    slim = SlimWindowAttention
+
+
+@register_block
+class ShiftedWindowsKind(BlockKind):
+    """What shifts and cuts the windows for the attention in it."""
+
+    types = (ShiftWindowMSA,)
+    opaque: ClassVar[bool] = True
+    core: ClassVar[Optional[str]] = 'w_msa'
+
+    def applies(self, block: nn.Module) -> bool:
+        """One that derives from it may do something else."""
+        return type(block) is ShiftWindowMSA and is_attention(block.w_msa)
+
+
+@register_block
+class SwinKind(BlockKind):
+    """A Swin transformer."""
+
+    names = ('mmpretrain.models.backbones.swin_transformer.SwinTransformer',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """Widths of the feature maps that it hands out."""
+        numbers = list(block.num_features)
+        for index in block.out_indices:
+            norm = getattr(block, f'norm{index}')
+            if isinstance(norm, nn.LayerNorm):
+                numbers[index] = norm.normalized_shape[0]
+        block.num_features = numbers

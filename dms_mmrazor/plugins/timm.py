@@ -15,7 +15,8 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.layers.attention import split_heads
+from dms_mmrazor.layers.attention import AttentionKind, split_heads
+from dms_mmrazor.layers.block import BlockKind, register_block
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import PassingKind, register_kind
 from dms_mmrazor.registry import MODELS
@@ -174,3 +175,30 @@ class GlobalResponseNormKind(PassingKind):
 
     def keep(self, layer: nn.Module, kept: Tensor) -> None:
         """Nothing besides its vectors."""
+
+
+@register_block
+class VisionAttentionKind(AttentionKind):
+    """Self-attention of vision transformers."""
+
+    types = (Attention,)
+    slim = SlimAttention
+
+
+@register_block
+class WindowAttentionKind(AttentionKind):
+    """Attention within the windows of a Swin transformer."""
+
+    types = (WindowAttention,)
+    slim = SlimWindowAttention
+
+
+@register_block
+class ScaleKind(BlockKind):
+    """A factor of each channel, which knows the shape that it has."""
+
+    names = ('timm.models.metaformer.Scale',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """That shape."""
+        block.shape = (len(block.scale), *block.shape[1:])

@@ -9,7 +9,6 @@ import math
 import statistics
 from typing import (
     Callable,
-    Dict,
     List,
     Mapping,
     NamedTuple,
@@ -186,9 +185,3 @@ def at_seconds(
     logs = [math.log(cost) for cost in costs]
     values = [points[cost] for cost in costs]
     return float(np.interp(math.log(seconds), logs, values))
-
-
-def order_of(scores: Mapping[str, float]) -> Dict[str, int]:
-    """Candidate → its place, 1 for the highest score."""
-    names = sorted(scores, key=lambda name: -scores[name])
-    return {name: place for place, name in enumerate(names, 1)}

@@ -30,11 +30,6 @@ from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.graph.example_inputs import as_example
 from dms_mmrazor.latency import prepare_latency
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.search.arguments import (
-    as_weights,
-    check_counts,
-    check_schedule,
-)
 from dms_mmrazor.search.distillation import (
     Distiller,
     DistillSettings,
@@ -59,7 +54,14 @@ from dms_mmrazor.search.record import (
     record_interval,
 )
 from dms_mmrazor.search.structure_search import StructureSearch
-from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
+from dms_mmrazor.search.targets import (
+    Target,
+    as_targets,
+    as_weights,
+    check_counts,
+    check_schedule,
+    resolve_targets,
+)
 from dms_mmrazor.subnet import save_structure
 
 _STATE = ('mutator', 'structure')
@@ -454,9 +456,7 @@ class Search:
         """
         masks = self.mutator.masks
         shared = [*self.mutator.modules(), masks.table]
-        shared += [
-            p.masks for p in (*masks.layers.whole, *masks.layers.products)
-        ]
+        shared += masks.layers.filled
         memo.update({id(part): part for part in shared})
         return self
 

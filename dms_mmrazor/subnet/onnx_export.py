@@ -18,8 +18,8 @@ from dms_mmrazor.graph.demo import (
     evaluating,
     forward_tensors,
 )
+from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.graph.outputs import flatten_tensors
-from dms_mmrazor.graph.two_stage import is_two_stage
 
 TOLERANCE = 1e-4
 
@@ -99,13 +99,7 @@ def why_not_onnx(model: nn.Module) -> str:
     Args:
         model (nn.Module): A plain model.
     """
-    if is_two_stage(model):
-        return (
-            'the regions that the second stage of a detector sees are chosen '
-            "by code; export it with mmdeploy, which has ONNX's operators for "
-            'that'
-        )
-    return ''
+    return model_kind_of(model).why_not_onnx(model)
 
 
 def _write(

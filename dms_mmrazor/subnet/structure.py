@@ -6,6 +6,7 @@ its kept blocks. Channels are written as ranges ('0-15, 18') to stay
 readable.
 """
 
+from itertools import takewhile
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from dms_mmrazor.errors import DMSError
@@ -251,3 +252,16 @@ def load_structure(path: str) -> Structure:
 def save_structure(structure: Structure, path: str) -> None:
     """Write a structure file; a reader never sees half of it."""
     write_yaml(structure_to_dict(structure), path)
+
+
+def split_name(name: str) -> Tuple[str, str]:
+    """Stage and rest of a layer name: what precedes the first number.
+
+    'backbone.layer1.0.conv1' → ('backbone.layer1', '0.conv1'); without a
+    number the last part is the rest.
+    """
+    parts = name.split('.')
+    stage = list(takewhile(lambda part: not part.isdigit(), parts))
+    if len(stage) == len(parts):
+        stage = parts[:-1]
+    return '.'.join(stage), '.'.join(parts[len(stage) :])

@@ -21,9 +21,13 @@ from dms_mmrazor.layers import (
     named_parts,
     narrow_layer,
 )
+from dms_mmrazor.layers.block import refresh_attributes
 from dms_mmrazor.layers.block_lists import remove_blocks
-from dms_mmrazor.subnet.attributes import refresh_attributes
-from dms_mmrazor.subnet.structure import LayerSlice, Structure
+from dms_mmrazor.subnet.structure import (
+    LayerSlice,
+    Structure,
+    UnitStructure,
+)
 
 
 def prune(model: nn.Module, structure: Structure) -> nn.Module:
@@ -108,20 +112,18 @@ def count_weighted_layers(modules: Dict[str, Part]) -> int:
 
 
 def count_touched_channels(
-    modules: Dict[str, Part],
-    slices: Sequence[Tuple[Sequence[LayerSlice], Sequence[LayerSlice]]],
+    modules: Dict[str, Part], units: Sequence[UnitStructure]
 ) -> int:
     """Channels of all sides of layers that units touch, searched or not.
 
     Args:
         modules (dict[str, Part]): Parts of the plain supernet.
-        slices (Sequence): Of each unit the layers that produce its channels
-            and those that read them.
+        units (Sequence[UnitStructure]): What they narrow.
     """
     sides = {
         (part.layer, is_input)
-        for unit in slices
-        for is_input, parts in enumerate(unit)
+        for unit in units
+        for is_input, parts in enumerate((unit.outputs, unit.inputs))
         for part in parts
     }
     return sum(channels_of(modules[layer], bool(i)) for layer, i in sides)
@@ -191,8 +193,7 @@ def _check_architecture(
             f'the model has {layers} layers with weights, the supernet of '
             f'the structure had {structure.layers}: {hint}'
         )
-    slices = [(unit.outputs, unit.inputs) for unit in structure.units]
-    channels = count_touched_channels(modules, slices)
+    channels = count_touched_channels(modules, structure.units)
     if channels != structure.channels:
         raise DMSError(
             f'the searched layers of the model have {channels} channels, '

@@ -4,9 +4,8 @@ from typing import List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from dms_mmrazor.core import LatencyFit, Term
 from dms_mmrazor.graph import LayerProfile
-from dms_mmrazor.layers import channels_of, is_attention, is_depthwise
-from dms_mmrazor.layers.decoders import is_decoder_attention
-from dms_mmrazor.layers.multihead import is_multihead
+from dms_mmrazor.layers import channels_of, is_depthwise
+from dms_mmrazor.layers.block import block_kind_of, find_multiplier
 from dms_mmrazor.supernet.searched_sides import Product, SearchedSides
 
 
@@ -56,11 +55,12 @@ def layer_widths(
 
 def _is_called(sides: SearchedSides, name: str) -> bool:
     """Whether it is a layer that runs by itself, and can be timed."""
-    owner = sides.modules.get(name.rpartition('.')[0])
-    module = sides.modules.get(name)
-    inside = is_multihead(owner) or module is None
-    attends = is_attention(module) or is_decoder_attention(module)
-    return not (inside or attends)
+    # Its products are timed with the layers around them.
+    if find_multiplier(sides.modules, name) is not None:
+        return False
+    owner, _, child = name.rpartition('.')
+    kind = block_kind_of(sides.modules[owner])
+    return kind is None or child not in kind.uncalled
 
 
 def _inputs(sides: SearchedSides, name: str) -> Tuple[Product, ...]:

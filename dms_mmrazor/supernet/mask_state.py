@@ -16,9 +16,9 @@ from dms_mmrazor.core import (
 )
 from dms_mmrazor.core.resource import Following
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.layers import DMSOp
 from dms_mmrazor.models.mutables import MaskPlan, MaskTable, TopkOperator
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
-from dms_mmrazor.supernet.plan_masks import plan_masks
 
 DEPTH_TEMPERATURE = 4.0
 
@@ -106,12 +106,18 @@ class MaskState(KeepsPrecision):
             unit.bind(TopkOperator(self.topk, self.table, index))
 
     def plan(self, supernet: nn.Module) -> None:
-        """Find out which masks the layers read, once they are attached.
+        """Make the masks of all layers at once, now that they are attached.
 
         Args:
             supernet (nn.Module): The prepared supernet.
         """
-        plan = plan_masks(supernet, self.table, self.topk.sizes)
+        planned = [
+            mask
+            for layer in supernet.modules()
+            if isinstance(layer, DMSOp)
+            for mask in layer.plan_masks()
+        ]
+        plan = MaskPlan(planned, self.topk.sizes)
         self.table.plan = self.layers = plan.to(self.mask.device)
 
     def use_soft_masks(self) -> None:
@@ -124,6 +130,8 @@ class MaskState(KeepsPrecision):
             soft = self.topk.soft_mask()
             mask = soft.detach().requires_grad_()
         self.mask.copy_(mask.detach())
+        # A sum, not `mask.grad`: a step may have several passes
+        # (accumulation).
         mask.register_hook(self._collect)
         self.table.show(mask, self.topk)
         self.table.soft = soft
@@ -141,6 +149,8 @@ class MaskState(KeepsPrecision):
         try:
             yield
         finally:
+            # These masks belong to the graph of a training step, whatever has
+            # been shown in between without one.
             with torch.enable_grad():
                 self.table.show(before, self.topk)
 
@@ -183,6 +193,7 @@ class MaskState(KeepsPrecision):
         if ranks == 1:
             return
         main = dist.is_main_process()
+        # A sum to which only the first rank adds is a broadcast.
         sent = [t if main else torch.zeros_like(t) for t in shared]
         flat = _pack([*(tensor / ranks for tensor in averaged), *sent])
         dist.all_reduce(flat, op='sum')
@@ -267,6 +278,8 @@ class MaskState(KeepsPrecision):
         operators = self._depth_operators()
         kept = self.topk.held_kept.tolist()
         for operator in operators:
+            # Ratios moved while blocks were held; without this they would
+            # jump.
             if self.topk.held[operator]:
                 self.topk.set_kept_(operator, kept[operator])
         self.topk.release_()

@@ -1,7 +1,16 @@
-"""What a mutator finds out about a plain supernet before it changes it."""
+"""What a mutator reads of its config, and finds out of a plain supernet."""
 
 import logging
-from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Dict,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 from mmengine.logging import print_log
 from torch import nn
@@ -15,9 +24,9 @@ from dms_mmrazor.graph import (
 from dms_mmrazor.graph.adapters import ModelAdapter
 from dms_mmrazor.graph.channel_analyzer import TracingError
 from dms_mmrazor.graph.declared_groups import declare_groups
+from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.graph.tied_weights import tie_groups
 from dms_mmrazor.graph.uncounted import uncounted_warning
-from dms_mmrazor.layers.decoders import generates_tokens
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.supernet.latency_terms import LayerWidths, layer_widths
 from dms_mmrazor.supernet.mask_state import MaskState
@@ -26,13 +35,64 @@ from dms_mmrazor.supernet.resource_table import ResourceTable
 from dms_mmrazor.supernet.resources import build_resource_models
 from dms_mmrazor.supernet.searched_sides import SearchedSides
 from dms_mmrazor.supernet.structure_writer import StructureWriter
+from dms_mmrazor.type_names import type_name
 
-_UNKNOWN = (
-    '{} is a language model whose layers are not known (Llama, Mistral, Qwen2 '
-    'and Qwen3 are). Declare for each of its layers what belongs together: '
-    "`mutator.groups=[dict(outputs=['…fc_in'], inputs=['…fc_out']), "
-    "dict(outputs=['…q', '…k', '…v'], inputs=['…out'], heads=12), …]`."
-)
+Config = Dict[str, Any]
+
+
+def check_importance(cfg: Optional[Config]) -> Config:
+    """The importance's settings; their values are checked where they act.
+
+    Raises:
+        DMSError: If it is no dict of ``metric`` and ``decay``.
+    """
+    cfg = {} if cfg is None else cfg
+    if (
+        not isinstance(cfg, dict)
+        or set(cfg) - {'metric', 'decay'}
+        or not isinstance(cfg.get('decay', 0.99), (int, float))
+    ):
+        raise DMSError(
+            '`mutator.importance` is a dict of `metric` and `decay` (a '
+            f'number), got {cfg!r}.'
+        )
+    return dict(cfg)
+
+
+def check_exclude(exclude: Any) -> Tuple[str, ...]:
+    """Names that are not searched; a single text is no list of them.
+
+    Raises:
+        DMSError: If they are no list of names.
+    """
+    if not isinstance(exclude, (list, tuple)) or not all(
+        isinstance(name, str) for name in exclude
+    ):
+        raise DMSError(
+            f'`mutator.exclude` must be a list of names, got {exclude!r}.'
+        )
+    return tuple(exclude)
+
+
+def build_analyzer(
+    cfg: Union[Config, DMSChannelAnalyzer, None],
+) -> DMSChannelAnalyzer:
+    """The tracer of a config; mmrazor's own name means ours.
+
+    Raises:
+        DMSError: If it is of another type.
+    """
+    if isinstance(cfg, DMSChannelAnalyzer):
+        return cfg
+    cfg = dict(cfg or {})
+    kind = type_name(cfg)
+    if kind not in ('', 'ChannelAnalyzer', 'DMSChannelAnalyzer'):
+        raise DMSError(
+            f'`mutator.parse_cfg.type` must be DMSChannelAnalyzer, got {kind}.'
+        )
+    for key in ('type', '_scope_'):
+        cfg.pop(key, None)
+    return DMSChannelAnalyzer(**cfg)
 
 
 class Description(NamedTuple):
@@ -76,8 +136,9 @@ def find_groups(
         declared = [*adapter.declarations(), *declared]
         groups = declare_groups((), declared, supernet)
         return [*tie_groups(groups, supernet), *adapter.held()]
-    if generates_tokens(supernet) and not declared:
-        raise DMSError(_UNKNOWN.format(type(supernet).__name__))
+    reason = model_kind_of(supernet).untraceable(supernet)
+    if reason and not declared:
+        raise DMSError(reason)
     try:
         groups = analyzer.analyze_groups(supernet)
     except TracingError as error:

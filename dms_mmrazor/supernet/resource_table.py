@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dms_mmrazor.core import ResourceModel
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
-from dms_mmrazor.subnet.stage_names import split_name
+from dms_mmrazor.subnet.structure import split_name
 from dms_mmrazor.supernet.mask_state import MaskState
 
 

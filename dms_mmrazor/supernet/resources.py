@@ -26,14 +26,9 @@ from dms_mmrazor.core import Dim, ResourceModel, Term
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import LayerProfile, count_macs
 from dms_mmrazor.graph.demo import DemoInput
-from dms_mmrazor.layers import is_attention, is_layer, kind_of
-from dms_mmrazor.layers.decoders import is_decoder_attention
+from dms_mmrazor.layers import is_layer, kind_of
+from dms_mmrazor.layers.block import block_kind_of, find_multiplier
 from dms_mmrazor.layers.kind import INPUTS
-from dms_mmrazor.layers.multihead import (
-    KEYS_VALUES,
-    QUERIES,
-    is_multihead,
-)
 from dms_mmrazor.supernet.searched_sides import Product, SearchedSides
 
 Target = Union[int, float, str]
@@ -138,14 +133,9 @@ def _macs_terms(sides: SearchedSides, profiles: Profiles) -> List[Term]:
 
 
 def _layer_macs(sides: SearchedSides, profile: LayerProfile) -> List[Term]:
-    owner, _, part = profile.name.rpartition('.')
-    if part in (QUERIES, KEYS_VALUES):
-        products = _projection_products(sides, owner, part)
-    elif is_attention(sides.modules[profile.name]):
-        products = sides.attention_products(profile.name)
-    elif is_decoder_attention(sides.modules[profile.name]):
-        read = sides.products(f'{profile.name}.o_proj', True)
-        products = [(2 * number, dims) for number, dims in read]
+    block = find_multiplier(sides.modules, profile.name)
+    if block is not None:
+        products = block.kind.products(sides, block.name, block.part)
     else:
         share, rows = sides.passing(profile.name)
         products = [
@@ -197,19 +187,6 @@ def _entries(sides: SearchedSides, name: str, key: str) -> List[Product]:
     return products
 
 
-def _projection_products(
-    sides: SearchedSides, name: str, part: str = ''
-) -> List[Product]:
-    """Entries of the input projection of torch's attention, or of a part."""
-    queries, values = sides.attention_products(name)
-    rows = {QUERIES: [queries], KEYS_VALUES: [queries, values]}
-    columns = sides.dim(f'{name}.in_proj_weight', False)
-    return [
-        (a, (*dims, columns))
-        for a, dims in rows.get(part, sides.projected(name))
-    ]
-
-
 def _param_terms(sides: SearchedSides, profiles: Profiles) -> List[Term]:
     """Terms of all parameters; each parameter counts once."""
     terms: List[Term] = []
@@ -230,10 +207,10 @@ def _param_products(
 ) -> List[Product]:
     module = sides.modules[name]
     full_name = f'{name}.{key}' if name else key
-    if is_multihead(module) and key == 'in_proj_weight':
-        return _projection_products(sides, name)
-    if is_multihead(module) and key == 'in_proj_bias':
-        return sides.projected(name)
+    block = block_kind_of(module)
+    products = None if block is None else block.entries(sides, name, key)
+    if products is not None:
+        return products
     if full_name in sides.parts:
         dim: Dim = sides.dim(full_name, False)
         channels = sides.parts[full_name].channels

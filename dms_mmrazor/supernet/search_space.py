@@ -86,6 +86,8 @@ def build_search_space(
     group_names = [group.name for group in groups]
     stage_names = [stage.name for stage in stages]
     known = [*group_names, *layers, *stage_names, *blocks]
+    # All names at once, before any is used: a typo must not search what
+    # somebody meant to leave out.
     check_names('mutator.exclude', exclude, known)
     check_names('channel_unit_cfg.units', list(width.units), group_names)
     check_names('depth_unit_cfg.units', list(depth.units), stage_names)
@@ -215,6 +217,7 @@ def merge_args(
 ) -> Dict[str, Any]:
     """Arguments of one unit: the defaults, then each matching entry."""
     args = dict(default_args)
+    # Of several that match the last one wins, as a reader expects.
     for pattern, cfg in units_cfg.items():
         if matches(name, pattern):
             args.update(cfg.get('init_args', {}))

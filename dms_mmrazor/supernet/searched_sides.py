@@ -7,15 +7,11 @@ from torch import nn
 from dms_mmrazor.core import Dim
 from dms_mmrazor.graph.channel_groups import POSITIONS
 from dms_mmrazor.layers import (
-    HEADS,
-    QK_DIMS,
-    V_DIMS,
     channels_of,
-    is_attention,
     is_norm,
     named_parts,
 )
-from dms_mmrazor.layers.csp_layers import repeated_slice
+from dms_mmrazor.layers.block import block_kind_of, repeated_slice
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 
 Product = Tuple[float, Tuple[Dim, ...]]
@@ -108,32 +104,17 @@ class SearchedSides:
     def products(self, layer: str, is_input: bool) -> List[Product]:
         """Number of channels on one side of a layer, as a sum of products.
 
-        The output of ``qkv`` and the input of ``proj`` of an attention are
-        heads times dims.
+        What an attention's layers give and read are heads times dims.
         """
         owner, _, child = layer.rpartition('.')
-        inner = (('qkv', False), ('proj', True), ('out_proj', True))
-        if (child, is_input) in inner:
-            if owner and is_attention(self.modules[owner]):
-                if is_input:
-                    return [self.attention_products(owner)[1]]
-                return self.projected(owner)
+        kind = block_kind_of(self.modules[owner]) if owner else None
+        if kind is not None:
+            products = kind.widths(self, owner, child, is_input)
+            if products is not None:
+                return products
         if is_input and layer in self._repeats:
             return self._concatenated(layer)
         return [(1.0, (self.dim(layer, is_input),))]
-
-    def attention_products(self, name: str) -> Tuple[Product, Product]:
-        """Heads times q/k dims, and heads times v dims."""
-        heads, qk, v = (
-            self.dim(f'{name}.{kind}', False)
-            for kind in (HEADS, QK_DIMS, V_DIMS)
-        )
-        return (1.0, (heads, qk)), (1.0, (heads, v))
-
-    def projected(self, name: str) -> List[Product]:
-        """Rows of the input projection of an attention: q, k and v."""
-        queries, values = self.attention_products(name)
-        return [(2.0, queries[1]), values]
 
     def passing(self, layer: str) -> Product:
         """How many channels a linear layer is applied to, of all it was.

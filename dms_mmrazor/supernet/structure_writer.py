@@ -1,17 +1,62 @@
 """Write the choices of a search down as a structure."""
 
-from typing import Any, Dict, Optional, Sequence
+from typing import Any, Dict, Optional, Sequence, Tuple
+
+from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
 
 from dms_mmrazor.core import FlatTopk
+from dms_mmrazor.layers import ChannelHolder, Part, can_narrow, is_norm
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
-from dms_mmrazor.subnet import Structure
+from dms_mmrazor.subnet import (
+    LayerSlice,
+    StageStructure,
+    Structure,
+    UnitStructure,
+)
 from dms_mmrazor.subnet.surgery import (
     count_touched_channels,
     count_weighted_layers,
     strides_of,
 )
 from dms_mmrazor.supernet.searched_sides import SearchedSides
-from dms_mmrazor.supernet.structure_dump import dump_masks, unit_slices
+
+
+def full_structure(
+    unit: DMSChannelUnit, modules: Dict[str, Part]
+) -> UnitStructure:
+    """A unit with all its channels, and the layers that it narrows.
+
+    Args:
+        unit (DMSChannelUnit): A width unit.
+        modules (dict[str, Part]): Parts of the plain supernet.
+    """
+    return UnitStructure(
+        unit.name,
+        unit.num_channels,
+        tuple(range(unit.num_channels)),
+        _slices(unit.output_related, modules),
+        _slices(unit.input_related, modules),
+    )
+
+
+def _is_one_sided(part: Part) -> bool:
+    """Whether inputs and outputs of a part are the same channels."""
+    return is_norm(part) or isinstance(part, ChannelHolder)
+
+
+def _slices(
+    channels: Sequence[Channel], modules: Dict[str, Part]
+) -> Tuple[LayerSlice, ...]:
+    """Channels of layers; a norm is listed once, as a producer."""
+    return tuple(
+        LayerSlice(channel.name, channel.start, channel.end)
+        for channel in channels
+        if can_narrow(modules.get(channel.name))
+        and (
+            channel.is_output_channel
+            or not _is_one_sided(modules[channel.name])
+        )
+    )
 
 
 class StructureWriter:
@@ -29,12 +74,14 @@ class StructureWriter:
         units: Sequence[DMSChannelUnit],
         stages: Sequence[DMSDepthUnit],
     ) -> None:
-        self._units = tuple(units)
-        self._stages = tuple(stages)
-        self._slices = [unit_slices(unit, sides.parts) for unit in units]
+        self._units = [full_structure(unit, sides.parts) for unit in units]
+        self._stages = [
+            StageStructure(stage.name, stage.block_names, stage.block_names)
+            for stage in stages
+        ]
         self._layers = count_weighted_layers(sides.modules)
         self._strides = strides_of(sides.modules)
-        self._channels = count_touched_channels(sides.parts, self._slices)
+        self._channels = count_touched_channels(sides.parts, self._units)
 
     def __call__(
         self,
@@ -49,11 +96,17 @@ class StructureWriter:
             resources (dict, optional): For the file. Defaults to None.
             search (dict, optional): For the file. Defaults to None.
         """
-        units, stages = dump_masks(
-            self._units,
-            self._slices,
-            self._stages,
-            topk.split(topk.hard_mask().cpu()),
+        # All at once: each look at a GPU waits for it.
+        masks = topk.split(topk.hard_mask().cpu())
+        units = tuple(
+            unit._replace(kept=tuple(mask.nonzero().flatten().tolist()))
+            for unit, mask in zip(self._units, masks)
+        )
+        stages = tuple(
+            stage._replace(
+                kept=tuple(n for n, m in zip(stage.blocks, mask.tolist()) if m)
+            )
+            for stage, mask in zip(self._stages, masks[len(units) :])
         )
         return Structure(
             units,

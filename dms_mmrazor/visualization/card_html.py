@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Sequence, Tuple
 
 from dms_mmrazor.search.record import SearchRecord
 from dms_mmrazor.subnet import UnitStructure
-from dms_mmrazor.subnet.stage_names import split_name
+from dms_mmrazor.subnet.structure import split_name
 from dms_mmrazor.supernet.resources import format_resource
 from dms_mmrazor.visualization.card_data import (
     KIND_NAMES,

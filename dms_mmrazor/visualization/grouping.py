@@ -3,7 +3,7 @@
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 from dms_mmrazor.subnet import Structure, UnitStructure
-from dms_mmrazor.subnet.stage_names import split_name
+from dms_mmrazor.subnet.structure import split_name
 
 
 class Bar(NamedTuple):

@@ -4,9 +4,11 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import HOOKS, MODELS
 
-from dms_mmrazor.engine.config_keywords import check_keywords
+from dms_mmrazor.engine.config_keywords import (
+    check_keywords,
+    refuse_unsupported,
+)
 from dms_mmrazor.engine.hooks import ResourceHook, find_resource_hook
-from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError
 
 HOOK = dict(type='mmrazor.ResourceHook', target=0.5)

@@ -4,8 +4,7 @@ from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo import small_shape
-from dms_mmrazor.graph.first_run import run_first
-from dms_mmrazor.graph.layer_profile import profile_layers
+from dms_mmrazor.graph.layer_profile import profile_layers, run_first
 from dms_mmrazor.graph.uncounted import uncounted_macs
 
 

@@ -140,7 +140,7 @@ def test_compiled_search_is_the_same_and_compiled_once(make_runner):
 
 
 def test_compile_is_refused_on_several_processes():
-    from dms_mmrazor.engine.unsupported import refuse_unsupported
+    from dms_mmrazor.engine.config_keywords import refuse_unsupported
     from dms_mmrazor.errors import DMSError
 
     runner = SimpleNamespace(cfg=dict(compile=True), distributed=True)

@@ -151,7 +151,7 @@ def test_export_is_what_was_evaluated(search, yolo, tmp_path):
     from mmengine.registry import MODELS
     from mmengine.runner import load_checkpoint
 
-    from dms_mmrazor.engine.averaged_weights import validated_weights
+    from dms_mmrazor.engine.runner_access import validated_weights
     from dms_mmrazor.subnet import load_structure, prune
     from dms_mmrazor.supernet.plain import plain_copy
     from dms_mmrazor.supernet.verify import max_difference

@@ -22,7 +22,7 @@ from dms_mmrazor.layers import (
     narrow_layer,
 )
 
-sys.path.insert(0, osp.join(osp.dirname(__file__), '../..'))
+sys.path.insert(0, osp.join(osp.dirname(__file__), '..'))
 import gated_layer  # noqa: E402
 
 SIZE = (1, 3, 8, 8)

@@ -58,11 +58,6 @@ def test_values_at_equal_cost():
     assert agreement.at_seconds(points, 5.0) is None
 
 
-def test_order_and_seeds():
-    assert agreement.order_of({'a': 1, 'b': 3, 'c': -math.inf}) == {
-        'b': 1,
-        'a': 2,
-        'c': 3,
-    }
+def test_between_seeds():
     rows = {0: [1, 2, 3], 1: [1, 2, 3], 2: [3, 2, 1]}
     assert agreement.between_seeds(rows) == pytest.approx(-1 / 3)

@@ -1,6 +1,6 @@
 import pytest
 
-from dms_mmrazor.subnet.stage_names import split_name
+from dms_mmrazor.subnet.structure import split_name
 
 
 @pytest.mark.parametrize(

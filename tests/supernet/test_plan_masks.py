@@ -5,12 +5,9 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dms_mmrazor.layers import DMSLinear, DMSOp
-from dms_mmrazor.models.mutables import DMSChannelContainer, MaskTable
-from dms_mmrazor.supernet.plan_masks import plan_masks
+from dms_mmrazor.layers import DMSOp
 
 NAMES = ('inputs', 'outputs', 'depth')
 
@@ -157,17 +154,3 @@ def test_a_copy_reads_its_own_masks(searches, duplicate):
     assert sum(layer.masks().inputs is not None for layer in layers) > 10
     own = [layer.masks().inputs for layer in layers_of(search)]
     assert not any((mask == 0.5).all() for mask in own if mask is not None)
-
-
-def test_a_mask_of_another_kind_is_refused():
-    class Squared(DMSChannelContainer):
-        table = MaskTable()
-
-        @property
-        def mask(self):
-            return self.table.masks[0] + 1
-
-    layer = DMSLinear.convert_from(nn.Linear(3, 2))
-    layer.register_mutable_attr('in_channels', Squared(3))
-    with pytest.raises(RuntimeError, match='not a product'):
-        plan_masks(nn.Sequential(layer), Squared.table, [3])

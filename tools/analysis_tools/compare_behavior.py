@@ -47,7 +47,7 @@ from dms_mmrazor.graph.demo import (
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.graph.first_run import run_first
+from dms_mmrazor.graph.layer_profile import run_first
 from dms_mmrazor.graph.outputs import flatten_tensors
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator

@@ -10,33 +10,30 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from dms_mmrazor.core.durations import Duration
-from dms_mmrazor.engine.averaged_weights import share_structure
 from dms_mmrazor.engine.checkpoint_files import state_dict_of
-from dms_mmrazor.engine.config_keywords import unknown_key
+from dms_mmrazor.engine.config_keywords import refuse_unsupported, unknown_key
 from dms_mmrazor.engine.runner_access import (
     get_algorithm,
     grad_scale,
+    length_of,
+    lengths_of,
+    share_structure,
+    structure_steps,
 )
 from dms_mmrazor.engine.search_end import export_search
 from dms_mmrazor.engine.search_log import (
     describe_resources,
     describe_targets,
+    report_progress,
     warn_if_idle,
 )
-from dms_mmrazor.engine.search_progress import report_progress
 from dms_mmrazor.engine.search_settings import (
     KEY,
     report_changes,
     settings_of,
     space_of,
 )
-from dms_mmrazor.engine.search_targets import (
-    length_of,
-    lengths_of,
-    structure_steps,
-)
 from dms_mmrazor.engine.search_watch import SearchWatch, validated_score
-from dms_mmrazor.engine.unsupported import refuse_unsupported
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.latency import (
     divisor_warning,
@@ -44,17 +41,19 @@ from dms_mmrazor.latency import (
 )
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import HOOKS
-from dms_mmrazor.search.arguments import (
-    as_weights,
-    check_counts,
-    check_schedule,
-)
 from dms_mmrazor.search.export import ExportedSubnet
 from dms_mmrazor.search.export_warnings import warn_if_far
 from dms_mmrazor.search.loss_scale import StepCounter, step_scale
 from dms_mmrazor.search.milestones import TargetPath, as_milestones
 from dms_mmrazor.search.phases import Moment, SearchPhases
-from dms_mmrazor.search.targets import Target, as_targets, resolve_targets
+from dms_mmrazor.search.targets import (
+    Target,
+    as_targets,
+    as_weights,
+    check_counts,
+    check_schedule,
+    resolve_targets,
+)
 from dms_mmrazor.subnet.foreign_weights import check_search_weights
 
 

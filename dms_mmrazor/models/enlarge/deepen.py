@@ -8,8 +8,8 @@ from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import ResidualStage, find_stages
-from dms_mmrazor.layers.csp_layers import is_split_layer
-from dms_mmrazor.layers.named_lists import named_lists
+from dms_mmrazor.layers.block import repeated_slice
+from dms_mmrazor.layers.block_lists import named_lists
 from dms_mmrazor.models.enlarge.factors import factors_of
 
 
@@ -71,7 +71,7 @@ def _addition(
     model: nn.Module, stage: ResidualStage, factor: float
 ) -> _Addition:
     path = stage.blocks[-1].name.rpartition('.')[0]
-    if is_split_layer(model.get_submodule(path.rpartition('.')[0])):
+    if repeated_slice(model, stage.blocks[-1].name) is not None:
         raise DMSError(
             f'`deepen`: the blocks of {stage.name} are read one by one by '
             'the layer behind them; use the `deepen_factor` of the model.'

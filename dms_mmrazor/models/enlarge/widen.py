@@ -27,11 +27,11 @@ from dms_mmrazor.layers import (
     named_parts,
     narrow_layer,
 )
+from dms_mmrazor.layers.block import refresh_attributes
 from dms_mmrazor.layers.conv import is_conv, is_transposed
 from dms_mmrazor.models.enlarge.factors import factors_of
-from dms_mmrazor.subnet.attributes import refresh_attributes
 from dms_mmrazor.supernet.search_space import matches
-from dms_mmrazor.supernet.structure_dump import unit_slices
+from dms_mmrazor.supernet.structure_writer import full_structure
 
 Sides = Dict[Tuple[str, bool], int]
 
@@ -139,7 +139,8 @@ def _add(
     size = group.config['init_args']['num_channels']
     more = _widened(size, factor) - size
     unit = ChannelUnit.init_from_cfg(model, group.config)
-    for is_input, slices in enumerate(unit_slices(unit, parts)):
+    sides = full_structure(unit, parts)
+    for is_input, slices in enumerate((sides.outputs, sides.inputs)):
         for layer, start, end in slices:
             key = (layer, bool(is_input))
             added[key] = added.get(key, 0) + (end - start) // size * more

@@ -4,11 +4,19 @@ from dms_mmrazor.models.mutables.channel_container import (
     DMSChannelContainer,
     ExpandedMutableChannel,
 )
-from dms_mmrazor.models.mutables.dms_mutable_channel import DMSMutableChannel
-from dms_mmrazor.models.mutables.dms_mutable_depth import DMSMutableDepth
-from dms_mmrazor.models.mutables.layer_masks import LayerMasks
-from dms_mmrazor.models.mutables.mask_plan import MaskPlan, PlannedMask
-from dms_mmrazor.models.mutables.topk_operator import MaskTable, TopkOperator
+from dms_mmrazor.models.mutables.masks import (
+    LayerMasks,
+    MaskPlan,
+    MaskTable,
+    Places,
+    PlannedMask,
+    TopkOperator,
+    beside,
+)
+from dms_mmrazor.models.mutables.topk_mutables import (
+    DMSMutableChannel,
+    DMSMutableDepth,
+)
 
 __all__ = [
     'DMSChannelContainer',
@@ -18,6 +26,8 @@ __all__ = [
     'LayerMasks',
     'MaskPlan',
     'MaskTable',
+    'Places',
     'PlannedMask',
     'TopkOperator',
+    'beside',
 ]

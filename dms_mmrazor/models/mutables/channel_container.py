@@ -9,7 +9,8 @@ from mmrazor.models.mutables.mutable_channel import (
 )
 from torch import Tensor
 
-from dms_mmrazor.models.mutables.dms_mutable_channel import DMSMutableChannel
+from dms_mmrazor.models.mutables.masks import Places, beside
+from dms_mmrazor.models.mutables.topk_mutables import DMSMutableChannel
 from dms_mmrazor.registry import MODELS
 
 
@@ -30,13 +31,13 @@ class ExpandedMutableChannel(BaseMutableChannel):
         self.ratio = ratio
 
     @property
-    def mask(self) -> Optional[Tensor]:
-        """Mask [N * ratio] of the current step, or ``None``."""
-        mask = self._source[0].mask
-        if mask is None:
+    def places(self) -> Optional[Places]:
+        """Where the masks of its positions are."""
+        places = self._source[0].places
+        if places is None:
             return None
-        # repeat_interleave may wait for the device to learn a size.
-        return mask.view(-1, 1).expand(-1, self.ratio).reshape(-1)
+        index = places.index.repeat_interleave(self.ratio, dim=1)
+        return Places(places.table, index)
 
     @property
     def current_mask(self) -> Tensor:
@@ -78,21 +79,23 @@ class DMSChannelContainer(MutableChannelContainer):
     @property
     def mask(self) -> Optional[Tensor]:
         """Mask [num_channels] of the current step, or ``None``."""
-        masks = [m.mask for m in self.mutable_channels.values()]
-        known = [m for m in masks if m is not None]
+        places = self.places
+        return None if places is None else places.read()
+
+    @property
+    def places(self) -> Optional[Places]:
+        """Where the masks of all ranges are; 1 where nothing is searched."""
+        found = {
+            span: mutable.places
+            for span, mutable in sorted(self.mutable_channels.items())
+        }
+        known = {span: p for span, p in found.items() if p is not None}
         if not known:
             return None
-        if len(masks) == 1 and len(known[0]) == self.num_channels:
-            return known[0]
-        return self._concatenate(known[0])
-
-    def _concatenate(self, like: Tensor) -> Tensor:
-        """Masks of all ranges in order, ones where nothing is searched."""
         parts, position = [], 0
-        for (start, end), mutable in sorted(self.mutable_channels.items()):
-            parts.append(like.new_ones(start - position))
-            mask = mutable.mask
-            parts.append(like.new_ones(end - start) if mask is None else mask)
+        for (start, end), places in known.items():
+            parts += [torch.full((1, start - position), -1), places.index]
             position = end
-        parts.append(like.new_ones(self.num_channels - position))
-        return torch.cat(parts)
+        parts.append(torch.full((1, self.num_channels - position), -1))
+        table = next(iter(known.values())).table
+        return Places(table, beside(parts))

@@ -25,13 +25,13 @@ from dms_mmrazor.graph import (
     find_stages,
 )
 from dms_mmrazor.graph.adapters import ModelAdapter, find_adapter
-from dms_mmrazor.graph.first_run import run_first
+from dms_mmrazor.graph.layer_profile import run_first
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.layers.linear import move_affines
 from dms_mmrazor.registry import MODELS
 from dms_mmrazor.subnet import Structure
-from dms_mmrazor.supernet.choice_space import ChoiceSpace
-from dms_mmrazor.supernet.extreme_choices import (
+from dms_mmrazor.supernet.choice_space import (
+    ChoiceSpace,
     full_choices,
     narrow_choices,
 )
@@ -40,12 +40,10 @@ from dms_mmrazor.supernet.latency_terms import (
     latency_terms,
 )
 from dms_mmrazor.supernet.mask_state import MaskState, check_method
-from dms_mmrazor.supernet.mutator_arguments import (
+from dms_mmrazor.supernet.preparation import (
     build_analyzer,
     check_exclude,
     check_importance,
-)
-from dms_mmrazor.supernet.preparation import (
     describe_supernet,
     find_groups,
     warn_of_uncounted,

@@ -13,6 +13,8 @@ from mmpretrain.models import VisionTransformer
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.layers.attention import AttentionKind
+from dms_mmrazor.layers.block import register_block
 from dms_mmrazor.registry import MODELS
 
 
@@ -113,6 +115,13 @@ class RelativeAttention(BaseModule):
         near = torch.einsum('bhnm,nmd->bhnd', weights, self.rel_pos_embed_v())
         out = weights @ value + near
         return self.proj(out.transpose(1, 2).reshape(batch, tokens, -1))
+
+
+@register_block
+class RelativeAttentionKind(AttentionKind):
+    """It has any number of heads and dims from the start."""
+
+    types = (RelativeAttention,)
 
 
 @MODELS.register_module()

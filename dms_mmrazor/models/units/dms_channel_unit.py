@@ -16,12 +16,12 @@ from dms_mmrazor.layers import (
     acts_alone,
     attach_attention,
     channels_of,
-    find_attention_dim,
     is_layer,
     is_norm,
     replace_with_dynamic,
 )
-from dms_mmrazor.layers.multihead import find_in_projection
+from dms_mmrazor.layers.block import find_holder
+from dms_mmrazor.layers.torch_blocks import InProjection
 from dms_mmrazor.models.mutables import (
     DMSChannelContainer,
     DMSMutableChannel,
@@ -167,16 +167,6 @@ class DMSChannelUnit(MutableChannelUnit):
             return self.step
         return self.step * divisor // math.gcd(self.step, divisor)
 
-    @property
-    def operator(self) -> TopkOperator:
-        """The top-k operator that chooses this unit's channels."""
-        if self.mutable_channel.operator is None:
-            raise DMSError(
-                f'unit {self.name} is not bound to an operator yet: call '
-                '`DMSMutator.prepare_from_supernet` first.'
-            )
-        return self.mutable_channel.operator
-
     def bind(self, operator: TopkOperator) -> None:
         """Let ``operator`` choose the channels."""
         self.mutable_channel.name = self.name
@@ -193,13 +183,13 @@ class DMSChannelUnit(MutableChannelUnit):
             self._register(layer, attr, channel.start, channel.end)
         for channel in self.output_related:
             name = str(channel.name)
-            dim = find_attention_dim(model, name)
-            if dim is not None:
+            holder = find_holder(model, name)
+            if isinstance(holder, AttentionDim):
                 module = attach_attention(model, name, self.mutable_channel)
-                dim = AttentionDim(module, dim.kind)
+                dim = AttentionDim(module, holder.kind)
                 self._attention_dims.append(dim)
-            owner = find_in_projection(model, name)
-            if owner:
+            elif isinstance(holder, InProjection):
+                owner = name.rpartition('.')[0]
                 layer = replace_with_dynamic(model, owner)
                 self._register(
                     layer, 'in_channels', channel.start, channel.end

@@ -12,16 +12,17 @@ from torch import nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.adapters import ModelAdapter
 from dms_mmrazor.graph.channel_groups import ChannelGroup
+from dms_mmrazor.graph.model_kind import vocabulary_of
 from dms_mmrazor.graph.residual_block import ResidualBlock
 from dms_mmrazor.graph.stage_finder import ResidualStage
 from dms_mmrazor.layers import channels_of
-from dms_mmrazor.layers.decoders import (
+from dms_mmrazor.plugins.transformers.decoders import (
+    FFNS,
+    RMS_NORMS,
     decoders,
     grouped_heads,
-    is_decoder_ffn,
-    vocabulary_of,
+    is_one_of,
 )
-from dms_mmrazor.layers.known_types import is_rms_norm
 
 Declaration = Dict[str, Any]
 
@@ -114,7 +115,7 @@ class DecoderAdapter(ModelAdapter):
             for layer in decoder.layers:
                 if self._heads:
                     found += self._of_attention(layer.self_attn)
-                if is_decoder_ffn(layer.mlp):
+                if is_one_of(layer.mlp, FFNS):
                     found.append(self._of_ffn(layer.mlp))
             if self._embedding:
                 found.append(self._of_stream(root, decoder))
@@ -203,7 +204,7 @@ class DecoderAdapter(ModelAdapter):
         norms = [
             name
             for module, name in self._names.items()
-            if is_rms_norm(module)
+            if is_one_of(module, RMS_NORMS)
             and name.startswith(prefix)
             and channels_of(module, True) == width
         ]

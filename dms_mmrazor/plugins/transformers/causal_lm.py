@@ -1,20 +1,22 @@
 """A causal language model that mmengine's runner trains."""
 
-from typing import Any, Dict, List, Optional, Union
+import math
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.layers.decoders import vocabulary_of
+from dms_mmrazor.graph.model_kind import vocabulary_of
 from dms_mmrazor.plugins.transformers.folder import (
     as_dtype,
     import_transformers,
     load_model,
 )
-from dms_mmrazor.registry import MODELS
+from dms_mmrazor.registry import METRICS, MODELS
 
 IGNORED = -100
 """Label of a token that is not to be predicted."""
@@ -188,3 +190,37 @@ def perplexity(model: nn.Module, windows: Any, batch_size: int = 16) -> float:
         number += int((labels[:, 1:] != IGNORED).sum())
     model.train(mode)
     return float(torch.tensor(total / max(number, 1)).exp())
+
+
+@METRICS.register_module()
+class Perplexity(BaseMetric):
+    """exp of the mean negative log-likelihood of a token.
+
+    The first token of a window is not predicted. Windows and stride are the
+    dataset's: published numbers of LLM-Pruner are of windows of 128 tokens
+    that do not overlap.
+    """
+
+    default_prefix = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[Any]) -> None:
+        """Note the sums of a batch.
+
+        Args:
+            data_batch (Any): Not used.
+            data_samples (Sequence[dict]): ``nll`` and ``tokens`` of each
+                window, from :class:`CausalLM`.
+        """
+        for sample in data_samples:
+            self.results.append((sample['nll'], sample['tokens']))
+
+    def compute_metrics(
+        self, results: Sequence[Tuple[float, int]]
+    ) -> Dict[str, float]:
+        """``perplexity``, and the number of ``tokens`` that it is of."""
+        tokens = sum(number for _, number in results)
+        mean = sum(nll for nll, _ in results) / max(tokens, 1)
+        return {
+            'perplexity': math.exp(min(mean, 700.0)),
+            'tokens': float(tokens),
+        }

@@ -8,13 +8,13 @@ import torch
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.layers.decoders import (
+from dms_mmrazor.plugins.transformers.decoders import (
     PRETRAINED,
     SIZES,
     decoders,
+    is_one_of,
     layer_sizes,
 )
-from dms_mmrazor.layers.known_types import is_kind
 from dms_mmrazor.subnet import Structure, load_structure, prune
 
 _CARD = """---
@@ -49,7 +49,7 @@ def language_model(model: nn.Module) -> nn.Module:
         DMSError: If there is none with known layers.
     """
     inner = getattr(model, 'lm', model)
-    if not is_kind(inner, PRETRAINED) or not list(decoders(inner)):
+    if not is_one_of(inner, (PRETRAINED,)) or not list(decoders(inner)):
         raise DMSError(
             f'a {type(model).__name__} is no language model of transformers '
             'with known layers (Llama, Mistral, Qwen2, Qwen3).'

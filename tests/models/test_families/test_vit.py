@@ -3,6 +3,8 @@ import copy
 import pytest
 import torch
 
+from dms_mmrazor.models.mutables import LayerMasks
+
 SIZE = 64
 ARCH = dict(embed_dims=48, num_layers=4, num_heads=3, feedforward_channels=96)
 
@@ -142,18 +144,11 @@ def test_folded_attention_gradients_are_those_of_masked_activations(family):
     }
     x = torch.rand(2, 5, 48, dtype=torch.float64)
 
-    class Given:
-        def __init__(self, mask):
-            self.mask = mask
-
     # Masks that no search has planned.
-    attention.qkv.given = attention.proj.given = None
-    attention.qkv.rows.mutable = Given(masks['qk_dims'])
-    attention.qkv.mutable_attrs.clear()
-    container = attention.proj.get_mutable_attr('in_channels')
-    del container.factors
-    container.factors = {k: Given(masks[k]) for k in ('heads', 'v_dims')}
-    attention.proj.depth = None
+    rows = torch.cat([masks['qk_dims'].repeat(3), torch.ones(96).double()])
+    attention.qkv.given = LayerMasks(outputs=rows)
+    inner = masks['heads'][:, None] * masks['v_dims']
+    attention.proj.given = LayerMasks(inputs=inner.flatten())
     folded = attention(x)
 
     def split(tensor):

@@ -83,13 +83,6 @@ def test_container_concatenates_and_fills_gaps(searched):
     assert container.current_mask.tolist() == [bool(m) for m in expected]
 
 
-def test_container_of_one_mutable_does_not_copy(searched):
-    container = DMSChannelContainer(4)
-    container.register_mutable(searched[0], 0, 4)
-    searched[0].current_choice = 2
-    assert container.mask is searched[0].mask
-
-
 def test_expanded_choice(searched):
     expanded = ExpandedMutableChannel(searched[0], 3)
     expanded.current_choice = 6

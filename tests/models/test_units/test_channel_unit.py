@@ -70,8 +70,8 @@ def test_bad_limits_name_the_unit():
 def test_unbound_unit():
     unit = DMSChannelUnit(8)
     assert unit.current_choice == 8
-    with pytest.raises(DMSError, match='prepare_from_supernet'):
-        _ = unit.operator
+    with pytest.raises(DMSError, match='not searched'):
+        unit.current_choice = 4
 
 
 @pytest.mark.parametrize('step', [2, 8])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.plugins.transformers.perplexity import Perplexity
+from dms_mmrazor.plugins.transformers.causal_lm import Perplexity
 from dms_mmrazor.plugins.transformers.tokens import TokenWindows
 
 

@@ -7,7 +7,8 @@ from dms_mmrazor.graph.demo import (
     forward_tensors,
     with_tensor_forward,
 )
-from dms_mmrazor.graph.two_stage import demo_regions, is_two_stage
+from dms_mmrazor.graph.model_kind import model_kind_of
+from dms_mmrazor.plugins.mmdet import TwoStageKind, demo_regions
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_few_regions_where_their_number_does_not_matter(faster_rcnn):
 
 
 def test_forward_gives_both_stages(faster_rcnn):
-    assert is_two_stage(faster_rcnn)
+    assert isinstance(model_kind_of(faster_rcnn), TwoStageKind)
     model = with_tensor_forward(faster_rcnn.eval(), (1, 3, 64, 64))
     assert type(model).__name__ == 'FasterRCNN'
     with torch.no_grad():
@@ -68,6 +69,6 @@ def test_a_second_stage_that_refines_regions_is_refused(faster_rcnn):
 
 def test_other_models_stay_as_they_are():
     model = nn.Conv2d(3, 4, 1)
-    assert not is_two_stage(model)
+    assert not isinstance(model_kind_of(model), TwoStageKind)
     assert with_tensor_forward(model, (1, 3, 8, 8)) is model
     assert type(model) is nn.Conv2d

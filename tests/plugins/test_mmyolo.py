@@ -2,13 +2,12 @@ import pytest
 import torch
 
 from dms_mmrazor.layers import narrow_layer
-from dms_mmrazor.layers.block_lists import remove_blocks
-from dms_mmrazor.layers.csp_layers import (
-    is_split_layer,
-    refresh_split,
+from dms_mmrazor.layers.block import (
+    block_kind_of,
+    refresh_attributes,
     repeated_slice,
-    split_sizes,
 )
+from dms_mmrazor.layers.block_lists import remove_blocks
 
 
 @pytest.fixture
@@ -25,7 +24,10 @@ def layer(zoo):
 
 
 def test_what_a_block_gives(layer):
-    assert is_split_layer(layer[0]) and not is_split_layer(layer)
+    from dms_mmrazor.plugins.mmyolo import SplitLayerKind, split_sizes
+
+    assert isinstance(block_kind_of(layer[0]), SplitLayerKind)
+    assert block_kind_of(layer) is None
     assert split_sizes(layer[0]) == (6, 6)
     assert repeated_slice(layer, '0.blocks.0') == ('0.final_conv.conv', 12, 18)
     assert repeated_slice(layer, '0.blocks.2') == ('0.final_conv.conv', 24, 30)
@@ -82,7 +84,9 @@ def test_a_narrowed_layer_splits_where_it_should(layer, halves):
         narrow_layer(block.conv2.conv, own, None)
         narrow_layer(block.conv2.bn, own, None)
     narrow_layer(module.final_conv.conv, None, columns)
-    refresh_split(module)
+    refresh_attributes(layer)
+    from dms_mmrazor.plugins.mmyolo import split_sizes
+
     assert split_sizes(module) == halves
     is_stock = type(module).__module__.startswith('mmyolo.')
     assert is_stock is (first == second)

@@ -1,26 +1,44 @@
-"""The tensors of a two-stage detector, without choosing proposals.
+"""What mmdet's detectors need besides images, and its region extractor.
 
-Which regions the second stage sees is decided by sorting scores, which no
-trace can follow, and where two structures that compute the same may differ
-by a rounding. For tracing, comparing and counting the second stage sees fixed
-regions, as many as the first stage hands out in a test. All stages of a
-cascade see the same ones.
+The DETR family asks data samples for the sizes of the images that they were
+padded from, to mask the padding. The demo input has none.
+
+Which regions the second stage of a detector sees is decided by sorting
+scores, which no trace can follow, and where two structures that compute the
+same may differ by a rounding. For tracing, comparing and counting it sees
+fixed regions, as many as the first stage hands out in a test. All stages of
+a cascade see the same ones.
 """
 
-from typing import Any, Iterator, List, Sequence, Tuple
+import sys
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.layers.known_types import (
-    CASCADE_HEAD,
-    ROI_HEAD,
-    TWO_STAGE,
-    is_kind,
-    qualified_name,
-)
+from dms_mmrazor.graph.demo_samples import image_meta
+from dms_mmrazor.graph.model_kind import Forward, ModelKind, register_model
+from dms_mmrazor.layers.block import BlockKind, register_block
+from dms_mmrazor.layers.by_type import qualified_name
+from dms_mmrazor.layers.channel_holder import ChannelCount
+from dms_mmrazor.layers.kind import ChannelHolder
+
+_DETECTORS = 'mmdet.models.detectors'
+_HEADS = 'mmdet.models.roi_heads'
+_ROI_HEAD = f'{_HEADS}.standard_roi_head.StandardRoIHead'
+_CASCADE_HEAD = f'{_HEADS}.cascade_roi_head.CascadeRoIHead'
 
 _REGIONS = 1000
 """Proposals per image where the test config does not tell."""
@@ -33,11 +51,6 @@ _MASKS = 100
 
 _SMALLEST = 8.0
 """Side of the smallest regions, in pixels."""
-
-
-def is_two_stage(model: nn.Module) -> bool:
-    """Whether a model is one of mmdet's two-stage detectors."""
-    return is_kind(model, TWO_STAGE)
 
 
 def two_stage_tensors(
@@ -63,7 +76,7 @@ def two_stage_tensors(
 
 def _is_cascade(roi_head: nn.Module) -> bool:
     """Whether it is Cascade R-CNN's; those derived from it do other things."""
-    return qualified_name(type(roi_head)) == CASCADE_HEAD
+    return qualified_name(type(roi_head)) == _CASCADE_HEAD
 
 
 def _as_rois(regions: List[InstanceData]) -> Tensor:
@@ -102,7 +115,8 @@ def demo_regions(
     Raises:
         DMSError: If its second stage is of a kind that refines its regions.
     """
-    known = is_kind(model.roi_head, ROI_HEAD) or _is_cascade(model.roi_head)
+    heads = map(qualified_name, type(model.roi_head).__mro__)
+    known = _ROI_HEAD in heads or _is_cascade(model.roi_head)
     if not known:
         raise DMSError(
             f'`architecture.roi_head`: {type(model.roi_head).__name__} cannot '
@@ -124,3 +138,73 @@ def demo_regions(
     boxes = torch.cat([corners, corners + sizes], dim=1)
     boxes = boxes.to(next(model.parameters()))
     return [InstanceData(bboxes=boxes) for _ in range(batch)]
+
+
+@register_model
+class TwoStageKind(ModelKind):
+    """Detectors with a second stage that looks at regions."""
+
+    names = (f'{_DETECTORS}.two_stage.TwoStageDetector',)
+
+    def extras(
+        self, model: nn.Module, shape: Sequence[int], few: bool = False
+    ) -> Optional[Forward]:
+        """With fixed regions."""
+        regions = demo_regions(model, shape, few)
+
+        def tensors(
+            model: nn.Module, forward: Callable[..., Any], images: Tensor
+        ) -> Any:
+            return two_stage_tensors(model, images, regions)
+
+        return tensors
+
+    def why_not_onnx(self, model: nn.Module) -> str:
+        """The choice of regions."""
+        return (
+            'the regions that the second stage of a detector sees are chosen '
+            "by code; export it with mmdeploy, which has ONNX's operators for "
+            'that'
+        )
+
+
+@register_model
+class SampleKind(ModelKind):
+    """Detectors that ask data samples for the sizes of images."""
+
+    names = (
+        f'{_DETECTORS}.base_detr.DetectionTransformer',
+        f'{_DETECTORS}.maskformer.MaskFormer',
+    )
+
+    def extras(
+        self, model: nn.Module, shape: Sequence[int], few: bool = False
+    ) -> Optional[Forward]:
+        """With a sample for each image, without objects, not padded."""
+        structures = sys.modules['mmdet.structures']
+        samples = [
+            structures.DetDataSample(metainfo=image_meta(shape))
+            for _ in range(shape[0])
+        ]
+
+        def tensors(
+            model: nn.Module, forward: Callable[..., Any], images: Tensor
+        ) -> Any:
+            return forward(images, samples, mode='tensor')
+
+        return tensors
+
+
+@register_block
+class RegionExtractorKind(BlockKind):
+    """What cuts regions out of feature maps: it keeps their width."""
+
+    names = (
+        f'{_HEADS}.roi_extractors.single_level_roi_extractor.'
+        'SingleRoIExtractor',
+    )
+    opaque: ClassVar[bool] = True
+
+    def holders(self, block: nn.Module) -> Dict[str, ChannelHolder]:
+        """That number."""
+        return {'': ChannelCount(block, 'out_channels')}

@@ -1,0 +1,74 @@
+"""A kind of block is one file: here an attention that no library has."""
+
+import os.path as osp
+import sys
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from dms_mmrazor import Search
+from dms_mmrazor.graph import count_macs
+from dms_mmrazor.layers import is_attention
+from dms_mmrazor.layers.block import block_kind_of, known_blocks
+
+sys.path.insert(0, osp.join(osp.dirname(__file__), '..'))
+import rectified_attention  # noqa: E402
+
+ATTENTION = rectified_attention.RectifiedAttention
+SIZE = (1, 3, 8, 8)
+TOKENS = 16
+
+
+class Block(nn.Module):
+    """A residual attention in front of a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Conv2d(3, 12, 2, stride=2)
+        self.attn = ATTENTION(12, 3)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.embed(x).flatten(2).transpose(1, 2)
+        return self.head((x + self.attn(x)).mean(1))
+
+
+FULL = TOKENS * (12 * 12 + 4 * 12 * 12) + 2 * TOKENS**2 * 12 + 5 * 12
+
+
+def test_a_kind_of_block_is_one_file():
+    with open(rectified_attention.__file__, encoding='utf-8') as file:
+        assert len(file.readlines()) < 80
+    torch.manual_seed(0)
+    model = Block()
+    assert is_attention(model.attn)
+    assert [name for name, _, _ in known_blocks(model)] == ['attn']
+    assert count_macs(model, SIZE) == FULL
+    search = Search(model, torch.rand(SIZE), {'macs': 0.5}, 3)
+    report = search.mutator.report()
+    heads = {'attn.heads': 3, 'attn.qk_dims': 4, 'attn.v_dims': 4}
+    assert dict(report.units) == {'embed': 12, **heads}
+    assert search.resources()['macs'] == FULL
+    for _ in range(3):
+        search.model(torch.rand(4, *SIZE[1:])).square().sum().backward()
+        search.step()
+    subnet = search.export(divisor=1)
+    slim = subnet.model.attn
+    assert type(slim) is rectified_attention.SlimRectifiedAttention
+    assert subnet.difference <= 1e-5
+    macs = subnet.structure.resources['macs']['subnet']
+    assert macs == count_macs(subnet.model, SIZE) <= 0.5 * FULL
+
+
+def test_what_derives_from_an_attention_may_be_another():
+    class Other(ATTENTION):
+        pass
+
+    other = Other(8, 2)
+    assert not is_attention(other)
+    assert block_kind_of(other) is None
+    assert not is_attention(None)
+    gated = deepcopy(ATTENTION(8, 2))
+    gated.gate = nn.Linear(8, 2)
+    assert not is_attention(gated)
