@@ -584,3 +584,156 @@ def lstm():
         hidden=nn.Linear(16, 32),
         head=nn.Linear(32, 4),
     )
+
+
+class MixedTokens(nn.Module):
+    """x + scale * (mix(x) - norm(x)), as FastViT mixes tokens."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mix = conv(channels, channels, groups=channels)
+        self.norm = nn.BatchNorm2d(channels)
+        self.scale = nn.Parameter(torch.rand(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * (self.mix(x) - self.norm(x))
+
+
+class GroupedBranches(nn.Module):
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.wide = conv(inputs, outputs, groups=inputs)
+        self.point = conv(inputs, outputs, 1, groups=inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.wide(x) + self.point(x))
+
+
+@toy('branches in groups, a norm that is subtracted, scales, as FastViT')
+def fastvit():
+    return chain(
+        GroupedBranches(16, 32),
+        MixedTokens(32),
+        conv(32, 32, 7, groups=32),
+        conv(32, 64, 1),
+        nn.GELU(),
+        conv(64, 16, 1),
+        MixedTokens(16),
+    )
+
+
+@toy("an auxiliary head on a middle map, as mmsegmentation's", held=1)
+def auxiliary_segmentation():
+    def forward(net, x):
+        middle = net.stem(x)
+        y = net.head(net.body(middle))
+        return [y, net.classify(net.auxiliary(middle))] if net.training else y
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        body=cbr(16, 16),
+        head=conv(16, 4),
+        auxiliary=cbr(16, 8),
+        classify=conv(8, 4, 1),
+    )
+
+
+@toy('a weight in einsum', outcome='advised', held=2)
+def einsum_weight():
+    def forward(net, x):
+        x = net.body(net.stem(x))
+        weight = net.mixed.weight
+        return net.head(torch.einsum('bchw,oc->bohw', x, weight))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        body=cbr(16, 16),
+        mixed=nn.Linear(16, 16, bias=False),
+        head=conv(16, 4),
+    )
+
+
+class SummedKernels(nn.Module):
+    """Two convolutions as one, by the sum of their weights."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.wide, self.point = conv(channels, channels), conv(16, 16, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = self.wide.weight + F.pad(self.point.weight, (1, 1, 1, 1))
+        return F.conv2d(x, kernel, self.wide.bias, padding=1).relu()
+
+
+@toy('kernels that are summed before they are used', held=2)
+def summed_kernels():
+    return chain(cbr(16, 16), SummedKernels(16), cbr(16, 16))
+
+
+@toy('parts of the channels are shifted', outcome='advised')
+def shifted_parts():
+    def forward(net, x):
+        x = net.stem(x)
+        parts = [x[:, :4].roll(1, 2), x[:, 4:8].roll(-1, 2), x[:, 8:]]
+        return net.head(net.body(torch.cat(parts, 1)))
+
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
+
+
+@toy('a hook that ties channels', outcome='advised')
+def hooked():
+    net = chain(conv(16, 16), nn.ReLU(), cbr(16, 16))
+    net.body[0].register_forward_hook(
+        lambda module, args, y: y - y.mean(1, keepdim=True)
+    )
+    return net
+
+
+@toy('branches that a softmax weighs', held=1)
+def selected_kernels():
+    def forward(net, x):
+        x = net.stem(x)
+        y = torch.stack([branch(x) for branch in net.branches], 1)
+        share = net.expand(net.squeeze(y.sum(1).mean((2, 3))).relu())
+        share = share.view(-1, 2, 16, 1, 1).softmax(1)
+        return net.head((y * share).sum(1))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        branches=nn.ModuleList(cbr(16, 16) for _ in '12'),
+        squeeze=nn.Linear(16, 8),
+        expand=nn.Linear(8, 32),
+        head=conv(16, 4),
+    )
+
+
+@toy('scales and shifts that a linear layer makes of the image')
+def film():
+    def forward(net, x):
+        scale, shift = net.made(x.mean((2, 3)))[..., None, None].chunk(2, 1)
+        return net.head(net.body(net.stem(x) * scale + shift))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        made=nn.Linear(3, 32),
+        body=cbr(16, 16),
+        head=conv(16, 4),
+    )
+
+
+@toy('every pair of channels is multiplied', outcome='advised', held=1)
+def gram_matrix():
+    def forward(net, x):
+        x = net.body(net.stem(x)).flatten(2)
+        return net.head((x @ x.transpose(1, 2)).flatten(1))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        body=cbr(16, 16),
+        head=nn.Linear(256, 4),
+    )

@@ -5,7 +5,7 @@ second block with the same modules it is enough to silence the same ones: if
 that makes it the identity, it is a block of the same form.
 """
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 import torch
 from torch import nn
@@ -30,6 +30,7 @@ class KnownBlocks:
 
     def __init__(self) -> None:
         self._known: Dict[Kind, Branches] = {}
+        self._unfit: Set[Tuple[Any, ...]] = set()
 
     def find(self, name: str, run: BlockRun) -> Optional[ResidualBlock]:
         """The block with its carriers, or ``None`` if it cannot be removed.
@@ -42,15 +43,31 @@ class KnownBlocks:
         kinds = ((modules, None), (modules, run.x.shape))
         known = [self._known[kind] for kind in kinds if kind in self._known]
         branches = known[0] if known else None
+        alike = (*kinds[1], settings_of(run))
         with remembering(run.block):
             if branches is None or not has_branches(run, branches):
+                if alike in self._unfit or run.does_nothing:
+                    return None
                 branches = find_branches(run)
         if branches is None:
+            self._unfit.add(alike)
             return None
         # With another shape a layer may fold that does not here.
         everywhere = all(folds for _, folds in branches.carriers)
         self._known[kinds[0] if everywhere else kinds[1]] = branches
         return residual_block(name, branches)
+
+
+def settings_of(run: BlockRun) -> Tuple[Any, ...]:
+    """Plain values of a block's modules and of its call, in their order."""
+    owners = [vars(module) for module in run.block.modules()]
+    owners += [dict(enumerate(run.rest)), dict(run.named)]
+    return tuple(
+        (key, repr(value))
+        for owner in owners
+        for key, value in owner.items()
+        if isinstance(value, (bool, int, float, str, tuple))
+    )
 
 
 def has_branches(run: BlockRun, branches: Branches) -> bool:

@@ -8,13 +8,13 @@ two residual branches, which one mask silences together.
 
 from collections import defaultdict
 from contextlib import contextmanager
-from itertools import combinations
 from types import MappingProxyType
 from typing import (
     Any,
     Callable,
     DefaultDict,
     Dict,
+    FrozenSet,
     Iterator,
     List,
     Mapping,
@@ -37,6 +37,15 @@ _TOLERANCE = 1e-6
 
 _REMEMBERED = 8
 """Inputs of a layer whose outputs are remembered."""
+
+_FEW = 10
+"""Of so many ends all pairs are tried."""
+
+_SUMS = 1e-5
+"""Difference of sums of tensors that may be the same."""
+
+Cluster = Tuple[Tensor, List[nn.Module]]
+"""What a block gives without an end, and the modules with that effect."""
 
 
 class ResidualBlock(NamedTuple):
@@ -77,6 +86,8 @@ class BlockRun(NamedTuple):
         rest (tuple): Further arguments.
         named (Mapping[str, Any]): Keyword arguments. Defaults to {}.
         key (str): Keyword of the input; '' if it has none. Defaults to ''.
+        apart (frozenset[nn.Module]): Modules that end no branch of the
+            block, so that none is silenced alone. Defaults to none.
     """
 
     block: nn.Module
@@ -85,6 +96,7 @@ class BlockRun(NamedTuple):
     rest: Tuple[Any, ...] = ()
     named: Mapping[str, Any] = MappingProxyType({})
     key: str = ''
+    apart: FrozenSet[nn.Module] = frozenset()
 
     @property
     def does_nothing(self) -> bool:
@@ -261,17 +273,74 @@ def _branch_ends(run: BlockRun) -> List[List[nn.Module]]:
     if single:
         return [single]
     # Modules at the end of one branch have the same effect.
-    clusters: List[Tuple[Tensor, List[nn.Module]]] = []
+    clusters: List[Cluster] = []
     for module, out in silent:
         same = [modules for other, modules in clusters if close(other, out)]
         if same:
             same[0].append(module)
         else:
             clusters.append((out, [module]))
-    for (_, first), (_, second) in combinations(clusters, 2):
-        if run.is_identity({first[0]: 0.0, second[0]: 0.0}):
-            return [first, second]
+    return _two_ends(run, clusters)
+
+
+def _two_ends(
+    run: BlockRun, clusters: Sequence[Cluster]
+) -> List[List[nn.Module]]:
+    """Ends of two branches that make the block the identity together.
+
+    Not every pair is tried, which takes a run each, but those with an end
+    of the last branch: without it the block gives what its second half
+    reads, or the half of it changes the output by half.
+    """
+    read = _inputs_within(run)
+    likely = [
+        i for i, (out, _) in enumerate(clusters) if _looks_like(out, read)
+    ]
+    if not likely:
+        likely = [
+            index
+            for index, (out, ends) in enumerate(clusters)
+            if close(run.output({ends[0]: 0.5}), (out + run.y) / 2)
+        ]
+    if not likely and len(clusters) <= _FEW:
+        likely = list(range(len(clusters)))
+    for last in likely:
+        for other in range(len(clusters)):
+            pair = [clusters[i][1] for i in sorted((last, other))]
+            ends = {modules[0]: 0.0 for modules in pair}
+            if other != last and run.is_identity(ends):
+                return pair
     return []
+
+
+def _looks_like(out: Tensor, read: Sequence[Tuple[float, float]]) -> bool:
+    """Whether a tensor has the sums of one of those, whatever its shape."""
+    sums = torch.tensor(_sums(out))
+    return any(close(sums, torch.tensor(s), _SUMS) for s in read)
+
+
+def _sums(tensor: Tensor) -> Tuple[float, float]:
+    """Mean of absolute values and of squares."""
+    numbers = tensor.detach().double()
+    return float(numbers.abs().mean()), float(numbers.square().mean())
+
+
+def _inputs_within(run: BlockRun) -> List[Tuple[float, float]]:
+    """Sums of all tensors of the block's size that its modules read."""
+    found: Dict[Tuple[float, float], None] = {}
+
+    def record(module: nn.Module, args: Any) -> None:
+        for value in tensors_of(args):
+            if value.numel() == run.x.numel():
+                found[_sums(value)] = None
+
+    inner = [m for m in run.block.modules() if m is not run.block]
+    handles = [m.register_forward_pre_hook(record) for m in inner]
+    run.output({})
+    for handle in handles:
+        handle.remove()
+    found.pop(_sums(run.x), None)
+    return list(found)
 
 
 def _beside_a_norm(
@@ -351,7 +420,8 @@ def _candidates(run: BlockRun) -> List[nn.Module]:
         if isinstance(output, Tensor) and output.numel() == run.x.numel():
             calls.append(module)
 
-    inner = [m for m in run.block.modules() if m is not run.block]
+    left_out = {run.block, *run.apart}
+    inner = [m for m in run.block.modules() if m not in left_out]
     handles = [m.register_forward_hook(record) for m in inner]
     run.output({})
     for handle in handles:

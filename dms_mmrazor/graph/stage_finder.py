@@ -16,6 +16,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Set,
     Tuple,
 )
 
@@ -55,6 +56,10 @@ from dms_mmrazor.layers.block_lists import remove_blocks
 
 _ROUNDING = 1e-4
 """Difference of whole networks that add up the same numbers otherwise."""
+
+
+_IN_A_ROW = 3
+"""Blocks that two ends of branches cannot silence."""
 
 
 class ResidualStage(NamedTuple):
@@ -100,8 +105,7 @@ def find_stages(
         containers = block_containers(model)
         calls = _block_calls(model, containers, input_size)
         runs = {m: call.run for m, call in calls.items() if not call.unfit}
-        known = KnownBlocks()
-        found = [_stages_of(c, runs, known) for c in containers]
+        found = _all_stages(model, containers, runs)
         lists = [
             stage
             for container, stages in zip(containers, found)
@@ -122,6 +126,31 @@ def find_stages(
             for stage in _silent_list(container, calls, named)
         ]
     return _without_nesting(stages) + silent
+
+
+def _all_stages(
+    model: nn.Module,
+    containers: Sequence[BlockContainer],
+    runs: Dict[nn.Module, BlockRun],
+) -> List[List[ResidualStage]]:
+    """Stages of each container; inner ones are tried first.
+
+    What has three blocks in a row inside of it is made the identity by none
+    of their modules, but for the last one, so that these are not tried.
+    """
+    known = KnownBlocks()
+    apart: Set[nn.Module] = set()
+    found = []
+    for container in reversed(containers):
+        runs = {m: r._replace(apart=frozenset(apart)) for m, r in runs.items()}
+        stages = _stages_of(container, runs, known)
+        found.append(stages)
+        for stage in stages:
+            if len(stage.blocks) >= _IN_A_ROW:
+                blocks = [model.get_submodule(b.name) for b in stage.blocks]
+                apart.update(m for block in blocks for m in block.modules())
+                apart.discard(blocks[-1])
+    return found[::-1]
 
 
 def _unsearched(stage: ResidualStage, reason: str) -> ResidualStage:

@@ -57,7 +57,7 @@ class StaticScores(KeepsPrecision):
         parts = [index_importance(number) for number in numbers]
         producers = [_producers(unit) for unit in weighted]
         # In a list, not a ModuleList: they belong to the supernet.
-        self._layers: List[nn.Module] = list(
+        self.layers: List[nn.Module] = list(
             dict.fromkeys(layer for unit in producers for layer in unit)
         )
         outputs, lengths = self._sums(weighted, producers)
@@ -76,7 +76,7 @@ class StaticScores(KeepsPrecision):
     ) -> Tuple[Tensor, Tensor]:
         """Outputs of all layers, ordered by channel, and their numbers."""
         starts, total = {}, 0
-        for layer in self._layers:
+        for layer in self.layers:
             starts[layer] = total
             total += channels_of(layer, False)
         outputs, channels, first = [torch.zeros(0).long()], [], 0
@@ -101,7 +101,7 @@ class StaticScores(KeepsPrecision):
                 _norms(weight.to(self.fixed))
                 for weight in kind_of(layer).weights_by_outputs(layer)
             )
-            for layer in self._layers
+            for layer in self.layers
         ]
         rows = torch.cat(norms).index_select(0, self.outputs)
         # Without atomic additions: equal on all ranks.

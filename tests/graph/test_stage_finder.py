@@ -292,3 +292,33 @@ def test_blocks_of_the_model_itself_have_a_name():
     (stage,) = find_stages(model, (1, 3, 8, 8))
     assert stage.name == 'Sequential'
     assert [block.name for block in stage.blocks] == ['1', '2']
+
+
+class Branches(nn.Module):
+    """x, plus some branches one after the other."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(4, 8, 1), nn.GELU(), nn.Conv2d(8, 4, 1))
+            for _ in range(number)
+        )
+
+    def forward(self, x):
+        for branch in self.branches:
+            x = x + branch(x)
+        return x
+
+
+@pytest.mark.parametrize('number, blocks', [(2, 3), (6, 0)])
+def test_a_few_runs_for_each_module_of_a_block(monkeypatch, number, blocks):
+    runs = []
+    call = Branches.forward
+    monkeypatch.setattr(
+        Branches, 'forward', lambda self, x: runs.append(1) or call(self, x)
+    )
+    stages = found(*[Branches(number) for _ in range(3)])
+    searched = [s for s in stages if s.name == 'stage']
+    assert sum(len(stage.blocks) for stage in searched) == blocks
+    modules = sum(1 for _ in Branches(number).modules())
+    assert len(runs) < 6 * modules

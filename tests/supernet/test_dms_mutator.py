@@ -335,3 +335,23 @@ def test_unknown_resource(mutator):
 def test_built_by_name_from_the_registry():
     mutator = MODELS.build(dict(type='DMSMutator', exclude=['a']))
     assert type(mutator) is DMSMutator
+
+
+@pytest.mark.parametrize('metric', ['taylor', 'l1'])
+def test_a_copy_leaves_the_network_where_it_is(zoo, metric):
+    mutator = dict(importance=dict(metric=metric))
+    search = zoo.algorithm(zoo.cifar_resnet(), mutator=mutator)
+    memo = {}
+    copy.deepcopy(search.mutator, memo)
+    weights = list(search.architecture.parameters())
+    assert not any(id(weight) in memo for weight in weights)
+
+
+def test_a_copy_of_all_refers_to_its_own_layers(zoo):
+    search = zoo.algorithm(zoo.cifar_resnet())
+    twin = copy.deepcopy(search)
+    own, copied = (set(s.architecture.modules()) for s in (search, twin))
+    pairs = zip(search.mutator.units, twin.mutator.units)
+    for unit, other in pairs:
+        for layer, its_copy in zip(unit.layers, other.layers):
+            assert (layer in own) == (its_copy in copied)

@@ -241,6 +241,24 @@ class DMSMutator(ChannelMutator):
         if plain is not None:
             self.verify(supernet, plain)
 
+    def __deepcopy__(self, memo: Dict[int, Any]) -> 'DMSMutator':
+        """A copy for the same supernet, whose layers are not copied.
+
+        Its units refer to layers. Those that were copied before, as in a
+        copy of the whole algorithm, are the layers of the copy.
+        """
+        for layer in self._layers():
+            memo.setdefault(id(layer), layer)
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__setstate__(deepcopy(self.__dict__, memo))
+        return twin
+
+    def _layers(self) -> List[nn.Module]:
+        """Layers of the supernet that the mutator refers to."""
+        scored = [] if self._scores is None else self._scores.layers
+        return [*scored, *(m for unit in self.units for m in unit.layers)]
+
     def _find_stages(
         self, supernet: nn.Module, adapter: Optional[ModelAdapter]
     ) -> Sequence[ResidualStage]:

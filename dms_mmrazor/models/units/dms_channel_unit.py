@@ -195,6 +195,14 @@ class DMSChannelUnit(MutableChannelUnit):
                     layer, 'in_channels', channel.start, channel.end
                 )
 
+    @property
+    def layers(self) -> List[nn.Module]:
+        """Layers of the supernet that the unit refers to."""
+        channels = [*self.output_related, *self.input_related]
+        found = [channel.module for channel in channels]
+        found += [dim.module for dim in self._attention_dims]
+        return [layer for layer in found if isinstance(layer, nn.Module)]
+
     def layer_channels(self, model: nn.Module) -> List[Channel]:
         """The unit's channels that belong to layers with masks.
 
