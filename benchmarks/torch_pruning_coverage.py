@@ -108,16 +108,18 @@ def table(rows: Dict[str, Any]) -> str:
 
 def summary(rows: Dict[str, Any], ours: Dict[str, Any]) -> List[str]:
     """Shares over the models that both have a row for."""
-    both = [name for name in rows if 'layers' in ours.get(name, {})]
+    both = [name for name in rows if name in ours]
     if not both:
         return []
     whole = [n for n in both if not rows[n]['failure']]
     cut = sum(rows[n]['cut'] / rows[n]['layers'] for n in whole) / len(both)
-    found = sum(ours[n]['searched'] / ours[n]['layers'] for n in both)
+    ready = [n for n in both if 'layers' in ours[n]]
+    found = sum(ours[n]['searched'] / ours[n]['layers'] for n in ready)
     return [
         f'Of {len(both)} models Torch-Pruning leaves {len(whole)} that run; '
-        f'it cuts {cut:.0%} of the layers (a model that fails counts as 0), '
-        f'here {found / len(both):.0%} are searched. User code: 4 statements '
+        f'it cuts {cut:.0%} of the layers; here {len(ready)} are searched, '
+        f'{found / len(both):.0%} of the layers (on both sides a model that '
+        'fails or stops with advice counts as 0). User code: 4 statements '
         'there (the layers to hold, the pruner, a step), 3 here (`Search`, '
         '`step`, `export`). Neither gets help for a single model; '
         "Torch-Pruning asks for a transformer's `num_heads` by layer, which "
