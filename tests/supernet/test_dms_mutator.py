@@ -355,3 +355,13 @@ def test_a_copy_of_all_refers_to_its_own_layers(zoo):
     for unit, other in pairs:
         for layer, its_copy in zip(unit.layers, other.layers):
             assert (layer in own) == (its_copy in copied)
+
+
+def test_preparation_leaves_the_random_numbers_alone(zoo):
+    """A training of that seed goes on as it would without a search."""
+    plain = zoo.plain(zoo.cifar_resnet(18))
+    mutator = DMSMutator(parse_cfg=dict(demo_input=(1, 3, 32, 32)))
+    python, numbers = random.getstate(), torch.get_rng_state()
+    mutator.prepare_from_supernet(plain)
+    assert random.getstate() == python
+    assert torch.equal(torch.get_rng_state(), numbers)

@@ -201,6 +201,14 @@ class DMSMutator(ChannelMutator):
                 can be searched, a name in the config matches nothing, or
                 the masked supernet does not equal its subnets.
         """
+        devices = {p.device for p in supernet.parameters() if p.is_cuda}
+        # A seeded training draws the same weights and images as without a
+        # search, however the supernet is looked at here.
+        with torch.random.fork_rng(list(devices)):
+            self._prepare(supernet)
+
+    def _prepare(self, supernet: nn.Module) -> None:
+        """Find what can be searched, attach masks, prove them."""
         size = self.analyzer.demo
         first = run_first(supernet, size, self.analyzer.demo_key)
         adapter = find_adapter(supernet, self.analyzer.decoder)
