@@ -296,12 +296,16 @@ def table(summary: Mapping[str, Any]) -> str:
         lines.append(line([unit, true, *(f'{p:.3f}' for p in prices)]))
     found = [f'{summary["windows"][e]["correlation"]:.2f}' for e in ends]
     lines.append(line(['rank correlation with the truth', '', *found]))
-    lines += [
-        f'\n{name}: top-1 {statistics.fmean(scores):.2f}, of {len(scores)}'
-        for name, scores in summary['scores'].items()
-        if scores
-    ]
     return '\n'.join(lines)
+
+
+def scores(summary: Mapping[str, Any]) -> str:
+    """A line for each structure that was trained as it is."""
+    return '\n'.join(
+        f'{name}: top-1 {statistics.fmean(found):.2f}, of {len(found)}'
+        for name, found in summary['scores'].items()
+        if found
+    )
 
 
 def main() -> None:
@@ -316,7 +320,7 @@ def main() -> None:
         return
     records = study.execute([sys.executable, *sys.argv], args.jobs)
     summary = summarize(records)
-    text = table(summary)
+    text = f'{table(summary)}\n\n{scores(summary)}'
     data = {'summary': summary, 'runs': list(records.values())}
     for name, content in (
         ('price_truth.md', text),

@@ -313,9 +313,8 @@ def test_a_copy_is_independent(search, batch):
     table = clone.mutator.masks.table
     assert table is not search.mutator.masks.table
     for unit in [*clone.mutator.units, *clone.mutator.depth_units]:
-        operator = getattr(unit, 'operator', None) or (
-            unit.mutable_depth.operator
-        )
+        mutable = getattr(unit, 'mutable_channel', None) or unit.mutable_depth
+        operator = mutable.operator
         assert operator.topk is clone.mutator.topk
         assert operator.table is table
     for module in clone.architecture.modules():
