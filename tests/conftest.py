@@ -25,7 +25,9 @@ import pytest  # noqa: E402
 Config = Dict[str, Any]
 
 
-def classifier(backbone: Config, channels: int, num_classes: int) -> Config:
+def classifier(
+    backbone: Config, channels: int, num_classes: int = 10
+) -> Config:
     return dict(
         type='mmpretrain.ImageClassifier',
         backbone=backbone,
@@ -106,6 +108,7 @@ class Zoo:
     same model again would show nothing new.
     """
 
+    classifier = staticmethod(classifier)
     resnet = staticmethod(resnet)
     cifar_resnet = staticmethod(cifar_resnet)
     vit = staticmethod(vit)

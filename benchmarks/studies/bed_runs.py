@@ -41,8 +41,8 @@ FINETUNING, LOWER = 0.25, 4
 """Length of a finetuning relative to a training, and its rate: a fraction."""
 
 
-class BedRuns:
-    """Does the runs of a comparison on a bed.
+class RunsByKind:
+    """Does the runs of a study: a method for each kind.
 
     Args:
         study (Study): Where files go.
@@ -58,6 +58,10 @@ class BedRuns:
         """Do one run."""
         beds.use_one_thread()
         return getattr(self, run.kind)(run, needs)
+
+
+class BedRuns(RunsByKind):
+    """Does the runs of a comparison on a bed."""
 
     def supernet(
         self, run: Run, needs: Mapping[str, Record]

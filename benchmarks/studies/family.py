@@ -73,23 +73,8 @@ def _label(aims: Sequence[float]) -> str:
     return '-'.join(f't{aim:g}' for aim in aims)
 
 
-class FamilyRuns:
-    """Does the runs.
-
-    Args:
-        study (Study): Where files go.
-    """
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.data = beds.load_data()
-
-    def __call__(
-        self, run: Run, needs: Mapping[str, Record]
-    ) -> Dict[str, Any]:
-        """Do one run."""
-        beds.use_one_thread()
-        return getattr(self, run.kind)(run, needs)
+class FamilyRuns(bed_runs.RunsByKind):
+    """Does the runs."""
 
     def found(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         """One search, to one budget or through several."""

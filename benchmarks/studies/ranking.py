@@ -29,6 +29,7 @@ from typing import (
     Tuple,
 )
 
+import bed_runs
 import beds
 import torch
 import torch.nn.functional as F
@@ -149,25 +150,12 @@ def _name(kind: str, candidate: int, seed: int) -> str:
     return f'{kind}-c{candidate:02d}-s{seed}'
 
 
-class RankingRuns:
-    """Does the runs of the study.
+class RankingRuns(bed_runs.RunsByKind):
+    """Does the runs of the study."""
 
-    Args:
-        study (Study): Where files go.
-    """
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.data = beds.load_data()
-
-    def __call__(
+    def structures(
         self, run: Run, needs: Mapping[str, Record]
     ) -> Dict[str, Any]:
-        """Do one run."""
-        beds.use_one_thread()
-        return getattr(self, run.kind)(run)
-
-    def structures(self, run: Run) -> Dict[str, Any]:
         """Draw candidates: the uniform one, and random ones beside it.
 
         Each is within 1 % of the target's MACs and unlike the others.
@@ -197,7 +185,7 @@ class RankingRuns:
             'params': [s.resources['params']['subnet'] for s in found],
         }
 
-    def full(self, run: Run) -> Dict[str, Any]:
+    def full(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         """Train a candidate to the end."""
         bed, seed = self._bed(run), run.settings['seed']
         torch.manual_seed(seed)
@@ -212,7 +200,7 @@ class RankingRuns:
             'test': beds.accuracy(model, self.data['test']),
         }
 
-    def short(self, run: Run) -> Dict[str, Any]:
+    def short(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         """Train a candidate briefly, in all arms."""
         bed, lengths = self._bed(run), run.settings['lengths']
         middle = lengths[len(lengths) // 2]

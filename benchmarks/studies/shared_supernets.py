@@ -24,6 +24,7 @@ import sys
 import time
 from typing import Any, Dict, List, Mapping, Tuple
 
+import bed_runs
 import beds
 import shared_spaces
 import torch
@@ -57,23 +58,8 @@ class Costs:
         self.backward = 0
 
 
-class Runs:
-    """Does the runs of the study.
-
-    Args:
-        study (Study): Where files go.
-    """
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.data = beds.load_data()
-
-    def __call__(
-        self, run: Run, needs: Mapping[str, Record]
-    ) -> Dict[str, Any]:
-        """Do one run."""
-        beds.use_one_thread()
-        return getattr(self, run.kind)(run, needs)
+class Runs(bed_runs.RunsByKind):
+    """Does the runs of the study."""
 
     def supernet(
         self, run: Run, needs: Mapping[str, Record]

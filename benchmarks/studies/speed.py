@@ -69,22 +69,8 @@ def plan(args: argparse.Namespace) -> List[Run]:
     return runs
 
 
-class SpeedRuns:
-    """Does the runs.
-
-    Args:
-        study (Study): Where files go.
-    """
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-
-    def __call__(
-        self, run: Run, needs: Mapping[str, Record]
-    ) -> Dict[str, Any]:
-        """Do one run."""
-        beds.use_one_thread()
-        return getattr(self, run.kind)(run, needs)
+class SpeedRuns(bed_runs.RunsByKind):
+    """Does the runs."""
 
     def table(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         """Measure the layers of the supernet."""
@@ -111,7 +97,7 @@ class SpeedRuns:
             supernet,
             mutator,
             bed,
-            beds.load_data()['train'],
+            self.data['train'],
             {settings['kind']: target},
             settings,
             {},
@@ -130,7 +116,7 @@ class SpeedRuns:
     def trained(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         """Train what was found from new weights."""
         (base,) = needs.values()
-        settings, data = run.settings, beds.load_data()
+        settings, data = run.settings, self.data
         bed = beds.BEDS[settings['bed']]
         bed = bed._replace(epochs=settings['epochs'])
         structure = load_structure(base['result']['structure'])

@@ -266,3 +266,19 @@ def split_heads(module: nn.Module, x: Tensor) -> List[Tensor]:
         part.reshape(batch, tokens, heads, -1).transpose(1, 2)
         for part in module.qkv(x).split([qk, qk, v], dim=-1)
     ]
+
+
+def position_bias(module: nn.Module, tokens: int) -> Tensor:
+    """What a window attention adds to its scores by relative position.
+
+    Args:
+        module (nn.Module): Has ``relative_position_index`` [N, N] and
+            ``relative_position_bias_table`` [P, H].
+        tokens (int): Number N of tokens in a window.
+
+    Returns:
+        Tensor: [H, N, N].
+    """
+    index = module.relative_position_index.flatten()
+    bias = module.relative_position_bias_table[index]
+    return bias.view(tokens, tokens, -1).permute(2, 0, 1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dms_mmrazor.layers.attention import (
     AttentionKind,
     is_attention,
+    position_bias,
     split_heads,
 )
 from dms_mmrazor.layers.block import BlockKind, register_block
@@ -152,7 +153,7 @@ class SlimWindowAttention(WindowMSA):
         """
         query, key, value = split_heads(self, x)
         scores = (query * self.scale) @ key.transpose(-2, -1)
-        scores = scores + self._position_bias(x.shape[1])
+        scores = scores + position_bias(self, x.shape[1])
         if mask is not None:
             windows = mask.shape[0]
             scores = scores.view(-1, windows, *scores.shape[1:])
@@ -160,12 +161,6 @@ class SlimWindowAttention(WindowMSA):
         out = self.attn_drop(self.softmax(scores)) @ value
         out = out.transpose(1, 2).flatten(2)
         return self.proj_drop(self.proj(out))
-
-    def _position_bias(self, tokens: int) -> Tensor:
-        """[heads, N, N]."""
-        index = self.relative_position_index.flatten()
-        bias = self.relative_position_bias_table[index]
-        return bias.view(tokens, tokens, -1).permute(2, 0, 1)
 
 
 @register_block

@@ -15,7 +15,11 @@ from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.layers.attention import AttentionKind, split_heads
+from dms_mmrazor.layers.attention import (
+    AttentionKind,
+    position_bias,
+    split_heads,
+)
 from dms_mmrazor.layers.block import BlockKind, register_block
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import PassingKind, register_kind
@@ -120,10 +124,7 @@ class SlimWindowAttention(WindowAttention):
             mask (Tensor, optional): [windows, N, N], added to the scores.
         """
         parts = split_heads(self, x)
-        index = self.relative_position_index.flatten()
-        tokens = x.shape[1]
-        bias = self.relative_position_bias_table[index]
-        bias = bias.view(tokens, tokens, -1).permute(2, 0, 1)[None]
+        bias = position_bias(self, x.shape[1])[None]
         if mask is not None:
             images = x.shape[0] // mask.shape[0]
             bias = bias + mask[:, None].repeat(images, 1, 1, 1)

@@ -9,29 +9,11 @@ from dms_mmrazor.supernet.latency_terms import is_depthwise
 from dms_mmrazor.supernet.plain import plain_copy
 
 
-def classifier(backbone, channels):
-    return dict(
-        type='mmpretrain.ImageClassifier',
-        backbone=backbone,
-        neck=dict(type='mmpretrain.GlobalAveragePooling'),
-        head=dict(
-            type='mmpretrain.LinearClsHead',
-            num_classes=10,
-            in_channels=channels,
-            loss=dict(type='mmpretrain.CrossEntropyLoss'),
-            topk=(1,),
-        ),
-    )
-
-
-MOBILENET = classifier(dict(type='mmpretrain.MobileNetV2'), 1280)
-
-
 @pytest.fixture(params=['resnet', 'mobilenet', 'vit'])
 def search(request, zoo):
     architecture = {
         'resnet': zoo.cifar_resnet(),
-        'mobilenet': MOBILENET,
+        'mobilenet': zoo.classifier(dict(type='mmpretrain.MobileNetV2'), 1280),
         'vit': zoo.vit(32, 3, 4, patch_size=8),
     }[request.param]
     return zoo.algorithm(architecture, 32)

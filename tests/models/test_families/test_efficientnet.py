@@ -5,32 +5,13 @@ from torch.nn import functional as F
 SIZE = 64
 
 
-def efficientnet(classifier, arch='b0', **kwargs):
+def efficientnet(zoo, arch='b0', **kwargs):
     backbone = dict(type='mmpretrain.EfficientNet', arch=arch, **kwargs)
-    return classifier(backbone, 1280)
+    return zoo.classifier(backbone, 1280)
 
 
-@pytest.fixture
-def classifier():
-    def make(backbone, channels):
-        return dict(
-            type='mmpretrain.ImageClassifier',
-            backbone=backbone,
-            neck=dict(type='mmpretrain.GlobalAveragePooling'),
-            head=dict(
-                type='mmpretrain.LinearClsHead',
-                num_classes=10,
-                in_channels=channels,
-                loss=dict(type='mmpretrain.CrossEntropyLoss'),
-                topk=(1,),
-            ),
-        )
-
-    return make
-
-
-def test_efficientnet_b0(family, classifier):
-    search = family.everything(efficientnet(classifier), SIZE)
+def test_efficientnet_b0(family, zoo):
+    search = family.everything(efficientnet(zoo), SIZE)
     report = search.mutator.report()
     assert len(report.layers) == 82 and not report.unsearched
     assert dict(report.stages) == {
