@@ -68,7 +68,8 @@ class BedRuns(RunsByKind):
     ) -> Dict[str, Any]:
         """Train the whole network."""
         settings = run.settings
-        bed = self._bed(settings, searching=settings['retrained'])
+        brief = settings['retrained'] and not settings.get('whole_training')
+        bed = self._bed(settings, searching=brief)
         model = beds.new_network(bed, settings['seed'])
         trained = beds.train(model, bed, self.data['train'], settings['seed'])
         weights = self.study.file(f'{run.name}.pth')
@@ -341,6 +342,8 @@ def planned(args: argparse.Namespace, study: Any) -> compare.Comparison:
     }
     if study.mode == 'finetuned':
         common['finetuned'] = True
+    if study.whole_training:
+        common['whole_training'] = True
     methods = args.methods or [*study.methods, *study.variants]
     return compare.Comparison(
         list(dict.fromkeys(methods)),

@@ -71,7 +71,8 @@ def search(
         options (dict): Of the method: ``rule``, ``lr``, ``average``,
             ``signal``,
             ``lr_factor`` (of the rate that the step chooses itself),
-            ``loss_weight``, ``warmup``, ``decay``, ``hold_depth``.
+            ``loss_weight``, ``warmup``, ``decay``, ``hold_depth``,
+            ``weights_lr`` (relative to the bed's).
     """
     found, images = search_family(
         supernet, mutator, bed, split, targets, settings, options
@@ -129,6 +130,7 @@ def search_family(
     phases = SearchPhases(mutator, structure, path, hold_depth=hold)
     trains = settings['retrained'] or settings.get('finetuned', False)
     supernet.train().requires_grad_(trains)
+    bed = bed._replace(lr=bed.lr * options.get('weights_lr', 1.0))
     optimizer = beds.make_optimizer(supernet, bed) if trains else None
     data = beds.batches(split, iterations, settings['seed'], bed.shift)
     found: Dict[str, Structure] = {}

@@ -31,6 +31,8 @@ class Study(NamedTuple):
         search_iterations (int): Of a search, instead. Defaults to 0.
         pretrained (Sequence[str]): Methods that start from a trained
             network. Defaults to ().
+        whole_training (bool): Whether trained networks have the images of a
+            whole training, not those of a search. Defaults to False.
     """
 
     about: str
@@ -41,6 +43,7 @@ class Study(NamedTuple):
     search_images: float = 0.1
     search_iterations: int = 0
     pretrained: Sequence[str] = ()
+    whole_training: bool = False
 
 
 MASKS = ('mes', 'sns', 'get', 'minmax')
@@ -131,6 +134,19 @@ STUDIES = {
             'dms-refine': {'decay': 0.4},
             'dms-soft-depth': {'hold_depth': False},
         },
+    ),
+    'trained_first': Study(
+        'a trained network is there: what its weights say of structures',
+        ('uniform', 'l1', 'taylor', 'greedy'),
+        {
+            f'dms-{name}': {**signal, 'weights_lr': 0.25}
+            for name, signal in (
+                ('pretrained', {}),
+                ('importance-pretrained', {'signal': 'importance'}),
+            )
+        },
+        pretrained=('dms-pretrained', 'dms-importance-pretrained'),
+        whole_training=True,
     ),
     'widths': Study(
         'Table 5: widths alone, of a trained network that is then finetuned',
