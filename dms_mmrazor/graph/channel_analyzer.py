@@ -359,8 +359,9 @@ def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
         names = [name]
         if part.kind == HEADS:
             # Window attention has a table of position biases of each head.
-            table = f'{name[: -len(HEADS)]}relative_position_bias_table'
-            names += [table] if table in parts else []
+            others = attention_kind(part.module).by_head
+            found = [f'{name[: -len(HEADS)]}{other}' for other in others]
+            names += [other for other in found if other in parts]
         channels = [
             dict(name=n, start=0, end=size, is_output_channel=True)
             for n in names

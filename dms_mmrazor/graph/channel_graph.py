@@ -166,7 +166,7 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
             new.meta[HAS_CHANNELS] = True
             new.meta[SHAPE] = node.meta[SHAPE][-1:]
         x.meta[SHAPE] = node.meta[SHAPE]
-        qkv.meta[BEHIND_PADDING] = bool(core)
+        qkv.meta[BEHIND_PADDING] = bool(core) or kind.pads
         node.replace_all_uses_with(x)
         trace.erase_node(node)
 

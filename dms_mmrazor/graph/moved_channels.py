@@ -104,7 +104,9 @@ def _moves_numbers(node: fx.Node) -> bool:
 def _is_mover_of_any(node: fx.Node) -> bool:
     shape = node.args[0].meta[SHAPE] if node.args else None
     own = isinstance(node.target, FunctionType)
-    if not own or not shape or node.target.__module__.startswith('torch'):
+    if not own or not shape:
+        return False
+    if node.target.__module__.partition('.')[0] == 'torch':
         return False
     args, kwargs = node.meta[ARGUMENTS]
     size = torch.Size(shape).numel()

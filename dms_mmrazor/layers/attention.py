@@ -50,6 +50,10 @@ class AttentionKind(BlockKind):
             Defaults to False.
         input_layer (str): Who gives q, k and v; '' is the attention itself.
         output_layer (str): Who reads the heads.
+        by_head (tuple[str]): What else in it has one entry for each head,
+            where it is there.
+        pads (bool): Whether it pads with zeros what its input layer reads.
+            Defaults to False.
     """
 
     opaque: ClassVar[bool] = True
@@ -59,6 +63,8 @@ class AttentionKind(BlockKind):
     may_stay: ClassVar[bool] = False
     input_layer: ClassVar[str] = 'qkv'
     output_layer: ClassVar[str] = 'proj'
+    by_head: ClassVar[Tuple[str, ...]] = ('relative_position_bias_table',)
+    pads: ClassVar[bool] = False
 
     def applies(self, block: nn.Module) -> bool:
         """Whether it is exactly such an attention, and nothing else in it."""

@@ -69,6 +69,9 @@ class BlockKind:
             costs MACs. Defaults to False.
         uncalled (tuple[str]): Layers in it whose weights it reads without
             calling them. Defaults to ().
+        calling (Mapping[type, type]): Exact class of a block with layers
+            that it does not call → the class that calls them, which takes
+            its place in a supernet. Defaults to {}.
         core (str, optional): Where in it an attention is of which a trace
             shows the input and output layers, if its own code only moves
             positions. Defaults to ``None``, nowhere.
@@ -79,6 +82,7 @@ class BlockKind:
     opaque: ClassVar[bool] = False
     multiplies: ClassVar[bool] = False
     uncalled: ClassVar[Tuple[str, ...]] = ()
+    calling: ClassVar[Mapping[type, type]] = {}
     core: ClassVar[Optional[str]] = None
 
     def applies(self, block: nn.Module) -> bool:

@@ -2,9 +2,9 @@
 
 from torch import nn
 
+from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import masked_form
-from dms_mmrazor.layers.multihead import DMSTransformerEncoderLayer
 
 
 def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
@@ -39,9 +39,10 @@ def call_modules_of(model: nn.Module, name: str) -> None:
     """
     while name:
         module = model.get_submodule(name)
-        if type(module) is nn.TransformerEncoderLayer:
-            kind = DMSTransformerEncoderLayer
-            _put(model, module, kind.convert_from(module))
+        kind = block_kind_of(module)
+        if kind is not None and type(module) in kind.calling:
+            calling = kind.calling[type(module)]
+            _put(model, module, calling.convert_from(module))
         elif isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False  # only torch's kernels read them
         name = name.rpartition('.')[0]

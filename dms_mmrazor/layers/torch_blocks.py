@@ -22,6 +22,7 @@ from dms_mmrazor.layers.channel_holder import BareParameter
 from dms_mmrazor.layers.kind import ChannelHolder
 from dms_mmrazor.layers.multihead import (
     DMSMultiheadAttention,
+    DMSTransformerEncoderLayer,
     SlimMultiheadAttention,
     is_multihead,
     multihead_sizes,
@@ -153,6 +154,16 @@ class TransformerKind(BlockKind):
         norm = getattr(block.encoder, 'norm', None)
         if isinstance(norm, nn.LayerNorm):
             block.d_model = norm.normalized_shape[0]
+
+
+@register_block
+class EncoderLayerKind(BlockKind):
+    """A layer of an encoder."""
+
+    types = (nn.TransformerEncoderLayer,)
+    calling: ClassVar[Mapping[type, type]] = {
+        nn.TransformerEncoderLayer: DMSTransformerEncoderLayer
+    }
 
 
 @register_block

@@ -1,8 +1,36 @@
-"""torchvision's vision transformer."""
+"""torchvision's transformers; the attention of its Swin calls no layer.
 
-from torch import nn
+It hands the weights of its ``qkv`` and ``proj`` to a function. In a supernet
+it calls both layers, which have the masks. What is exported is cut down and
+reads their weights, as the stock module does.
+"""
 
+import math
+from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.swin_transformer import (
+    ShiftedWindowAttention,
+    ShiftedWindowAttentionV2,
+)
+
+from dms_mmrazor.layers.attention import (
+    HEADS,
+    QK_DIMS,
+    V_DIMS,
+    AttentionKind,
+)
 from dms_mmrazor.layers.block import BlockKind, register_block
+from dms_mmrazor.layers.dms_op import DMSOp
+from dms_mmrazor.registry import MODELS
+
+_APART = -100.0
+"""Added to the scores of tokens that only the shift brought together."""
+
+_LARGEST_SCALE = math.log(100.0)
+"""Of the logarithms of the scales of a cosine attention."""
 
 
 @register_block
@@ -14,3 +42,231 @@ class VisionTransformerKind(BlockKind):
     def refresh(self, block: nn.Module, model: nn.Module) -> None:
         """The width by which it flattens the patches."""
         block.hidden_dim = block.conv_proj.out_channels
+
+
+class Windows:
+    """How a feature map is cut into windows, shifted or not.
+
+    Args:
+        module (nn.Module): Has ``window_size`` and ``shift_size``, both
+            (height, width).
+        shape (tuple): (B, H, W, C) of the map.
+
+    Attributes:
+        rows (tuple[int, int]): Windows below and beside one another.
+        tokens (int): Tokens of a window.
+        number (int): Windows of all images.
+    """
+
+    def __init__(self, module: nn.Module, shape: Tuple[int, ...]) -> None:
+        self._shape, self._window = shape[1:3], tuple(module.window_size)
+        pairs = list(zip(self._shape, self._window))
+        self.rows = tuple(-(-size // window) for size, window in pairs)
+        self._padded = tuple(n * w for n, w in zip(self.rows, self._window))
+        # With a single window there is nowhere to shift.
+        self._shift = tuple(
+            shift if size > window else 0
+            for shift, (size, window) in zip(module.shift_size, pairs)
+        )
+        self.tokens = self._window[0] * self._window[1]
+        self.number = shape[0] * self.rows[0] * self.rows[1]
+
+    def cut(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] as windows [B * windows, tokens, C]."""
+        bottom, right = (p - n for p, n in zip(self._padded, self._shape))
+        x = F.pad(x, (0, 0, 0, right, 0, bottom))
+        if any(self._shift):
+            x = x.roll([-shift for shift in self._shift], dims=(1, 2))
+        return self._partition(x)
+
+    def _partition(self, x: Tensor) -> Tensor:
+        (down, beside), (height, width) = self.rows, self._window
+        x = x.view(x.shape[0], down, height, beside, width, x.shape[-1])
+        return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+
+    def join(self, x: Tensor) -> Tensor:
+        """The inverse of :meth:`cut`."""
+        x = x.view(-1, *self.rows, *self._window, x.shape[-1])
+        x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        if any(self._shift):
+            x = x.roll(self._shift, dims=(1, 2))
+        height, width = self._shape
+        return x[:, :height, :width].contiguous()
+
+    def mask(self, like: Tensor) -> Optional[Tensor]:
+        """What keeps tokens apart that only the shift brought together.
+
+        Args:
+            like (Tensor): Any tensor of the wanted device and type.
+
+        Returns:
+            Tensor, optional: [windows, 1, tokens, tokens], added to the
+            scores of each image; ``None`` without a shift.
+        """
+        if not any(self._shift):
+            return None
+        down, beside = (self._regions(axis) for axis in range(2))
+        regions = (3 * down[:, None] + beside)[None, :, :, None]
+        region = self._partition(regions)[..., 0]
+        apart = region[:, None, :, None] != region[:, None, None]
+        return _APART * apart.to(like.device, like.dtype)
+
+    def _regions(self, axis: int) -> Tensor:
+        """Along one axis: the whole windows, then the parts of the last."""
+        size, shift = self._padded[axis], self._shift[axis]
+        index = torch.arange(size)
+        last = (index >= size - self._window[axis]).long()
+        return last + (index >= size - shift).long() if shift else 0 * last
+
+
+class AnyDims:
+    """An attention within shifted windows with any numbers of heads and dims.
+
+    Mixed into torchvision's, whose parameters it has.
+
+    Attributes:
+        num_heads (int): Number of heads.
+        qk_dims (int): Dims of q and k of a head; those of the full
+            attention where they are not set.
+        v_dims (int): Dims of v of a head, likewise.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attention within windows of [B, H, W, C]."""
+        windows = Windows(self, x.shape)
+        mask = windows.mask(x)
+        rows = self.apply_layer(self.qkv, windows.cut(x))
+        x = self.apply_layer(self.proj, self._attend(rows, mask))
+        return windows.join(F.dropout(x, self.dropout, self.training))
+
+    def apply_layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Apply the weights of a linear layer without calling it."""
+        return F.linear(x, layer.weight, layer.bias)
+
+    def _attend(self, rows: Tensor, mask: Optional[Tensor]) -> Tensor:
+        """What the heads give, [windows, N, H * E].
+
+        Args:
+            rows (Tensor): q, k and v [windows, N, H * (2 D + E)].
+            mask (Tensor, optional): [windows of an image, 1, N, N].
+        """
+        query, key, value = self._split(rows)
+        scores = query @ key.transpose(-2, -1)
+        scores = scores + self.get_relative_position_bias()
+        if mask is not None:
+            scores = scores.view(-1, len(mask), *scores.shape[1:]) + mask
+            scores = scores.flatten(0, 1)
+        weights = scores.softmax(-1)
+        weights = F.dropout(weights, self.attention_dropout, self.training)
+        return (weights @ value).transpose(1, 2).flatten(2)
+
+    def _split(self, rows: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+        """Scaled q [windows, H, N, D], k, and v [windows, H, N, E]."""
+        sizes = sizes_of(self)
+        heads, qk, v = sizes[HEADS], sizes[QK_DIMS], sizes[V_DIMS]
+        query, key, value = (
+            part.view(*rows.shape[:2], heads, -1).transpose(1, 2)
+            for part in rows.split([heads * qk, heads * qk, heads * v], 2)
+        )
+        if not hasattr(self, 'logit_scale'):
+            return query * qk**-0.5, key, value
+        if self.qkv.bias is not None:  # that of k is not meant
+            shift = self.qkv.bias[heads * qk : 2 * heads * qk]
+            key = key - shift.view(heads, 1, qk)
+        scale = self.logit_scale.clamp(max=_LARGEST_SCALE).exp()
+        query = F.normalize(query, dim=-1) * scale
+        return query, F.normalize(key, dim=-1), value
+
+
+class SlimShiftedWindowAttention(AnyDims, ShiftedWindowAttention):
+    """What ``ShiftedWindowAttention`` becomes in an exported model."""
+
+
+class SlimShiftedWindowAttentionV2(AnyDims, ShiftedWindowAttentionV2):
+    """What ``ShiftedWindowAttentionV2`` becomes in an exported model."""
+
+
+class CallingWindows(AnyDims, DMSOp):
+    """Such an attention in a supernet: its layers have the masks."""
+
+    def apply_layer(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """Call it."""
+        return layer(x)
+
+
+@MODELS.register_module()
+class DMSShiftedWindowAttention(CallingWindows, ShiftedWindowAttention):
+    """``ShiftedWindowAttention`` that calls its layers."""
+
+
+@MODELS.register_module()
+class DMSShiftedWindowAttentionV2(CallingWindows, ShiftedWindowAttentionV2):
+    """``ShiftedWindowAttentionV2`` that calls its layers."""
+
+
+def sizes_of(module: nn.Module) -> Dict[str, int]:
+    """Number of heads, of q/k dims and of v dims."""
+    full = module.qkv.out_features // (3 * module.num_heads)
+    return {
+        HEADS: module.num_heads,
+        QK_DIMS: getattr(module, 'qk_dims', full),
+        V_DIMS: getattr(module, 'v_dims', full),
+    }
+
+
+@register_block
+class ShiftedWindowsKind(AttentionKind):
+    """Attention within the shifted windows of a Swin transformer."""
+
+    types = (ShiftedWindowAttention, DMSShiftedWindowAttention)
+    slim = SlimShiftedWindowAttention
+    uncalled: ClassVar[Tuple[str, ...]] = ('qkv', 'proj')
+    calling: ClassVar[Mapping[type, type]] = {
+        ShiftedWindowAttention: DMSShiftedWindowAttention
+    }
+    pads: ClassVar[bool] = True
+
+    def scales_by_dims(self, block: nn.Module) -> bool:
+        """Always."""
+        return True
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Pairs of tokens in all windows, and tokens of its layers."""
+        windows = Windows(block, output.shape)
+        tokens = windows.number * windows.tokens
+        uncalled = () if isinstance(block, DMSOp) else self.uncalled
+        return {'': tokens * windows.tokens, **dict.fromkeys(uncalled, tokens)}
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """A stock one takes its dims from the channels that it reads."""
+        whole = block.qkv.out_features == 3 * block.qkv.in_features
+        if type(block) in self.types and not whole:
+            self.make_slim(block)
+
+
+@register_block
+class ShiftedWindowsV2Kind(ShiftedWindowsKind):
+    """The same with cosines of q and k, and biases by a small network."""
+
+    types = (ShiftedWindowAttentionV2, DMSShiftedWindowAttentionV2)
+    slim = SlimShiftedWindowAttentionV2
+    calling: ClassVar[Mapping[type, type]] = {
+        ShiftedWindowAttentionV2: DMSShiftedWindowAttentionV2
+    }
+    by_head: ClassVar[Tuple[str, ...]] = ('logit_scale', 'cpb_mlp.2')
+
+    def held(self, block: nn.Module, dim: str) -> str:
+        """The cosine is one of all dims."""
+        if dim == QK_DIMS:
+            return 'q and k are normalized over the dims of a head'
+        return ''
+
+    def scales_by_dims(self, block: nn.Module) -> bool:
+        """It has scales of its own."""
+        return False
