@@ -94,7 +94,7 @@ def _moves_numbers(node: fx.Node) -> bool:
     """Whether a function of the model's own code only moves numbers.
 
     A trace need not look into it; what it moves comes out the same whatever
-    the numbers are.
+    the numbers are. It may pad with zeros.
     """
     if MOVES not in node.meta:
         node.meta[MOVES] = _is_mover_of_any(node)
@@ -110,18 +110,20 @@ def _is_mover_of_any(node: fx.Node) -> bool:
         return False
     args, kwargs = node.meta[ARGUMENTS]
     size = torch.Size(shape).numel()
-    numbers = torch.arange(size).view(shape)
-    others = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    numbers = torch.arange(1, size + 1)
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
+    others = numbers[order]
     try:
-        moved = node.target(numbers, *args, **kwargs)
+        moved = node.target(numbers.view(shape), *args, **kwargs)
         again = node.target(others.view(shape), *args, **kwargs)
     except Exception:  # whatever a model's code may raise
         return False
     both = isinstance(moved, Tensor) and isinstance(again, Tensor)
     if not both or moved.dtype != numbers.dtype or not moved.numel():
         return False
-    known = 0 <= int(moved.min()) and int(moved.max()) < len(others)
-    return known and torch.equal(others[moved], again)
+    known = 0 <= int(moved.min()) and 0 < int(moved.max()) <= size
+    padded = torch.cat([torch.zeros_like(others[:1]), others])
+    return known and torch.equal(padded[moved], again)
 
 
 def moved_channels(node: fx.Node, channels: int) -> Optional[Moved]:
@@ -277,7 +279,24 @@ def _try(node: fx.Node, channels: int) -> Any:
         return getattr(value, name)(*args, **kwargs)
     if node.op == 'call_module':
         return _module(node)(value)
+    if node.target not in _FUNCTIONS:  # the model's own, which may pad
+        return _unpadded(node.target(value + 1, *args, **kwargs) - 1)
     return node.target(value, *args, **kwargs)
+
+
+def _unpadded(numbers: Tensor) -> Optional[Tensor]:
+    """Numbers where they differ in one dimension; padding, -1, has them too.
+
+    ``None`` if padding stands for a channel.
+    """
+    if int(numbers.min()) >= 0:
+        return numbers
+    for dim in range(numbers.dim()):
+        others = [d for d in range(numbers.dim()) if d != dim]
+        line = numbers.amax(others, keepdim=True).expand_as(numbers)
+        if torch.equal(numbers.where(numbers >= 0, line), line):
+            return line if int(line.min()) >= 0 else None
+    return None
 
 
 def _renumbered(
