@@ -251,17 +251,28 @@ def _shuffled_pixels(node: fx.Node) -> int:
 
 
 def _equal_parts(node: fx.Node, channels: int) -> int:
-    """Into how many parts of a size that follows a node cuts the channels."""
-    if node.target not in (torch.chunk, 'chunk'):
+    """Into how many parts of a size that follows a node cuts the channels.
+
+    A single size of a split stands in the code of some blocks, whose
+    handlers let it follow.
+    """
+    keys = {
+        'chunk': ('chunks', 'dim'),
+        'split': ('split_size', 'dim'),
+        torch.chunk: ('chunks', 'dim'),
+        torch.split: ('split_size_or_sections', 'dim'),
+    }.get(node.target)
+    if keys is None:
         return 0
     args, kwargs = node.meta[ARGUMENTS]
-    named = {**dict(zip(('chunks', 'dim'), args)), **kwargs}
-    shape = node.args[0].meta[SHAPE]
-    parts, dim = named['chunks'], named.get('dim', 0)
-    if shape is None or channels % parts:
+    named = {**dict(zip(keys, args)), **kwargs}
+    shape, number = node.args[0].meta[SHAPE], named[keys[0]]
+    if shape is None or type(number) is not int or channels % number:
         return 0
     place = channels_dim(node.args[0], channels)
-    return parts if dim % len(shape) == place else 0
+    if named.get('dim', 0) % len(shape) != place:
+        return 0
+    return number if keys[0] == 'chunks' else channels // number
 
 
 def _try(node: fx.Node, channels: int) -> Any:

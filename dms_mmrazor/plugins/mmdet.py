@@ -208,3 +208,14 @@ class RegionExtractorKind(BlockKind):
     def holders(self, block: nn.Module) -> Dict[str, ChannelHolder]:
         """That number."""
         return {'': ChannelCount(block, 'out_channels')}
+
+
+@register_block
+class Bottle2neckKind(BlockKind):
+    """A block of Res2Net, which splits into parts by a number."""
+
+    names = ('mmdet.models.backbones.res2net.Bottle2neck',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """The channels of a part; all parts keep the same ones."""
+        block.width = block.convs[0].in_channels

@@ -206,3 +206,14 @@ class SwinKind(BlockKind):
             if isinstance(norm, nn.LayerNorm):
                 numbers[index] = norm.normalized_shape[0]
         block.num_features = numbers
+
+
+@register_block
+class Bottle2neckKind(BlockKind):
+    """A block of Res2Net, which splits into parts by a number."""
+
+    names = ('mmpretrain.models.backbones.res2net.Bottle2neck',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """The channels of a part; all parts keep the same ones."""
+        block.width = block.convs[0].in_channels

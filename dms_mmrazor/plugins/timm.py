@@ -203,3 +203,31 @@ class ScaleKind(BlockKind):
     def refresh(self, block: nn.Module, model: nn.Module) -> None:
         """That shape."""
         block.shape = (len(block.scale), *block.shape[1:])
+
+
+@register_block
+class CrossStageKind(BlockKind):
+    """A cross stage partial layer, which splits into halves by a number."""
+
+    names = (
+        'timm.models.cspnet.CrossStage',
+        'timm.models.cspnet.CrossStage3',
+    )
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """The channels of both halves, which keep the same ones."""
+        block.expand_chs = block.conv_exp.conv.out_channels
+
+
+@register_block
+class Bottle2neckKind(BlockKind):
+    """A block of Res2Net, which splits into parts by a number."""
+
+    names = (
+        'timm.models.res2net.Bottle2neck',
+        'timm.models.dla.DlaBottle2neck',
+    )
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """The channels of a part; all parts keep the same ones."""
+        block.width = block.convs[0].in_channels
