@@ -129,3 +129,46 @@ def test_attentions_compute_as_the_stock_ones():
     x, mask = torch.rand(6, 4, 12), torch.rand(3, 4, 4)
     for given in (None, mask):
         torch.testing.assert_close(slim(x, given), stock(x, given))
+
+
+def _split_stages():
+    """Blocks of timm that split into parts by a number."""
+    from timm.models.cspnet import BottleneckBlock, CrossStage, CrossStage3
+    from timm.models.res2net import Bottle2neck
+
+    torch.manual_seed(0)
+    options = dict(
+        expand_ratio=2.0,
+        block_fn=BottleneckBlock,
+        act_layer='relu',
+        norm_layer='batchnorm2d',
+    )
+    parts = dict(base_width=64, scale=4, act_layer=nn.ReLU)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        CrossStage(8, 12, 2, 1, 2, **options),
+        CrossStage3(12, 16, 2, 1, 2, **options),
+        Bottle2neck(16, 4, norm_layer=nn.BatchNorm2d, **parts),
+        Bottle2neck(16, 4, norm_layer=nn.BatchNorm2d, **parts),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+
+
+def test_parts_of_a_split_follow_the_whole(tmp_path):
+    search = Search(_split_stages(), torch.rand(IMAGES), 0.4, 2)
+    report = search.mutator.report()
+    assert not report.unsearched
+    units = dict(report.units)
+    assert units['1.conv_exp.conv'] == 12  # of 24: two halves
+    assert units['3.conv1'] == 4  # of 16: four parts
+    for _ in range(2):
+        search.model(torch.rand(IMAGES)).square().mean().backward()
+        search.step()
+    path = str(tmp_path / 'subnet.yaml')
+    subnet = search.export(path, divisor=1)
+    assert subnet.difference <= 1e-5
+    plain = apply_structure(_split_stages(), path)
+    plain.load_state_dict(subnet.model.state_dict())
+    plain.train()(torch.rand(IMAGES)).sum().backward()
