@@ -107,6 +107,7 @@ EXTRAS = {
 }
 EXTRAS['all'] = sum(EXTRAS.values(), [])
 EXTRAS['benchmarks'] = parse_requirements('benchmarks')
+EXTRAS['segmentation'] = parse_requirements('segmentation')
 
 setup(
     name=PACKAGE,
