@@ -19,6 +19,7 @@ from mmrazor.structures.graph.channel_nodes import (
 )
 from mmrazor.structures.graph.module_graph import ModuleNode
 from torch import fx, nn
+from torch.nn import functional as F
 
 from dms_mmrazor.graph.channel_groups import (
     POSITIONS,
@@ -451,6 +452,10 @@ def convert_node(
     if node.val is read_in_training:
         reason = 'what runs only in training reads its channels'
         return FixedChannelNode(node.name, f'{UNFOLLOWED}{reason}', 1)
+    if node.val is F.normalize and _divides_channels(traced):
+        place = place_of(traced)
+        reason = f'{UNFOLLOWED}{place} divides by the norm of all channels'
+        return FixedChannelNode(node.name, reason, traced.meta[SHAPE][1])
     # Each look at a function of torch's C code may give another object.
     if node.val == torch.cat and traced is not None:
         return _cat_node(node, traced)
@@ -491,6 +496,14 @@ def _written_node(node: ModuleNode) -> ChannelNode:
         return BindChannelNode.copy_from(node)  # all channels, somewhere
     reason = f'{UNFOLLOWED}{place_of(traced)}: a part of it is written to'
     return FixedChannelNode(node.name, reason, shape[dim])
+
+
+def _divides_channels(traced: fx.Node) -> bool:
+    """Whether ``F.normalize`` divides [B, C, H, W] by norms over C."""
+    shape = traced.meta[SHAPE]
+    named = dict(zip(('p', 'dim'), traced.args[1:]))
+    dim = {**named, **traced.kwargs}.get('dim', 1)
+    return shape is not None and len(shape) > 3 and dim % len(shape) == 1
 
 
 def _cat_node(node: ModuleNode, traced: fx.Node) -> CatNode:

@@ -47,6 +47,18 @@ class ModelKind:
         """Number of tokens that it knows; 0 if its inputs are no tokens."""
         return int(getattr(model, 'token_vocabulary', 0))
 
+    def example(self, model: nn.Module, inputs: Any) -> Any:
+        """What the network itself sees of example inputs.
+
+        Args:
+            model (nn.Module): The model.
+            inputs (Any): What the user calls it with.
+
+        Returns:
+            Any: The same, or a batch of images [B, C, H, W].
+        """
+        return inputs
+
     def extras(
         self, model: nn.Module, shape: Sequence[int], few: bool = False
     ) -> Optional[Forward]:

@@ -274,6 +274,32 @@ def split_heads(module: nn.Module, x: Tensor) -> List[Tensor]:
     ]
 
 
+def attend_in_windows(
+    module: nn.Module, x: Tensor, mask: Optional[Tensor] = None
+) -> Tensor:
+    """The window attention of OpenMMLab's Swins with any dims of heads.
+
+    Args:
+        module (nn.Module): Has ``qkv``, ``proj``, ``scale`` and what else
+            their ``WindowMSA`` has, and numbers of heads and dims.
+        x (Tensor): [windows * B, N, C].
+        mask (Tensor, optional): [windows, N, N], added to the scores.
+            Defaults to None.
+
+    Returns:
+        Tensor: [windows * B, N, C].
+    """
+    query, key, value = split_heads(module, x)
+    scores = (query * module.scale) @ key.transpose(-2, -1)
+    scores = scores + position_bias(module, x.shape[1])
+    if mask is not None:
+        scores = scores.view(-1, len(mask), *scores.shape[1:])
+        scores = (scores + mask[:, None]).flatten(0, 1)
+    out = module.attn_drop(module.softmax(scores)) @ value
+    out = out.transpose(1, 2).flatten(2)
+    return module.proj_drop(module.proj(out))
+
+
 def position_bias(module: nn.Module, tokens: int) -> Tensor:
     """What a window attention adds to its scores by relative position.
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from dms_mmrazor.layers.attention import (
     AttentionKind,
+    attend_in_windows,
     is_attention,
-    position_bias,
     split_heads,
 )
 from dms_mmrazor.layers.block import BlockKind, register_block
@@ -151,16 +151,7 @@ class SlimWindowAttention(WindowMSA):
             x (Tensor): [windows * B, N, C].
             mask (Tensor, optional): [windows, N, N], added to the scores.
         """
-        query, key, value = split_heads(self, x)
-        scores = (query * self.scale) @ key.transpose(-2, -1)
-        scores = scores + position_bias(self, x.shape[1])
-        if mask is not None:
-            windows = mask.shape[0]
-            scores = scores.view(-1, windows, *scores.shape[1:])
-            scores = (scores + mask[:, None]).flatten(0, 1)
-        out = self.attn_drop(self.softmax(scores)) @ value
-        out = out.transpose(1, 2).flatten(2)
-        return self.proj_drop(self.proj(out))
+        return attend_in_windows(self, x, mask)
 
 
 @register_block

@@ -1,12 +1,21 @@
-"""torchvision's transformers; the attention of its Swin calls no layer.
+"""torchvision's transformers and detectors.
 
-It hands the weights of its ``qkv`` and ``proj`` to a function. In a supernet
+The attention of its Swin calls no layer. It hands the weights of its ``qkv`` and ``proj`` to a function. In a supernet
 it calls both layers, which have the masks. What is exported is cut down and
 reads their weights, as the stock module does.
 """
 
 import math
-from typing import Any, ClassVar, Dict, Mapping, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    ClassVar,
+    Dict,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +25,13 @@ from torchvision.models.swin_transformer import (
     ShiftedWindowAttentionV2,
 )
 
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph.demo import evaluating
+from dms_mmrazor.graph.model_kind import (
+    Forward,
+    ModelKind,
+    register_model,
+)
 from dms_mmrazor.layers.attention import (
     HEADS,
     QK_DIMS,
@@ -270,3 +286,73 @@ class ShiftedWindowsV2Kind(ShiftedWindowsKind):
     def scales_by_dims(self, block: nn.Module) -> bool:
         """It has scales of its own."""
         return False
+
+
+@register_model
+class DetectorKind(ModelKind):
+    """Detectors of one stage: their network ends before boxes are chosen."""
+
+    names = (
+        'torchvision.models.detection.fcos.FCOS',
+        'torchvision.models.detection.retinanet.RetinaNet',
+        'torchvision.models.detection.ssd.SSD',
+    )
+
+    def example(self, model: nn.Module, inputs: Any) -> Any:
+        """Images as its transform resizes and pads them."""
+        if isinstance(inputs, Tensor):
+            return inputs
+        images = _images(inputs)
+        if images is None:
+            raise DMSError(
+                f'`example_inputs` of a {type(model).__name__} must be a list '
+                'of images [3, H, W], or a batch [B, 3, H, W] as its '
+                '`transform` gives it.'
+            )
+        with evaluating(model):
+            return model.transform(images)[0].tensors
+
+    def extras(
+        self, model: nn.Module, shape: Sequence[int], few: bool = False
+    ) -> Optional[Forward]:
+        """Backbone and head, on a batch of images."""
+
+        def tensors(
+            model: nn.Module, forward: Callable[..., Any], images: Tensor
+        ) -> Any:
+            features = model.backbone(images)
+            if isinstance(features, Tensor):
+                features = {'0': features}
+            return model.head(list(features.values()))
+
+        return tensors
+
+    def why_not_onnx(self, model: nn.Module) -> str:
+        """The choice of boxes."""
+        return 'its boxes are chosen by code; export it by torchvision itself'
+
+
+@register_model
+class TwoStageKind(ModelKind):
+    """Detectors whose second stage looks at regions."""
+
+    names = ('torchvision.models.detection.generalized_rcnn.GeneralizedRCNN',)
+
+    def example(self, model: nn.Module, inputs: Any) -> Any:
+        """None."""
+        raise DMSError(
+            f'{type(model).__name__}: its second stage sees regions that '
+            'scores choose, which no search follows. Search the network '
+            'before it, `Search(model.backbone, images, ...)` with a batch '
+            'of images; `model` itself can be trained meanwhile.'
+        )
+
+
+def _images(inputs: Any) -> Optional[Sequence[Tensor]]:
+    """The list of images among what a detector is called with."""
+    for found in (inputs, next(iter(inputs), None)):
+        if isinstance(found, (list, tuple)) and all(
+            isinstance(image, Tensor) and image.dim() == 3 for image in found
+        ):
+            return found
+    return None

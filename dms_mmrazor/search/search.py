@@ -28,6 +28,7 @@ from dms_mmrazor.core.durations import (
 )
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.graph.example_inputs import as_example
+from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.latency import prepare_latency
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.search.distillation import (
@@ -541,6 +542,7 @@ def _prepare(
         DMSError: If the input is no example or the model cannot be
             searched.
     """
+    example_inputs = model_kind_of(model).example(model, example_inputs)
     example = as_example(example_inputs)
     if not any(True for _ in model.parameters()):
         raise DMSError(
