@@ -159,13 +159,16 @@ def _mmdet(config: str, size: int = 128, **options: Any) -> Case:
 
 
 FEW_LAYERS = dict(encoder__num_layers=2, decoder__num_layers=2)
+FEW_REGIONS = dict(test_cfg__rpn__max_per_img=50)
 LSJ = '_fpn_8xb8-amp-lsj-200e_coco.py'
 
 DENSE: Dict[str, Case] = {
     'ATSS-R18': _mmdet('atss/atss_r18' + LSJ),
-    'Cascade R-CNN-R18': _mmdet('cascade_rcnn/cascade-rcnn_r18' + LSJ),
+    'Cascade R-CNN-R18': _mmdet(
+        'cascade_rcnn/cascade-rcnn_r18' + LSJ, **FEW_REGIONS
+    ),
     'Cascade Mask R-CNN-R50': _mmdet(
-        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py'
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', **FEW_REGIONS
     ),
     'CenterNet-R18': _mmdet('centernet/centernet-update_r18' + LSJ),
     'Conditional DETR-R50': _mmdet(
@@ -178,18 +181,22 @@ DENSE: Dict[str, Case] = {
         'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', **FEW_LAYERS
     ),
     'DETR-R18': _mmdet('detr/detr_r18_8xb2-500e_coco.py'),
-    'DINO-R50': _mmdet('dino/dino-4scale_r50_8xb2-12e_coco.py', **FEW_LAYERS),
+    'DINO-R50': _mmdet(
+        'dino/dino-4scale_r50_8xb2-12e_coco.py', **FEW_LAYERS, num_queries=50
+    ),
     'FCOS-R18': _mmdet(
         'fcos/fcos_r18_fpn_gn-head-center-normbbox-centeronreg-giou_8xb8-amp-'
         'lsj-200e_coco.py'
     ),
     'FoveaBox-R50': _mmdet('foveabox/fovea_r50_fpn_4xb4-1x_coco.py'),
     'GFL-R50': _mmdet('gfl/gfl_r50_fpn_1x_coco.py'),
-    'HTC-R50': _mmdet('htc/htc_r50_fpn_1x_coco.py'),
+    'HTC-R50': _mmdet('htc/htc_r50_fpn_1x_coco.py', **FEW_REGIONS),
     'HTC without semantics-R50': _mmdet(
-        'htc/htc-without-semantic_r50_fpn_1x_coco.py'
+        'htc/htc-without-semantic_r50_fpn_1x_coco.py', **FEW_REGIONS
     ),
-    'Mask R-CNN-R50': _mmdet('mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'),
+    'Mask R-CNN-R50': _mmdet(
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', **FEW_REGIONS
+    ),
     'Mask2Former-R50': _mmdet(
         'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
         panoptic_head__transformer_decoder__num_layers=2,
