@@ -71,9 +71,9 @@ FAMILIES: Dict[str, Case] = {
 }
 
 
-def _yolo(config: str) -> Case:
+def _yolo(config: str, structures: Optional[int] = None) -> Case:
     """A detector of mmyolo."""
-    return Case(f'mmyolo::{config}', 640, 'mmyolo')
+    return Case(f'mmyolo::{config}', 640, 'mmyolo', structures=structures)
 
 
 YOLOV8 = 'yolov8/yolov8_{}_syncbn_fast_8xb16-500e_coco.py'
@@ -81,19 +81,23 @@ YOLOV8 = 'yolov8/yolov8_{}_syncbn_fast_8xb16-500e_coco.py'
 DETECTORS: Dict[str, Case] = {
     'YOLOv8-n': _yolo(YOLOV8.format('n')),
     'YOLOv8-s': _yolo(YOLOV8.format('s')),
-    'YOLOv8-m': _yolo(YOLOV8.format('m')),
-    'YOLOv8-l': _yolo(YOLOV8.format('l')),
+    'YOLOv8-m': _yolo(YOLOV8.format('m'), 1),
+    'YOLOv8-l': _yolo(YOLOV8.format('l'), 1),
     'YOLOv5-n': _yolo('yolov5/yolov5_n-v61_syncbn_fast_8xb16-300e_coco.py'),
     'YOLOX-tiny': _yolo('yolox/yolox_tiny_fast_8xb8-300e_coco.py'),
     'RTMDet-tiny': _yolo('rtmdet/rtmdet_tiny_syncbn_fast_8xb32-300e_coco.py'),
     'RetinaNet-R50': Case(
-        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 640, 'mmdet'
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        640,
+        'mmdet',
+        structures=1,
     ),
     'Faster R-CNN-R50': Case(
         'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
         640,
         'mmdet',
         note='1000 fixed regions instead of proposals',
+        structures=1,
     ),
 }
 
