@@ -11,6 +11,7 @@ from mmrazor.structures.graph.channel_graph import ChannelGraph
 from mmrazor.structures.graph.channel_nodes import (
     ChannelNode,
     EndNode,
+    ExpandChannelNode,
     InputChannelNode,
 )
 from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
@@ -85,6 +86,16 @@ class DMSChannelGraph(ChannelGraph):
     def __init__(self) -> None:
         super().__init__()
         self.places: Dict[str, str] = {}
+
+    def add_node(self, node: ChannelNode) -> None:
+        """As mmrazor's; the nodes that it inserts have names of their own.
+
+        It calls them `expand_1`, as a trace calls ``Tensor.expand``.
+        """
+        if isinstance(node, ExpandChannelNode):
+            while node.name in self.nodes:
+                node.name += '_'
+        super().add_node(node)
 
     def generate_units_config(self) -> Dict[Any, Dict[str, Any]]:
         """mmrazor's groups; those that it gets wrong have a reason."""

@@ -3,10 +3,12 @@ import logging
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmrazor.structures.graph.channel_nodes import ExpandChannelNode
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import DMSChannelAnalyzer
+from dms_mmrazor.graph.channel_graph import DMSChannelGraph
 from dms_mmrazor.registry import TASK_UTILS
 
 
@@ -174,3 +176,12 @@ def test_a_small_input_proves_where_the_code_does_the_same(limit, size, proof):
     groups = analyzer.analyze_groups(Resized(limit))
     assert [group.name for group in groups if not group.reason] == ['first']
     assert analyzer.proof_size == (1, 3, *proof)
+
+
+def test_inserted_nodes_have_names_of_their_own():
+    """`expand_1` is what a trace calls the second ``Tensor.expand``."""
+    graph = DMSChannelGraph()
+    graph.add_node(ExpandChannelNode('expand_1', 'expand'))
+    other = ExpandChannelNode('expand_1', 'expand', expand_ratio=2)
+    graph.add_node(other)
+    assert graph.nodes['expand_1_'] is other
