@@ -1,8 +1,9 @@
 """torchvision's transformers and detectors.
 
-The attention of its Swin calls no layer. It hands the weights of its ``qkv`` and ``proj`` to a function. In a supernet
-it calls both layers, which have the masks. What is exported is cut down and
-reads their weights, as the stock module does.
+The attention of its Swin calls no layer: it hands the weights of its ``qkv``
+and ``proj`` to a function. In a supernet it calls both layers, which have the
+masks. What is exported is cut down and reads their weights, as the stock
+module does.
 """
 
 import math

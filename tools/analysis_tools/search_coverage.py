@@ -72,9 +72,12 @@ APART_CASES = {
     for part in SEGMENTATION_SECTIONS.values()
     for name, case in part.items()
 }
-ALL_CASES = {**CASES, **PLAIN_CASES, **APART_CASES}
-
 Row = Dict[str, Any]
+
+
+def all_cases() -> Dict[str, Union[Case, PlainCase]]:
+    """Those of all tables, by name."""
+    return {**CASES, **PLAIN_CASES, **APART_CASES}
 
 
 def parse_args() -> argparse.Namespace:
@@ -83,7 +86,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--only',
         nargs='+',
-        choices=sorted(ALL_CASES),
+        choices=sorted(all_cases()),
         help='rows to measure',
     )
     parser.add_argument(
@@ -250,7 +253,7 @@ def environment(case: Union[Case, PlainCase], args: argparse.Namespace) -> Row:
 
 def save(path: str, rows: Dict[str, Row]) -> None:
     """Write all rows, in the order of the cases."""
-    ordered = {name: rows[name] for name in ALL_CASES if name in rows}
+    ordered = {name: rows[name] for name in all_cases() if name in rows}
     write_text(path, f'{json.dumps(ordered, indent=1)}\n')
 
 
@@ -271,7 +274,7 @@ def main() -> None:
         with open(args.results) as file:
             rows = json.load(file)
     for name in wanted(args, rows):
-        case = ALL_CASES[name]
+        case = all_cases()[name]
         row = measure_apart(case, args)
         rows[name] = dict(row, environment=environment(case, args))
         save(args.results, rows)
