@@ -30,6 +30,8 @@ def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> Iterator[Any]:
         yield _yolo(size)
     if 'mmseg' in libraries:
         yield [_segmentation(size) for _ in range(2)]
+    if 'mmpose' in libraries:
+        yield [_pose(model, size) for _ in range(2)]
     yield None
 
 
@@ -76,6 +78,19 @@ def _segmentation(size: Tuple[int, ...]) -> Any:
     sample = structures.SegDataSample(metainfo=image_meta(size))
     classes = torch.zeros(1, *size[2:], dtype=torch.long)
     sample.gt_sem_seg = elements.PixelData(data=classes)
+    return sample
+
+
+def _pose(model: nn.Module, size: Tuple[int, ...]) -> Any:
+    """Heatmaps of a person's keypoints, as mmpose describes them."""
+    elements = sys.modules['mmengine.structures']
+    structures = sys.modules['mmpose.structures']
+    sample = structures.PoseDataSample(metainfo=image_meta(size))
+    number = getattr(getattr(model, 'head', None), 'out_channels', 1)
+    maps = torch.full((number, size[2] // 4, size[3] // 4), 0.5)
+    sample.gt_fields = elements.PixelData(heatmaps=maps)
+    weights = torch.ones(1, number)
+    sample.gt_instance_labels = elements.InstanceData(keypoint_weights=weights)
     return sample
 
 

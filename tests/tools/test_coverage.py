@@ -14,6 +14,7 @@ NAMES = (
     'search_coverage',
     'coverage_models',
     'coverage_plain',
+    'coverage_segmentation',
     'coverage_tables',
 )
 
@@ -34,6 +35,21 @@ def test_every_case_has_a_config(tool):
         architecture = tool.load_architecture(case)
         kind = f'{case.scope}.{architecture["type"]}'
         assert MODELS.get(kind) is not None, name
+
+
+def test_pages_of_their_own(tool):
+    pages = tool.APART_CASES
+    assert {case.scope for case in pages.values()} == {'mmseg', 'mmpose'}
+    rows = {name: dict(failure='it') for name in pages}
+    for row in rows.values():
+        row['environment'] = ENVIRONMENT
+    page = tool.render(rows, group='segmentation')
+    assert '# What is searched in segmentation and pose' in page
+    assert (
+        '--group\nsegmentation`' in page
+        and 'coverage_segmentation.json' in page
+    )
+    assert all(f'| {name}, 64²' in page for name in pages)
 
 
 def test_a_row_is_measured_written_and_kept(tool, tmp_path, monkeypatch):
