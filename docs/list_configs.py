@@ -24,6 +24,9 @@ RUN = {
     'bccd': 'whole, with seeds, by the former structure step: '
     '`configs/yolov8/README.md`',
     'spaces/': 'see `configs/spaces/README.md`',
+    'segformer/': 'built, trained two steps, exported and retrained two steps '
+    'by a test, with small widths',
+    'deeplabv3plus/': 'as `segformer/`',
     'llama/': 'on a tiny checkpoint: `configs/llama/README.md`',
 }
 """What was done beyond building, by a part of the path."""
