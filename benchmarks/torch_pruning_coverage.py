@@ -23,7 +23,11 @@ from torch import nn
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 sys.path.append(osp.join(ROOT, 'tools', 'analysis_tools'))
 
-from coverage_plain import CLASSES, PLAIN_SECTIONS  # noqa: E402
+from coverage_plain import (  # noqa: E402
+    CLASSES,
+    DETECTORS,
+    PLAIN_SECTIONS,
+)
 
 from dms_mmrazor.files import write_text  # noqa: E402
 
@@ -32,6 +36,8 @@ CASES = {
     name: case
     for part in PLAIN_SECTIONS.values()
     for name, case in part.items()
+    # Detectors take lists of images and targets, which the recipe does not.
+    if case.model not in DETECTORS
 }
 LAYERS = (nn.Linear, nn.modules.conv._ConvNd)
 
@@ -68,7 +74,7 @@ def measure(name: str) -> Dict[str, Any]:
     case = CASES[name]
     torch.manual_seed(0)
     model = case.build().eval()
-    image = torch.rand(2, 3, case.size, case.size)
+    image = torch.rand(2, *case.shape[1:])
     before = widths(model)
     row: Dict[str, Any] = {'layers': len(before), 'cut': 0, 'failure': ''}
     try:

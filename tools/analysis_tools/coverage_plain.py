@@ -10,6 +10,12 @@ from typing import Any, Dict, NamedTuple, Optional, Tuple
 from torch import nn
 
 CLASSES = 10
+DETECTORS = (
+    'retinanet_resnet50_fpn',
+    'fcos_resnet50_fpn',
+    'ssdlite320_mobilenet_v3_large',
+    'ssd300_vgg16',
+)
 VIDEO = ('r3d_18', 'mc3_18', 'r2plus1d_18')
 
 
@@ -122,9 +128,9 @@ TORCHVISION: Dict[str, PlainCase] = {
         'torchvision', 'fcn_resnet50', 64, (('aux_loss', True),)
     ),
     **_torchvision(*VIDEO, size=32),
-    **_torchvision('retinanet_resnet50_fpn', 'fcos_resnet50_fpn'),
-    **_torchvision('ssdlite320_mobilenet_v3_large', size=320),
-    **_torchvision('ssd300_vgg16', size=300),
+    **_torchvision(*DETECTORS[:2]),
+    **_torchvision(DETECTORS[2], size=320),
+    **_torchvision(DETECTORS[3], size=300),
     **_torchvision('swin_v2_t'),
 }
 SOUND = {'Conv1d network': PlainCase('sound', 'm5', 4000)}
