@@ -109,16 +109,16 @@ def attach_attention(
         for layer in (attention.input_layer, attention.output_layer)
     ]
     if names[0] == owner:  # its weights are its own, not those of a layer
-        module = replace_with_dynamic(model, owner)
+        replace_with_dynamic(model, owner)
     if kind == QK_DIMS:
         qkv = replace_with_dynamic(model, names[0])
         rows = channels_of(qkv, False)
         qkv.rows = QueryMask(mutable, sizes[HEADS], rows)
-        return module
+        return model.get_submodule(owner)
     proj = replace_with_dynamic(model, names[1])
     container = proj.get_mutable_attr('in_channels')
     if container is None:
         container = HeadContainer(sizes[HEADS], sizes[V_DIMS])
         proj.register_mutable_attr('in_channels', container)
     container.factors[kind] = mutable
-    return module
+    return model.get_submodule(owner)  # which may be another one now
