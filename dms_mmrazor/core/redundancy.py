@@ -54,11 +54,10 @@ def remaining_variance(
         total = total.expand(-1, -1, group).reshape(blocks, number)
     # Degrees of freedom of the regression: a ridge takes some of them away.
     used = (1 - ridge[:, None] * diagonal).sum(-1, keepdim=True)
-    free = rows - used
-    portion = left / total * rows / free.clamp(min=1)
-    return torch.where(free > 1, portion, torch.ones_like(portion)).clamp(
-        torch.finfo(portion.dtype).tiny, 1
-    )
+    free = (rows - used).clamp(min=1)
+    portion = (left / total * rows / free).clamp(max=1)
+    # With hardly more samples than channels the correction is itself noise.
+    return torch.where(rows > 2 * used, portion, torch.ones_like(portion))
 
 
 def _mean_of_some(variance: Tensor) -> Tensor:

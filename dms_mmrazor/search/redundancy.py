@@ -31,6 +31,12 @@ BLOCK = 512
 the statistics of a layer take its width times this."""
 
 
+def _is_compiling() -> bool:
+    """Whether this is being traced by ``torch.compile``."""
+    compiler = getattr(torch, 'compiler', None)
+    return compiler is not None and compiler.is_compiling()
+
+
 class Reader(NamedTuple):
     """A layer that mixes searched channels.
 
@@ -221,6 +227,8 @@ class _Watch:
 
     def __call__(self, layer: nn.Module, inputs: Tuple[Any, ...]) -> None:
         redundancy, reader, sums = self.parts
+        if _is_compiling():
+            return  # what is traced once would be done in every step
         with torch.no_grad():
             redundancy.see(sums, reader, inputs)
 
