@@ -163,7 +163,7 @@ def _mmdet(config: str, size: int = 128, **options: Any) -> Case:
 
 
 FEW_LAYERS = dict(encoder__num_layers=2, decoder__num_layers=2)
-FEW_REGIONS = dict(test_cfg__rpn__max_per_img=50)
+FEW_REGIONS = dict(test_cfg__rpn__max_per_img=8)
 LSJ = '_fpn_8xb8-amp-lsj-200e_coco.py'
 
 DENSE: Dict[str, Case] = {
