@@ -122,7 +122,7 @@ OTHERS: Dict[str, Case] = {
     'InceptionV3': Case(MODELS + 'inception_v3.py', 128),
     'InceptionV3, auxiliary head': Case(
         MODELS + 'inception_v3.py',
-        128,
+        299,
         options=(('model.backbone.aux_logits', True),),
     ),
     'LeViT': Case(MODELS + 'levit-256-p16.py'),
