@@ -106,11 +106,16 @@ class DMSChannelGraph(ChannelGraph):
         place = self.places.get(node.name, node.name)
         reason = f'{UNFOLLOWED}the tracer loses its channels at {place}'
         end = self.add_or_find_node(EndNode(f'end_{node.name}', reason))
+        given = [previous.out_channels for previous in node.prev_nodes]
         for previous in list(node.prev_nodes):
             self.disconnect(previous, node)
             self.connect(previous, end)
+        try:
+            channels = node.in_channels
+        except AssertionError:  # it has as many as what it reads, now nothing
+            channels = max(given, default=1)
         start = InputChannelNode(
-            f'start_{node.name}', reason, input_channels=node.in_channels
+            f'start_{node.name}', reason, input_channels=channels
         )
         self.connect(self.add_or_find_node(start), node)
 

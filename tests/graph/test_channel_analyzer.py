@@ -3,7 +3,11 @@ import logging
 import pytest
 import torch
 from mmengine.logging import MMLogger
-from mmrazor.structures.graph.channel_nodes import ExpandChannelNode
+from mmrazor.structures.graph.channel_nodes import (
+    ExpandChannelNode,
+    InputChannelNode,
+    PassChannelNode,
+)
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
@@ -185,3 +189,15 @@ def test_inserted_nodes_have_names_of_their_own():
     other = ExpandChannelNode('expand_1', 'expand', expand_ratio=2)
     graph.add_node(other)
     assert graph.nodes['expand_1_'] is other
+
+
+def test_channels_end_before_a_node_that_has_those_it_reads():
+    graph = DMSChannelGraph()
+    given = InputChannelNode('given', 'input', input_channels=4)
+    read = PassChannelNode('read', 'pass')
+    for node in (given, read):
+        graph.add_node(node)
+    graph.connect(given, read)
+    graph._convert_a_node_to_end_node(read)
+    assert [node.name for node in read.prev_nodes] == ['start_read']
+    assert read.in_channels == 4

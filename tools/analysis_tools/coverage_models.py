@@ -122,7 +122,7 @@ OTHERS: Dict[str, Case] = {
     'InceptionV3': Case(MODELS + 'inception_v3.py', 128),
     'InceptionV3, auxiliary head': Case(
         MODELS + 'inception_v3.py',
-        128,
+        299,
         options=(('model.backbone.aux_logits', True),),
     ),
     'LeViT': Case(MODELS + 'levit-256-p16.py'),
@@ -163,7 +163,7 @@ def _mmdet(config: str, size: int = 128, **options: Any) -> Case:
 
 
 FEW_LAYERS = dict(encoder__num_layers=2, decoder__num_layers=2)
-FEW_REGIONS = dict(test_cfg__rpn__max_per_img=50)
+FEW_REGIONS = dict(test_cfg__rpn__max_per_img=8)
 LSJ = '_fpn_8xb8-amp-lsj-200e_coco.py'
 
 DENSE: Dict[str, Case] = {
