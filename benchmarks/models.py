@@ -2,7 +2,7 @@
 
 import os.path as osp
 from importlib import import_module
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import torch
 from mmengine.config import Config as File
@@ -29,6 +29,7 @@ class Case(NamedTuple):
         gpu_batch (int): Images per step on a GPU. Defaults to 128.
         gpu_size (int): Height and width on a GPU. Defaults to 224.
         config (str): Config file of a package, 'mmyolo::…'. Defaults to ''.
+        exclude (tuple[str]): Layers that are not searched. Defaults to ().
     """
 
     backbone: Optional[Config]
@@ -38,6 +39,7 @@ class Case(NamedTuple):
     gpu_batch: int = 128
     gpu_size: int = 224
     config: str = ''
+    exclude: Tuple[str, ...] = ()
 
 
 def _yolo(size: str) -> Case:
@@ -45,8 +47,8 @@ def _yolo(size: str) -> Case:
     return Case(None, 0, 4, 320, 16, 640, f'mmyolo::{file}')
 
 
-def _other(config: str, size: int) -> Case:
-    return Case(None, 0, 1, size, config=config)
+def _other(config: str, size: int, *exclude: str) -> Case:
+    return Case(None, 0, 1, size, config=config, exclude=exclude)
 
 
 CASES = {
@@ -76,7 +78,7 @@ CASES = {
     ),
     'repmlp_base': _other('mmpretrain::_base_/models/repmlp-base_224.py', 224),
     'davit_tiny': _other('mmpretrain::_base_/models/davit/davit-tiny.py', 224),
-    'ssd300': _other('mmdet::ssd/ssd300_coco.py', 300),
+    'ssd300': _other('mmdet::ssd/ssd300_coco.py', 300, 'backbone.features.21'),
 }
 
 
@@ -126,6 +128,8 @@ def shape(case: Case, device: str = 'cpu') -> Any:
 def make_search(plain: nn.Module, case: Case, **mutator: Any) -> DMSAlgorithm:
     """A search of a model, widths and depths; the model becomes searchable."""
     size = (1, 3, case.size, case.size)
+    if case.exclude:
+        mutator['exclude'] = list(case.exclude)
     algorithm = DMSAlgorithm(
         plain,
         mutator=dict(
@@ -138,7 +142,7 @@ def make_search(plain: nn.Module, case: Case, **mutator: Any) -> DMSAlgorithm:
 def make_batch(case: Case, device: str = 'cpu') -> Config:
     """Random images with labels, as the data loader would give them."""
     batch, size = shape(case, device)
-    if case.detector:
+    if case.config.startswith('mmyolo'):
         return _boxes(batch, size)
     from mmpretrain.structures import DataSample
 

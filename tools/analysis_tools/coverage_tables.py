@@ -39,9 +39,9 @@ of `coverage.json` beside it.
   count.
 - *masked / exported*: largest relative difference between the outputs of the
   hard-masked supernet and of the exported model, fp32, in evaluation mode,
-  over {structures} random structures of random weights. Their predicted MACs
-  and parameters agree with those counted on the exported models to the
-  number behind it.
+  over as many random structures of random weights as stand in brackets. Their
+  predicted MACs and parameters agree with those counted on the exported models
+  to the number behind it.
 - *ONNX*: the last of these exported models in ONNX Runtime against PyTorch.
 - *trained*: whether the last of these exported models took two steps of SGD
   with finite losses and gradients: of its own loss on made-up data, or of the
@@ -66,9 +66,9 @@ library with new weights for 10 classes and given to `dms_mmrazor.Search`.
 - *MACs*: of the supernet, then the smallest that can be reached.
 - *masked / exported*: largest relative difference between the outputs of the
   hard-masked supernet and of the exported model, fp32, in evaluation mode,
-  over {structures} random structures of random weights. Their predicted MACs
-  and parameters agree with those counted on the exported models to the
-  number behind it.
+  over as many random structures of random weights as stand in brackets. Their
+  predicted MACs and parameters agree with those counted on the exported models
+  to the number behind it.
 - *trained*: whether the last of these exported models took two steps of SGD
   with finite losses and gradients: of its own loss on made-up data, or of the
   squares of its outputs.
@@ -133,11 +133,7 @@ def _head(rows: Dict[str, Row], head: str) -> str:
         + f'; {row["environment"]["machine"]}'
         for row in rows.values()
     }
-    numbers = {row['environment']['structures'] for row in rows.values()}
-    return head.format(
-        environment='\n'.join(sorted(environments)),
-        structures='/'.join(map(str, sorted(numbers))),
-    )
+    return head.format(environment='\n'.join(sorted(environments)))
 
 
 def _table(
@@ -251,8 +247,10 @@ def _mmengine(name: str, case: Case, row: Row) -> str:
 
 def _agreement(name: str, case: Case, row: Row) -> str:
     found = row['agreement']
-    resources = max(found['macs'], found['params'])
-    return f'{found["outputs"]:.0e}, {resources:.0e}'
+    errors = (
+        f'{found["outputs"]:.0e}, {max(found["macs"], found["params"]):.0e}'
+    )
+    return f'{errors} ({found["structures"]})'
 
 
 def _onnx(name: str, case: Case, row: Row) -> str:
@@ -273,6 +271,8 @@ def _verdict(name: str, case: Case, row: Row) -> str:
 
 
 def _trained(name: str, case: Case, row: Row) -> str:
+    if 'untrained' not in row and row['units']:
+        return 'not tried'
     if row['untrained']:
         return f'no: {row["untrained"]}'
     return 'own loss' if row['own_loss'] else 'outputs'
