@@ -44,7 +44,7 @@ def test_pages_of_their_own(tool):
     for row in rows.values():
         row['environment'] = ENVIRONMENT
     page = tool.render(rows, group='segmentation')
-    assert '# What is searched in segmentation and pose' in page
+    assert 'in models of mmsegmentation and mmpose' in page
     assert (
         '--group\nsegmentation`' in page
         and 'coverage_segmentation.json' in page
