@@ -266,10 +266,21 @@ def _features(reader: Reader, inputs: Tuple[Any, ...]) -> Optional[Tensor]:
     value = inputs[0] if inputs else None
     if not isinstance(value, Tensor) or value.dim() < 2:
         return None
-    if reader.kind.channels_first(reader.layer):
-        value = value.movedim(1, -1)
+    value = value.detach()
+    if reader.kind.channels_first(reader.layer) and value.dim() > 2:
+        value = _some_positions(value.flatten(2)).movedim(1, -1)
     if value.shape[-1] != number:
         return None
-    value = value.detach().reshape(-1, number)
+    value = value.reshape(-1, number)
     step = max(len(value) // ROWS, 1)
     return value[::step][:ROWS].float()
+
+
+def _some_positions(value: Tensor) -> Tensor:
+    """As many positions of [B, C, P] as there are to be samples."""
+    number = value.shape[2]
+    step = min(max(len(value) * number // ROWS, 1), number)
+    # Not a divisor of a row of the image: it would be one column of it.
+    while math.gcd(step, number) > 1:
+        step += 1
+    return value[:, :, ::step]

@@ -92,6 +92,8 @@ class StructureSearch(nn.Module):
         self.step = _build_step(mutator, settings)
         self.redundancy: Optional[Redundancy] = None
         if self.signal == 'removal':
+            if supernet is None:
+                raise ValueError("signal='removal' watches the supernet.")
             number = len(mutator.masks.mask)
             self.redundancy = Redundancy(supernet, number)
         self.kinds: List[str] = []
