@@ -175,6 +175,8 @@ def _reasons(found: Sequence[Tuple[str, Case, Row]]) -> str:
             lines.append(f'- **{name}**, depth of {shown}: {why}')
         error = row.get('agreement', {}).get('onnx_error')
         if error and error != 'not tried':
+            # The rest names a node of the file.
+            error = error.partition('[Caused by')[0].strip()
             lines.append(f'- **{name}**, ONNX: {error}')
     return '\n'.join(lines or ['Nothing is left out.']) + '\n'
 
