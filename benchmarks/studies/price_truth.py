@@ -200,7 +200,7 @@ def measured(
     supernet: torch.nn.Module, mutator: Any, bed: beds.Bed, seed: int
 ) -> Dict[str, Any]:
     """Prices at a structure that does not move, while weights are trained."""
-    search = StructureSearch(mutator)
+    search = StructureSearch(mutator, {'signal': 'removal'}, supernet)
     search.set_constraints({'macs': 1.0})
     search.set_targets({'macs': math.inf})
     masks, number = mutator.masks, len(mutator.units)
@@ -217,6 +217,8 @@ def measured(
         F.cross_entropy(supernet(images), labels).backward()
         optimizer.step()
         grad = masks.take_gradient(None)
+        importance = masks.topk.importance
+        search.redundancy.finish(masks.topk.layout.to_channels(importance))
         for signal, tasks in signals.items():
             tasks.append(search.task(grad, signal)[:number])
         share = search.shares()[:number]

@@ -108,7 +108,7 @@ def search_family(
         end 'subnet'; and the images seen.
     """
     step = {key: options[key] for key in STEP if key in options}
-    structure = StructureSearch(mutator, step)
+    structure = StructureSearch(mutator, step, supernet)
     weight = options.get('loss_weight', 1.0)
     structure.set_constraints(dict.fromkeys(targets, weight))
     iterations = beds.iterations_of(bed, split)

@@ -124,7 +124,9 @@ STUDIES = {
         {
             'dms': {},
             'dms-importance': {'signal': 'importance'},
+            'dms-removal': {'signal': 'removal'},
             'dms-long': {'search_images': 0.5},
+            'dms-removal-long': {'signal': 'removal', 'search_images': 0.5},
             'dms-importance-long': {
                 'signal': 'importance',
                 'search_images': 0.5,
@@ -143,9 +145,14 @@ STUDIES = {
             for name, signal in (
                 ('pretrained', {}),
                 ('importance-pretrained', {'signal': 'importance'}),
+                ('removal-pretrained', {'signal': 'removal'}),
             )
         },
-        pretrained=('dms-pretrained', 'dms-importance-pretrained'),
+        pretrained=(
+            'dms-pretrained',
+            'dms-importance-pretrained',
+            'dms-removal-pretrained',
+        ),
         whole_training=True,
     ),
     'widths': Study(

@@ -356,33 +356,17 @@ def shorten_in_proportion(
     Raises:
         DMSError: If the config does not say how long it trains.
     """
-    loader, train = cfg.train_dataloader, cfg.train_cfg
-    batch = loader.get('batch_size') or 1
-    rounded = math.floor if loader.get('drop_last') else math.ceil
-    iterations = epochs * max(rounded(left / batch), 1)
+    old, train = training_length(cfg, whole), cfg.train_cfg
+    iterations = epochs * max(_batches(cfg.train_dataloader, left), 1)
     if train.get('max_epochs'):
-        old_epochs = train.max_epochs
-        old_iterations = old_epochs * rounded(whole / batch)
         train.max_epochs = epochs
-    elif train.get('max_iters'):
-        old_iterations = train.max_iters
-        old_epochs = old_iterations * batch / whole
-        train.max_iters = iterations
     else:
-        raise DMSError(
-            f'{cfg.filename}: `train_cfg` has neither `max_epochs` nor '
-            '`max_iters`.'
-        )
+        train.max_iters = iterations
     train.val_interval = NEVER
     train.pop('dynamic_intervals', None)
-    old = {True: old_epochs, False: old_iterations}
-    schedulers = cfg.get('param_scheduler')
-    if isinstance(schedulers, dict):
-        schedulers = [schedulers]
-    if schedulers:
-        cfg.param_scheduler = [
-            scheduler_of_length(s, old, iterations) for s in schedulers
-        ]
+    if cfg.get('param_scheduler'):
+        cfg.param_scheduler = shortened_schedulers(cfg, old, iterations)
+    old_epochs, old_iterations = old[True], old[False]
     factors = {key: epochs / old_epochs for key in EPOCHS}
     factors.update({key: iterations / old_iterations for key in ITERATIONS})
     named = (cfg.get('default_hooks') or {}).values()
@@ -394,7 +378,53 @@ def shorten_in_proportion(
                 hook[key] = round(value) if whole_number else value
 
 
-def scheduler_of_length(
+def training_length(cfg: Config, whole: int) -> Dict[bool, float]:
+    """How long a config trains: by_epoch → epochs or iterations.
+
+    Args:
+        cfg (Config): Of a training.
+        whole (int): Samples of its data.
+
+    Raises:
+        DMSError: If the config does not say it.
+    """
+    loader, train = cfg.train_dataloader, cfg.train_cfg
+    if train.get('max_epochs'):
+        iterations = train.max_epochs * _batches(loader, whole)
+        return {True: train.max_epochs, False: iterations}
+    if train.get('max_iters'):
+        epochs = train.max_iters * (loader.get('batch_size') or 1) / whole
+        return {True: epochs, False: train.max_iters}
+    raise DMSError(
+        f'{cfg.filename}: `train_cfg` has neither `max_epochs` nor '
+        '`max_iters`.'
+    )
+
+
+def _batches(loader: Mapping[str, Any], samples: int) -> int:
+    """Iterations of an epoch."""
+    rounded = math.floor if loader.get('drop_last') else math.ceil
+    return rounded(samples / (loader.get('batch_size') or 1))
+
+
+def shortened_schedulers(
+    cfg: Config, old: Mapping[bool, float], iterations: int
+) -> List[Dict[str, Any]]:
+    """Schedulers of a config for so many iterations.
+
+    Args:
+        cfg (Config): Of a training.
+        old (Mapping[bool, float]): Its length, see
+            :func:`training_length`.
+        iterations (int): The new length.
+    """
+    schedulers = cfg.get('param_scheduler') or []
+    if isinstance(schedulers, dict):
+        schedulers = [schedulers]
+    return [_scheduler_of_length(s, old, iterations) for s in schedulers]
+
+
+def _scheduler_of_length(
     scheduler: Mapping[str, Any], old: Mapping[bool, float], new: int
 ) -> Dict[str, Any]:
     """A scheduler of a training of another length, by iteration.

@@ -4,7 +4,6 @@ from copy import deepcopy
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import torch
-from mmengine.config import Config
 from mmengine.model import is_model_wrapper
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
@@ -18,7 +17,8 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.ranking.config_recipe import (
     dataset_length,
-    scheduler_of_length,
+    shortened_schedulers,
+    training_length,
 )
 from dms_mmrazor.ranking.reduced_data import TYPE
 from dms_mmrazor.ranking.scores import (
@@ -146,7 +146,9 @@ class ShortTraining:
         built = Runner.build_dataloader(loader, seed=seed)
         self.schedulers: List[Dict[str, Any]] = []
         if retrain:
-            self.schedulers = _shortened(cfg, epochs * len(built), whole)
+            self.schedulers = shortened_schedulers(
+                cfg, training_length(cfg, whole), epochs * len(built)
+            )
         self.recipe = PlainRecipe(
             built,
             task_loss,
@@ -254,18 +256,3 @@ def check_single(score: str) -> str:
             f'other; one alone has {", ".join(SINGLE)}.'
         )
     return score
-
-
-def _shortened(cfg: Config, iterations: int, whole: int) -> List[Any]:
-    """Schedulers of a config for so many iterations."""
-    schedulers = cfg.get('param_scheduler') or []
-    if isinstance(schedulers, dict):
-        schedulers = [schedulers]
-    batch = cfg.train_dataloader.get('batch_size') or 1
-    epochs = cfg.train_cfg.get('max_epochs')
-    if epochs:
-        old = {True: epochs, False: epochs * whole / batch}
-    else:
-        total = cfg.train_cfg.max_iters
-        old = {True: total * batch / whole, False: total}
-    return [scheduler_of_length(s, old, iterations) for s in schedulers]

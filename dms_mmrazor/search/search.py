@@ -180,7 +180,7 @@ class Search:
             self.mutator, wanted, latency_table, latency_device, 'Search'
         )
         self.targets = resolve_targets(self.mutator, wanted, 1, 'Search')
-        self.structure = StructureSearch(self.mutator, structure_step)
+        self.structure = StructureSearch(self.mutator, structure_step, model)
         self.structure.set_constraints(weights)
         self.structure.step.set_length(total_steps)
         self.total_steps = total_steps

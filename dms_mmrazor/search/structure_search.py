@@ -21,8 +21,9 @@ from dms_mmrazor.core import (
 )
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.search.redundancy import Redundancy
 
-SIGNALS = ('gradient', 'importance')
+SIGNALS = ('gradient', 'importance', 'removal')
 """What the task can say of a ratio; the first one is the default."""
 
 
@@ -60,8 +61,15 @@ class StructureSearch(nn.Module):
         mutator (DMSMutator): Of a prepared supernet; registered elsewhere.
         settings (dict, optional): Arguments of :class:`StructureStep`, and
             ``signal``, what the task says of a ratio: 'gradient' (Eq. 5),
-            or 'importance', the importances of the elements that are about
-            to go, see :meth:`task`. Defaults to None, their defaults.
+            'importance', the importances of the elements that are about
+            to go, or 'removal', the part of those that other elements
+            cannot replace, see :meth:`task`. Defaults to None, their
+            defaults.
+        supernet (nn.Module, optional): Whose layers 'removal' watches.
+            Defaults to None.
+
+    Attributes:
+        redundancy (Redundancy, optional): What 'removal' measures.
 
     Raises:
         DMSError: If a setting is unknown or outside its range.
@@ -74,6 +82,7 @@ class StructureSearch(nn.Module):
         self,
         mutator: DMSMutator,
         settings: Optional[Mapping[str, Any]] = None,
+        supernet: Optional[nn.Module] = None,
     ) -> None:
         super().__init__()
         # In a tuple: the mutator is registered once, by whoever made it.
@@ -81,6 +90,12 @@ class StructureSearch(nn.Module):
         settings = _checked_settings(settings)
         self.signal = _checked_signal(mutator, settings.pop('signal', None))
         self.step = _build_step(mutator, settings)
+        self.redundancy: Optional[Redundancy] = None
+        if self.signal == 'removal':
+            if supernet is None:
+                raise ValueError("signal='removal' watches the supernet.")
+            number = len(mutator.masks.mask)
+            self.redundancy = Redundancy(supernet, number)
         self.kinds: List[str] = []
         self._current: Dict[str, Tensor] = {}
         for name in ('targets', 'weights'):
@@ -107,6 +122,8 @@ class StructureSearch(nn.Module):
     def begin(self) -> None:
         """Show the layers the soft masks of this step (training)."""
         mutator = self._mutator[0]
+        if self.redundancy is not None:
+            self.redundancy.begin()
         mutator.masks.use_soft_masks()
         masks = mutator.masks
         with torch.enable_grad():
@@ -153,6 +170,9 @@ class StructureSearch(nn.Module):
         mutator = self._mutator[0]
         masks, topk = mutator.masks, self._topk
         grad = masks.take_gradient(grad_scale)
+        if self.redundancy is not None:
+            layout = topk.layout
+            self.redundancy.finish(layout.to_channels(topk.importance))
         # All that needs the graph of this step, before state is written.
         task = self.task(grad)
         constraint = self._constraint() if self.kinds else None
@@ -201,6 +221,11 @@ class StructureSearch(nn.Module):
         little noise. ``signal='importance'`` puts them in the gradient's
         place.
 
+        Weights are trained again without what was removed, and layers that
+        have read it restore of it what the other channels give.
+        ``signal='removal'`` counts the portion that they cannot, see
+        :class:`Redundancy`.
+
         Args:
             grad (Tensor): Task's gradient of the masks, shape [C].
             signal (str, optional): One of :data:`SIGNALS`. Defaults to
@@ -212,6 +237,8 @@ class StructureSearch(nn.Module):
         topk = masks.topk
         started = 1 - masks.decay ** topk.num_updates.clamp(min=1)
         removal = topk.layout.to_channels(topk.importance / started)
+        if (signal or self.signal) == 'removal':
+            removal = removal * self.redundancy.portion
         # The masks of a step's channels share what their element is worth.
         width = topk.layout.to_channels(topk.layout.width.to(removal))
         # What is not finite has to show, although importances never are.
@@ -231,6 +258,7 @@ class StructureSearch(nn.Module):
             step.square,
             step.share,
             step.history,
+            *([] if self.redundancy is None else [self.redundancy.portion]),
         )
 
     def _constraint(self) -> Constraint:
@@ -271,9 +299,9 @@ def _checked_signal(mutator: DMSMutator, signal: Optional[str]) -> str:
         )
     topk, metric = mutator.topk, mutator.masks.metric
     learns_ratios = topk.learnable()[0] is topk.pruning_ratio
-    if signal == 'importance' and not (metric in METRICS and learns_ratios):
+    if signal in SIGNALS[1:] and not (metric in METRICS and learns_ratios):
         raise DMSError(
-            "`model.structure_step.signal`: 'importance' needs one of "
+            f'`model.structure_step.signal`: {signal!r} needs one of '
             f'{list(METRICS)} as `mutator.importance.metric`, got '
             f"{metric!r}, and `mutator.method='dms'`, got "
             f'{mutator.masks.method!r}.'

@@ -104,7 +104,7 @@ def check_card(folder, best):
 
 
 @pytest.mark.timeout(60)
-def test_random_search(small_search, run_tool, finished, tmp_path):
+def test_random_search(small_search, run_tool, finished, tmp_path, open_page):
     loop = dict(
         type='mmrazor.DMSRandomSearchLoop',
         number=3,
@@ -115,6 +115,8 @@ def test_random_search(small_search, run_tool, finished, tmp_path):
     assert finished(run_tool(cfg, tmp_path)) == 0
     rows = candidates(tmp_path)[1:]
     assert [row['origin'] for row in rows] == ['random'] * 3
+    state = open_page((tmp_path / 'subnet' / 'card.html').read_text(), 390)
+    assert state['needed'] <= state['width'] and state['pictures'] >= 2
     check_norms_anew(cfg, tmp_path)
 
 

@@ -77,3 +77,22 @@ def test_exports_with_the_predicted_latency(
     raw = yaml.safe_load((tmp_path / 'subnet.yaml').read_text())
     row = raw['resources']['latency']
     assert row['subnet'] <= row['target'] and row['unit'] == 'ms'
+
+
+def test_a_search_measures_what_it_shows(
+    latency_table, workspace, call, tmp_path
+):
+    """A whole search to a latency; its card has times that were measured."""
+    done = call(
+        *('train.py', workspace / 'search.py', '--work-dir', tmp_path),
+        *('--cfg-options', f'custom_hooks.0.latency_table={latency_table}'),
+        'custom_hooks.0.resource=latency',
+        'custom_hooks.0.target=0.99',
+    )
+    assert done.status == 0, done.err
+    raw = yaml.safe_load((tmp_path / 'subnet' / 'subnet.yaml').read_text())
+    row = raw['resources']['latency']
+    assert row['subnet'] <= row['target'] and row['unit'] == 'ms'
+    page = (tmp_path / 'subnet' / 'card.html').read_text()
+    assert 'Time was not measured' not in page
+    assert 'Whole models were not measured' not in page

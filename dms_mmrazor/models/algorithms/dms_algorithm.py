@@ -91,7 +91,9 @@ class DMSAlgorithm(BaseAlgorithm):
         self.mutator.prepare_from_supernet(self.architecture)
         apply_sync_norms(self.architecture, sync_norms)
         self.mutator.restore_masks(self.architecture)
-        self.structure = StructureSearch(self.mutator, structure_step)
+        self.structure = StructureSearch(
+            self.mutator, structure_step, self.architecture
+        )
         self.structure_only = structure_only
         if structure_only:
             self.architecture.requires_grad_(False)
