@@ -1,9 +1,11 @@
 """The models that the benchmarks search, with inputs of their usual size."""
 
 import os.path as osp
-from typing import Any, Dict, NamedTuple, Optional
+from importlib import import_module
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 import torch
+from mmengine.config import Config as File
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 from torch import nn
@@ -26,7 +28,8 @@ class Case(NamedTuple):
         size (int): Height and width on a CPU.
         gpu_batch (int): Images per step on a GPU. Defaults to 128.
         gpu_size (int): Height and width on a GPU. Defaults to 224.
-        detector (str): Config file of mmyolo. Defaults to ''.
+        config (str): Config file of a package, 'mmyolo::…'. Defaults to ''.
+        exclude (tuple[str]): Layers that are not searched. Defaults to ().
     """
 
     backbone: Optional[Config]
@@ -35,12 +38,17 @@ class Case(NamedTuple):
     size: int
     gpu_batch: int = 128
     gpu_size: int = 224
-    detector: str = ''
+    config: str = ''
+    exclude: Tuple[str, ...] = ()
 
 
 def _yolo(size: str) -> Case:
     file = f'yolov8/yolov8_{size}_syncbn_fast_8xb16-500e_coco.py'
-    return Case(None, 0, 4, 320, 16, 640, file)
+    return Case(None, 0, 4, 320, 16, 640, f'mmyolo::{file}')
+
+
+def _other(config: str, size: int, *exclude: str) -> Case:
+    return Case(None, 0, 1, size, config=config, exclude=exclude)
 
 
 CASES = {
@@ -64,6 +72,13 @@ CASES = {
     ),
     'yolov8_n': _yolo('n'),
     'yolov8_l': _yolo('l'),
+    # Those whose preparation took minutes.
+    'replknet_31b': _other(
+        'mmpretrain::_base_/models/replknet-31B_in1k.py', 64
+    ),
+    'repmlp_base': _other('mmpretrain::_base_/models/repmlp-base_224.py', 224),
+    'davit_tiny': _other('mmpretrain::_base_/models/davit/davit-tiny.py', 224),
+    'ssd300': _other('mmdet::ssd/ssd300_coco.py', 300, 'backbone.features.21'),
 }
 
 
@@ -71,7 +86,7 @@ def build(case: Case) -> nn.Module:
     """The plain model of a case, with initialized weights."""
     # The initializers write a line per layer.
     MMLogger.get_current_instance().setLevel('WARNING')
-    cfg = _detector(case) if case.detector else _classifier(case)
+    cfg = _configured(case) if case.config else _classifier(case)
     model = MODELS.build(cfg)
     model.init_weights()
     return model.train()
@@ -95,14 +110,12 @@ def _classifier(case: Case) -> Config:
     )
 
 
-def _detector(case: Case) -> Config:
-    import mmyolo
-    from mmengine.config import Config as File
-
-    folder = osp.join(osp.dirname(mmyolo.__file__), '.mim', 'configs')
-    cfg = File.fromfile(osp.join(folder, case.detector)).model
-    cfg['_scope_'] = 'mmyolo'
-    return cfg
+def _configured(case: Case) -> Config:
+    package, _, path = case.config.partition('::')
+    folder = osp.dirname(str(import_module(package).__file__))
+    cfg = File.fromfile(osp.join(folder, '.mim', 'configs', path)).model
+    cfg.get('backbone', {}).pop('init_cfg', None)  # nothing is downloaded
+    return dict(cfg, _scope_=package)
 
 
 def shape(case: Case, device: str = 'cpu') -> Any:
@@ -115,6 +128,8 @@ def shape(case: Case, device: str = 'cpu') -> Any:
 def make_search(plain: nn.Module, case: Case, **mutator: Any) -> DMSAlgorithm:
     """A search of a model, widths and depths; the model becomes searchable."""
     size = (1, 3, case.size, case.size)
+    if case.exclude:
+        mutator['exclude'] = list(case.exclude)
     algorithm = DMSAlgorithm(
         plain,
         mutator=dict(
@@ -127,7 +142,7 @@ def make_search(plain: nn.Module, case: Case, **mutator: Any) -> DMSAlgorithm:
 def make_batch(case: Case, device: str = 'cpu') -> Config:
     """Random images with labels, as the data loader would give them."""
     batch, size = shape(case, device)
-    if case.detector:
+    if case.config.startswith('mmyolo'):
         return _boxes(batch, size)
     from mmpretrain.structures import DataSample
 

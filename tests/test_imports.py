@@ -1,6 +1,7 @@
 """The arrows of import run one way, and patches stay in one place."""
 
 import ast
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ LAYERS = [
     'ranking',
     'baselines',
     'cli',
+    'apis',
     'engine',
     'visualization',
     'plugins.transformers',
@@ -237,3 +239,14 @@ def test_only_compat_patches_other_packages():
         if list(patches(source))
     }
     assert set(found) == {'compat'}, found
+
+
+def test_names_that_have_gone_say_where():
+    from dms_mmrazor import apis
+
+    for name, place in apis.PLACES.items():
+        assert hasattr(import_module(f'dms_mmrazor.{place}'), name)
+        with pytest.raises(ImportError, match=f'{place} import {name}'):
+            apis.__getattr__(name)
+    with pytest.raises(ImportError, match='CHANGELOG'):
+        from dms_mmrazor.apis import coverage  # noqa: F401

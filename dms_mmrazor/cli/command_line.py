@@ -23,6 +23,13 @@ from dms_mmrazor.errors import DMSError
 USER_ERROR = 2
 
 # What mmengine says of a `type` that nothing has registered.
+_GONE = {
+    'search_optim_wrapper': 'delete what names it: `optim_wrapper` of the '
+    'training config stays as it is, `paramwise_cfg.structure` is now '
+    "`model.structure_step=dict(rule='price')`",
+}
+"""Names that base configs had → what to do."""
+
 _UNREGISTERED = re.compile(r'[^\s"\']+ is not in the \S+ registry')
 
 
@@ -104,6 +111,9 @@ def read_config(path: str, options: Optional[Dict[str, Any]] = None) -> Config:
         raise
     except Exception as error:  # a config is a program
         line = ' '.join(str(error).split())[:300]
+        for name, advice in _GONE.items():
+            if f"'{name}'" in line:
+                line = f'`{name}` is gone: {advice}.'
         raise DMSError(
             f'config {path} cannot be read: {type(error).__name__}: {line}'
         ) from error

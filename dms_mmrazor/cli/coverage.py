@@ -19,6 +19,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from dms_mmrazor.cli.short_training import find_recipe, why_not_trained
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import count_macs
 from dms_mmrazor.graph.demo import (
@@ -26,11 +27,8 @@ from dms_mmrazor.graph.demo import (
     demo_tensor,
     enliven,
     evaluating,
-    for_norms,
-    forward_tensors,
     with_tensor_forward,
 )
-from dms_mmrazor.graph.outputs import flatten_tensors
 from dms_mmrazor.graph.running import live_tensors
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
@@ -89,8 +87,12 @@ class Coverage(NamedTuple):
         mmengine_products (float, optional): mmengine's convolutions, linear
             layers and products of attention, fused ones written out.
             Defaults to None.
-        trained (bool, optional): Whether the last exported model took two
-            steps of a training. Defaults to None, not tried.
+        own_loss (bool): Whether the training below minimized the model's
+            own loss on made-up data, otherwise the squares of its outputs.
+            Defaults to False.
+        untrained (str, optional): Why the last exported model did not take
+            two steps of a training; empty if it did. Defaults to None, not
+            tried.
     """
 
     layers: int
@@ -106,7 +108,8 @@ class Coverage(NamedTuple):
     agreement: Agreement
     mmengine: Optional[float] = None
     mmengine_products: Optional[float] = None
-    trained: Optional[bool] = None
+    own_loss: bool = False
+    untrained: Optional[str] = None
 
 
 def measure_coverage(
@@ -142,7 +145,7 @@ def measure_coverage(
         ),
     )
     agreement = compare_structures(algorithm, size, structures, seed)
-    return _coverage(algorithm.mutator, agreement)._replace(
+    return _coverage(algorithm, size, agreement)._replace(
         mmengine=mmengine_total, mmengine_products=products
     )
 
@@ -171,40 +174,18 @@ def measure_model(
     search = Search(build(), example_inputs, 1.0, 1, mutator=mutator)
     size = search.mutator.analyzer.demo
     agreement = compare_structures(search, size, structures, seed, onnx=False)
-    subnet = prune(plain_copy(search.model), search.mutator.structure())
-    return _coverage(search.mutator, agreement)._replace(
-        trained=trains(subnet, demo_tensor(subnet, for_norms(size)))
-    )
+    return _coverage(search, size, agreement)
 
 
-def trains(model: nn.Module, inputs: Any, steps: int = 2) -> bool:
-    """Whether a plain model takes steps of a training.
-
-    Args:
-        model (nn.Module): It changes.
-        inputs (Tensor | ExampleInputs): What it is called with.
-        steps (int): Defaults to 2.
-
-    Returns:
-        bool: Whether all losses and gradients are finite.
-    """
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    model.train()
-    for _ in range(steps):
-        outputs = flatten_tensors(forward_tensors(model, inputs))
-        losses = [t.square().mean() for t in outputs if t.requires_grad]
-        optimizer.zero_grad()
-        sum(losses).backward()
-        grads = [p.grad for p in model.parameters() if p.grad is not None]
-        if not all(bool(t.isfinite().all()) for t in [*losses, *grads]):
-            return False
-        optimizer.step()
-    return True
-
-
-def _coverage(space: DMSMutator, agreement: Agreement) -> Coverage:
-    """What a mutator has found."""
+def _coverage(
+    algorithm: Searched, size: DemoInput, agreement: Agreement
+) -> Coverage:
+    """What a search has found, and how its last structure is trained."""
+    space = algorithm.mutator
     report = space.report()
+    plain = plain_copy(algorithm.architecture)
+    recipe = find_recipe(plain, size)
+    subnet = prune(plain, space.structure())
     return Coverage(
         layers=len(report.layers),
         searched=len(report.layers) - len(report.unsearched),
@@ -217,6 +198,8 @@ def _coverage(space: DMSMutator, agreement: Agreement) -> Coverage:
         macs=space.table.full['macs'],
         reachable=space.table.range('macs'),
         agreement=agreement,
+        own_loss=recipe.own_loss,
+        untrained=why_not_trained(subnet, recipe),
     )
 
 

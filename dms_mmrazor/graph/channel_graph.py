@@ -11,6 +11,7 @@ from mmrazor.structures.graph.channel_graph import ChannelGraph
 from mmrazor.structures.graph.channel_nodes import (
     ChannelNode,
     EndNode,
+    ExpandChannelNode,
     InputChannelNode,
 )
 from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
@@ -86,6 +87,16 @@ class DMSChannelGraph(ChannelGraph):
         super().__init__()
         self.places: Dict[str, str] = {}
 
+    def add_node(self, node: ChannelNode) -> None:
+        """As mmrazor's; the nodes that it inserts have names of their own.
+
+        It calls them `expand_1`, as a trace calls ``Tensor.expand``.
+        """
+        if isinstance(node, ExpandChannelNode):
+            while node.name in self.nodes:
+                node.name += '_'
+        super().add_node(node)
+
     def generate_units_config(self) -> Dict[Any, Dict[str, Any]]:
         """mmrazor's groups; those that it gets wrong have a reason."""
         return dict(enumerate(group_configs(self.topo_traverse())))
@@ -95,11 +106,16 @@ class DMSChannelGraph(ChannelGraph):
         place = self.places.get(node.name, node.name)
         reason = f'{UNFOLLOWED}the tracer loses its channels at {place}'
         end = self.add_or_find_node(EndNode(f'end_{node.name}', reason))
+        given = [previous.out_channels for previous in node.prev_nodes]
         for previous in list(node.prev_nodes):
             self.disconnect(previous, node)
             self.connect(previous, end)
+        try:
+            channels = node.in_channels
+        except AssertionError:  # it has as many as what it reads, now nothing
+            channels = max(given, default=1)
         start = InputChannelNode(
-            f'start_{node.name}', reason, input_channels=node.in_channels
+            f'start_{node.name}', reason, input_channels=channels
         )
         self.connect(self.add_or_find_node(start), node)
 

@@ -331,7 +331,7 @@ def _line(numbers: Tensor) -> Optional[Tuple[int, List[int]]]:
     if numbers.numel() == 0:
         return None
     for dim in range(numbers.dim()):
-        line = numbers.transpose(0, dim).flatten(1)[:, 0]
+        line = numbers.movedim(dim, 0).reshape(numbers.shape[dim], -1)[:, 0]
         view = [-1 if d == dim else 1 for d in range(numbers.dim())]
         if torch.equal(line.view(view).expand_as(numbers), numbers):
             same = bool((line == line[0]).all())

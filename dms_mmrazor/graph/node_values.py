@@ -141,7 +141,9 @@ def run_node(
 
 
 def attribute(model: nn.Module, name: str) -> Optional[Any]:
-    """A parameter or buffer by its full name."""
+    """A parameter, buffer or module by its full name; '' is the model."""
+    if not name:
+        return model
     owner, _, key = name.rpartition('.')
     return getattr(model.get_submodule(owner), key)
 

@@ -114,7 +114,8 @@ def follow_training(
     else:
         why = (
             'it does not run in evaluation, and a training pass on made-up '
-            f'data fails ({failed})'
+            f'data fails ({failed}): is `parse_cfg.demo_input` as large as '
+            'the images in training?'
         )
         return TrainingLayers(unseen={name: why for name in weighted})
     _hold(trace, compared_layers(trace, recording, model))

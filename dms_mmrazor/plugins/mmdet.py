@@ -39,6 +39,8 @@ _DETECTORS = 'mmdet.models.detectors'
 _HEADS = 'mmdet.models.roi_heads'
 _ROI_HEAD = f'{_HEADS}.standard_roi_head.StandardRoIHead'
 _CASCADE_HEAD = f'{_HEADS}.cascade_roi_head.CascadeRoIHead'
+_HTC_HEAD = f'{_HEADS}.htc_roi_head.HybridTaskCascadeRoIHead'
+_SPARSE_HEAD = f'{_HEADS}.sparse_roi_head.SparseRoIHead'
 
 _REGIONS = 1000
 """Proposals per image where the test config does not tell."""
@@ -65,18 +67,30 @@ def two_stage_tensors(
             image.
     """
     features = model.extract_feat(inputs)
+    kind = _kind_of_head(model.roi_head)
+    if kind == _SPARSE_HEAD:
+        return tuple(_sparse_tensors(model, features, regions))
     first: Tuple[Any, ...] = ()
     if model.with_rpn:
         first = tuple(model.rpn_head(features))
-    if _is_cascade(model.roi_head):
-        rois = _as_rois(regions)
-        return (*first, *_cascade_tensors(model.roi_head, features, rois))
-    return (*first, model.roi_head.forward(features, regions))
+    if kind == _ROI_HEAD:
+        return (*first, model.roi_head.forward(features, regions))
+    stages = _cascade_tensors if kind == _CASCADE_HEAD else _htc_tensors
+    return (*first, *stages(model.roi_head, features, _as_rois(regions)))
 
 
-def _is_cascade(roi_head: nn.Module) -> bool:
-    """Whether it is Cascade R-CNN's; those derived from it do other things."""
-    return qualified_name(type(roi_head)) == _CASCADE_HEAD
+def _kind_of_head(roi_head: nn.Module) -> str:
+    """Which of the known second stages it is; '' if it is another one.
+
+    What derives from a cascade does other things than it.
+    """
+    name = qualified_name(type(roi_head))
+    if name == _SPARSE_HEAD and roi_head.with_mask:
+        return ''
+    if name in (_CASCADE_HEAD, _HTC_HEAD, _SPARSE_HEAD):
+        return name
+    known = map(qualified_name, type(roi_head).__mro__)
+    return _ROI_HEAD if _ROI_HEAD in known else ''
 
 
 def _as_rois(regions: List[InstanceData]) -> Tensor:
@@ -102,6 +116,39 @@ def _cascade_tensors(
             yield found['mask_preds']
 
 
+def _htc_tensors(
+    roi_head: nn.Module, features: Any, rois: Tensor
+) -> Iterator[Tensor]:
+    """As of a cascade, with the masks' information flow and semantics."""
+    semantic = None
+    if roi_head.with_semantic:
+        prediction, semantic = roi_head.semantic_head(features)
+        yield prediction
+    for stage in range(roi_head.num_stages):
+        found = roi_head._bbox_forward(stage, features, rois, semantic)
+        yield found['cls_score']
+        yield found['bbox_pred']
+        if roi_head.with_mask:
+            few = rois[:_MASKS]
+            found = roi_head._mask_forward(stage, features, few, semantic)
+            yield found['mask_preds']
+
+
+def _sparse_tensors(
+    model: nn.Module, features: Any, regions: List[InstanceData]
+) -> Iterator[Tensor]:
+    """Outputs of every stage of Sparse R-CNN, whose queries go on."""
+    roi_head, rois = model.roi_head, _as_rois(regions)
+    queries = model.rpn_head.init_proposal_features.weight
+    objects = queries.expand(len(regions), *queries.shape)
+    for stage in range(roi_head.num_stages):
+        extractor = roi_head.bbox_roi_extractor[stage]
+        found = extractor(features[: extractor.num_inputs], rois)
+        scores, boxes, objects, _ = roi_head.bbox_head[stage](found, objects)
+        yield scores
+        yield boxes
+
+
 def demo_regions(
     model: nn.Module, input_size: Sequence[int], few: bool = False
 ) -> List[InstanceData]:
@@ -115,21 +162,19 @@ def demo_regions(
     Raises:
         DMSError: If its second stage is of a kind that refines its regions.
     """
-    heads = map(qualified_name, type(model.roi_head).__mro__)
-    known = _ROI_HEAD in heads or _is_cascade(model.roi_head)
-    if not known:
+    kind = _kind_of_head(model.roi_head)
+    if not kind:
         raise DMSError(
             f'`architecture.roi_head`: {type(model.roi_head).__name__} cannot '
-            'be searched, only StandardRoIHead (Faster R-CNN, Mask R-CNN) '
-            'and CascadeRoIHead (Cascade R-CNN): its stages refine what the '
-            'one before has found. Search the backbone in one of these, and '
-            "give the found file to this detector's backbone."
+            'be searched, only StandardRoIHead (Faster R-CNN, Mask R-CNN), '
+            'CascadeRoIHead (Cascade R-CNN), HybridTaskCascadeRoIHead (HTC) '
+            'and SparseRoIHead without masks (Sparse R-CNN): its stages '
+            'refine what the one before has found. Search a detector of these '
+            'with the same backbone, and let this one have the backbone of '
+            'the found subnet.'
         )
     batch, _, height, width = input_size
-    number = _REGIONS
-    if model.with_rpn:
-        number = (model.rpn_head.test_cfg or {}).get('max_per_img', _REGIONS)
-    number = min(number, _FEW) if few else number
+    number = _number_of_regions(model, few)
     generator = torch.Generator().manual_seed(0)
     sizes, centers = torch.rand(2, number, 2, generator=generator).unbind()
     whole = torch.tensor([float(width), float(height)])
@@ -138,6 +183,16 @@ def demo_regions(
     boxes = torch.cat([corners, corners + sizes], dim=1)
     boxes = boxes.to(next(model.parameters()))
     return [InstanceData(bboxes=boxes) for _ in range(batch)]
+
+
+def _number_of_regions(model: nn.Module, few: bool) -> int:
+    """As many as in a test, or some."""
+    if _kind_of_head(model.roi_head) == _SPARSE_HEAD:
+        return model.rpn_head.num_proposals  # one for each query
+    number = _REGIONS
+    if model.with_rpn:
+        number = (model.rpn_head.test_cfg or {}).get('max_per_img', _REGIONS)
+    return min(number, _FEW) if few else number
 
 
 @register_model

@@ -206,3 +206,27 @@ class SwinKind(BlockKind):
             if isinstance(norm, nn.LayerNorm):
                 numbers[index] = norm.normalized_shape[0]
         block.num_features = numbers
+
+
+@register_block
+class SplitTransposeKind(BlockKind):
+    """EdgeNeXt's encoder, which splits into parts by a number."""
+
+    names = ('mmpretrain.models.backbones.edgenext.SDTAEncoder',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """The channels of a part; all parts keep the same ones."""
+        if len(block.conv_modules):
+            block.conv_channels = block.conv_modules[0].in_channels
+
+
+@register_block
+class GatedConvolutionKind(BlockKind):
+    """HorNet's recursive convolution, which splits by a list of numbers."""
+
+    names = ('mmpretrain.models.backbones.hornet.gnConv',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """What each part is multiplied with has as many channels."""
+        block.dims = [proj.in_channels for proj in block.projs]
+        block.dims.append(block.proj_out.in_channels)

@@ -1,13 +1,15 @@
 import pytest
 import torch
+from mmengine.registry import MODELS
 from torch import nn
 
 from dms_mmrazor.cli.coverage import (
     count_with_mmengine,
     measure_coverage,
     measure_model,
-    trains,
 )
+from dms_mmrazor.cli.short_training import find_recipe, why_not_trained
+from dms_mmrazor.graph.example_inputs import ExampleInputs
 
 
 def test_coverage_of_a_small_resnet(zoo):
@@ -25,6 +27,7 @@ def test_coverage_of_a_small_resnet(zoo):
     assert agreement.macs < 1e-9 and agreement.params < 1e-9
     assert agreement.onnx is None or agreement.onnx < 1e-4
     assert agreement.onnx_error == ''
+    assert found.own_loss and found.untrained == ''
 
 
 def test_coverage_of_a_plain_model():
@@ -38,13 +41,24 @@ def test_coverage_of_a_plain_model():
     assert found.macs == 6 * 32 + 32 * 24 + 24 * 3
     assert 0 < found.agreement.outputs < 1e-5
     assert found.agreement.macs < 1e-9 and found.agreement.params < 1e-9
-    assert found.trained and found.mmengine is None
+    assert found.untrained == '' and found.mmengine is None
 
 
 def test_a_training_that_ends_in_no_numbers_is_told():
     model = nn.Linear(2, 1)
-    assert trains(model, torch.rand(2, 2))
-    assert not trains(model, torch.full((2, 2), float('inf')))
+    size = ExampleInputs((torch.rand(2, 2),))
+    recipe = find_recipe(model, size)
+    assert why_not_trained(model, recipe) == ''
+    wild = recipe._replace(inputs=torch.full((2, 2), float('inf')))
+    assert 'finite' in why_not_trained(model, wild)
+
+
+def test_a_model_is_trained_by_its_own_loss(zoo):
+    model = MODELS.build(zoo.cifar_resnet(depth=18))
+    recipe = find_recipe(model, (1, 3, 32, 32))
+    assert recipe.own_loss
+    model.head.fc = nn.Linear(3, 10)  # only a pass finds that out
+    assert 'shapes' in why_not_trained(model, recipe)
 
 
 def test_unsearched_layers_keep_their_reason(zoo):

@@ -1,4 +1,5 @@
 import logging
+from importlib import import_module
 
 import pytest
 import torch
@@ -7,7 +8,14 @@ from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import DMSChannelAnalyzer
+from dms_mmrazor.graph.channel_graph import DMSChannelGraph
 from dms_mmrazor.registry import TASK_UTILS
+
+
+def node_of(kind, *args, **kwargs):
+    """A node of mmrazor's graph, which must not be imported first."""
+    nodes = import_module('mmrazor.structures.graph.channel_nodes')
+    return getattr(nodes, kind)(*args, **kwargs)
 
 
 def analyze(model, size=8):
@@ -174,3 +182,24 @@ def test_a_small_input_proves_where_the_code_does_the_same(limit, size, proof):
     groups = analyzer.analyze_groups(Resized(limit))
     assert [group.name for group in groups if not group.reason] == ['first']
     assert analyzer.proof_size == (1, 3, *proof)
+
+
+def test_inserted_nodes_have_names_of_their_own():
+    """`expand_1` is what a trace calls the second ``Tensor.expand``."""
+    graph = DMSChannelGraph()
+    graph.add_node(node_of('ExpandChannelNode', 'expand_1', 'expand'))
+    other = node_of('ExpandChannelNode', 'expand_1', 'expand', expand_ratio=2)
+    graph.add_node(other)
+    assert graph.nodes['expand_1_'] is other
+
+
+def test_channels_end_before_a_node_that_has_those_it_reads():
+    graph = DMSChannelGraph()
+    given = node_of('InputChannelNode', 'given', 'input', input_channels=4)
+    read = node_of('CatChannelNode', 'read', 'cat')
+    for node in (given, read):
+        graph.add_node(node)
+    graph.connect(given, read)
+    graph._convert_a_node_to_end_node(read)
+    assert [node.name for node in read.prev_nodes] == ['start_read']
+    assert read.in_channels == 4

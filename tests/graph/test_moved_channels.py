@@ -101,6 +101,13 @@ def test_flattened_channels(flatten):
     assert layers == {('first', 0, 6), ('inner', 0, 384)}
 
 
+def test_a_vector_of_all_channels():
+    found = slices(Between(lambda x: x[0, :, 0, 0], 6, 6, linear=True))
+    size, layers, reason = found['first']
+    assert (size, reason) == (6, '')
+    assert layers == {('first', 0, 6), ('inner', 0, 6)}
+
+
 def test_viewed_as_flattened():
     def view(x):
         return x.view(x.size(0), -1)

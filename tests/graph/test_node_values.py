@@ -14,6 +14,7 @@ from dms_mmrazor.graph.node_values import (
     UNKNOWN,
     NodeRunner,
     ShapeRunner,
+    attribute,
 )
 
 SIZE = (1, 3, 16, 24)
@@ -184,3 +185,9 @@ def test_tracing_computes_no_feature_map():
     searched = [group.name for group in groups if not group.reason]
     assert searched == ['stem', 'convs.0']  # the head ties its inputs
     assert ran and not computed
+
+
+def test_attributes_by_their_names():
+    model = nn.Sequential(nn.Linear(2, 3))
+    assert attribute(model, '0.weight') is model[0].weight
+    assert attribute(model, '') is model  # passed on by its own code

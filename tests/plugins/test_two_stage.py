@@ -1,5 +1,7 @@
 import pytest
 import torch
+from mmengine.config import ConfigDict
+from mmengine.hub import get_config
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
@@ -13,9 +15,6 @@ from dms_mmrazor.plugins.mmdet import TwoStageKind, demo_regions
 
 @pytest.fixture
 def faster_rcnn(zoo):
-    from mmengine.config import ConfigDict
-    from mmengine.hub import get_config
-
     cfg = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
     cfg.backbone.init_cfg = None
     cfg.test_cfg.rpn.max_per_img = 200
@@ -59,6 +58,23 @@ def test_forward_gives_both_stages(faster_rcnn):
         scores, deltas, (classes, boxes) = model(torch.rand(1, 3, 64, 64))
     assert len(scores) == len(deltas) == 5
     assert classes.shape == (200, 81) and boxes.shape == (200, 320)
+
+
+@pytest.mark.parametrize(
+    'name, outputs',
+    [
+        ('htc/htc_r50_fpn_1x_coco.py', 2 + 1 + 6 + 3),
+        ('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py', 12),
+    ],
+)
+def test_all_stages_of_cascades(name, outputs, zoo):
+    """HTC: its semantics, boxes and masks; Sparse R-CNN: six heads."""
+    cfg = get_config(f'mmdet::{name}').model
+    cfg.backbone.init_cfg = None
+    model = zoo.plain(ConfigDict(cfg, _scope_='mmdet')).eval()
+    with torch.no_grad():
+        found = forward_tensors(model, torch.rand(1, 3, 64, 64), True)
+    assert len(found) == outputs
 
 
 def test_a_second_stage_that_refines_regions_is_refused(faster_rcnn):

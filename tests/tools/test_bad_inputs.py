@@ -294,6 +294,10 @@ APPENDED = [
         ('no searchable unit', 'min_blocks=9'),
     ),
     ('model = architecture', ('ImageClassifier, not a DMSAlgorithm',)),
+    (
+        'optim_wrapper = dict(_base_.search_optim_wrapper)',
+        ('`search_optim_wrapper` is gone', 'delete', 'structure_step'),
+    ),
 ]
 
 

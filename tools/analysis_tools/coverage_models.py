@@ -6,7 +6,7 @@ like a classifier: its outputs are those of mode 'tensor', before
 post-processing.
 """
 
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 MODELS = 'mmpretrain::_base_/models/'
 
@@ -24,6 +24,8 @@ class Case(NamedTuple):
         mutator (tuple): Pairs (key, value) of the `DMSMutator`. Defaults to
             ().
         note (str): What the table says besides. Defaults to ''.
+        structures (int, optional): Random structures, where others than the
+            command's are enough. Defaults to None.
     """
 
     config: str
@@ -32,6 +34,7 @@ class Case(NamedTuple):
     options: Tuple[Tuple[str, Any], ...] = ()
     mutator: Tuple[Tuple[str, Any], ...] = ()
     note: str = ''
+    structures: Optional[int] = None
 
 
 def _image(pixels: int) -> Tuple[Tuple[str, Any], ...]:
@@ -68,9 +71,9 @@ FAMILIES: Dict[str, Case] = {
 }
 
 
-def _yolo(config: str) -> Case:
+def _yolo(config: str, structures: Optional[int] = None) -> Case:
     """A detector of mmyolo."""
-    return Case(f'mmyolo::{config}', 640, 'mmyolo')
+    return Case(f'mmyolo::{config}', 640, 'mmyolo', structures=structures)
 
 
 YOLOV8 = 'yolov8/yolov8_{}_syncbn_fast_8xb16-500e_coco.py'
@@ -78,19 +81,23 @@ YOLOV8 = 'yolov8/yolov8_{}_syncbn_fast_8xb16-500e_coco.py'
 DETECTORS: Dict[str, Case] = {
     'YOLOv8-n': _yolo(YOLOV8.format('n')),
     'YOLOv8-s': _yolo(YOLOV8.format('s')),
-    'YOLOv8-m': _yolo(YOLOV8.format('m')),
-    'YOLOv8-l': _yolo(YOLOV8.format('l')),
+    'YOLOv8-m': _yolo(YOLOV8.format('m'), 1),
+    'YOLOv8-l': _yolo(YOLOV8.format('l'), 1),
     'YOLOv5-n': _yolo('yolov5/yolov5_n-v61_syncbn_fast_8xb16-300e_coco.py'),
     'YOLOX-tiny': _yolo('yolox/yolox_tiny_fast_8xb8-300e_coco.py'),
     'RTMDet-tiny': _yolo('rtmdet/rtmdet_tiny_syncbn_fast_8xb32-300e_coco.py'),
     'RetinaNet-R50': Case(
-        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', 640, 'mmdet'
+        'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
+        640,
+        'mmdet',
+        structures=1,
     ),
     'Faster R-CNN-R50': Case(
         'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
         640,
         'mmdet',
         note='1000 fixed regions instead of proposals',
+        structures=1,
     ),
 }
 
@@ -113,6 +120,11 @@ OTHERS: Dict[str, Case] = {
     'HorNet': Case(MODELS + 'hornet/hornet-tiny.py', 128),
     'HRNet': Case(MODELS + 'hrnet/hrnet-w18.py', 64),
     'InceptionV3': Case(MODELS + 'inception_v3.py', 128),
+    'InceptionV3, auxiliary head': Case(
+        MODELS + 'inception_v3.py',
+        299,
+        options=(('model.backbone.aux_logits', True),),
+    ),
     'LeViT': Case(MODELS + 'levit-256-p16.py'),
     'MLP-Mixer': Case(MODELS + 'mlp_mixer_base_patch16.py'),
     'MobileOne': Case(MODELS + 'mobileone/mobileone_s0.py', 64),
@@ -140,8 +152,81 @@ OTHERS: Dict[str, Case] = {
     'XCiT': Case('mmpretrain::xcit/xcit-nano-12-p16_8xb128_in1k.py'),
 }
 
+
+def _mmdet(config: str, size: int = 128, **options: Any) -> Case:
+    """A detector of mmdet; a `__` of an option is a dot below `model`."""
+    pairs = tuple(
+        (f'model.{key.replace("__", ".")}', value)
+        for key, value in options.items()
+    )
+    return Case(f'mmdet::{config}', size, 'mmdet', pairs)
+
+
+FEW_LAYERS = dict(encoder__num_layers=2, decoder__num_layers=2)
+FEW_REGIONS = dict(test_cfg__rpn__max_per_img=8)
+LSJ = '_fpn_8xb8-amp-lsj-200e_coco.py'
+
+DENSE: Dict[str, Case] = {
+    'ATSS-R18': _mmdet('atss/atss_r18' + LSJ),
+    'Cascade R-CNN-R18': _mmdet(
+        'cascade_rcnn/cascade-rcnn_r18' + LSJ, **FEW_REGIONS
+    ),
+    'Cascade Mask R-CNN-R50': _mmdet(
+        'cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py', **FEW_REGIONS
+    ),
+    'CenterNet-R18': _mmdet('centernet/centernet-update_r18' + LSJ),
+    'Conditional DETR-R50': _mmdet(
+        'conditional_detr/conditional-detr_r50_8xb2-50e_coco.py', **FEW_LAYERS
+    ),
+    'DAB-DETR-R50': _mmdet(
+        'dab_detr/dab-detr_r50_8xb2-50e_coco.py', **FEW_LAYERS
+    ),
+    'Deformable DETR-R50': _mmdet(
+        'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py', **FEW_LAYERS
+    ),
+    'DETR-R18': _mmdet('detr/detr_r18_8xb2-500e_coco.py'),
+    'DINO-R50': _mmdet(
+        'dino/dino-4scale_r50_8xb2-12e_coco.py', **FEW_LAYERS, num_queries=50
+    ),
+    'FCOS-R18': _mmdet(
+        'fcos/fcos_r18_fpn_gn-head-center-normbbox-centeronreg-giou_8xb8-amp-'
+        'lsj-200e_coco.py'
+    ),
+    'FoveaBox-R50': _mmdet('foveabox/fovea_r50_fpn_4xb4-1x_coco.py'),
+    'GFL-R50': _mmdet('gfl/gfl_r50_fpn_1x_coco.py'),
+    'HTC-R50': _mmdet('htc/htc_r50_fpn_1x_coco.py', **FEW_REGIONS),
+    'HTC without semantics-R50': _mmdet(
+        'htc/htc-without-semantic_r50_fpn_1x_coco.py', **FEW_REGIONS
+    ),
+    'Mask R-CNN-R50': _mmdet(
+        'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', **FEW_REGIONS
+    ),
+    'Mask2Former-R50': _mmdet(
+        'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+        panoptic_head__transformer_decoder__num_layers=2,
+    ),
+    'MaskFormer-R50': _mmdet(
+        'maskformer/maskformer_r50_ms-16xb1-75e_coco.py',
+        panoptic_head__transformer_decoder__num_layers=2,
+    ),
+    'PAA-R50': _mmdet('paa/paa_r50_fpn_1x_coco.py'),
+    'RepPoints-R50': _mmdet('reppoints/reppoints-moment_r50_fpn_1x_coco.py'),
+    'RetinaNet-PVTv2-b0': _mmdet('pvt/retinanet_pvtv2-b0_fpn_1x_coco.py'),
+    'SOLO-R18': _mmdet('solo/solo_r18_fpn_8xb8-lsj-200e_coco.py'),
+    'Sparse R-CNN-R50': _mmdet('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py'),
+    'SSD300': _mmdet('ssd/ssd300_coco.py', 300),
+    'SSDLite': _mmdet('ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'),
+    'TOOD-R50': _mmdet('tood/tood_r50_fpn_1x_coco.py'),
+    'VFNet-R50': _mmdet('vfnet/vfnet_r50_fpn_1x_coco.py'),
+    'YOLOF-R50': _mmdet('yolof/yolof_r50-c5_8xb8-1x_coco.py'),
+    'YOLOv3-MobileNetV2': _mmdet(
+        'yolo/yolov3_mobilenetv2_8xb24-320-300e_coco.py'
+    ),
+}
+
 SECTIONS: Dict[str, Dict[str, Case]] = {
     'families': FAMILIES,
     'detectors': DETECTORS,
     'others': OTHERS,
+    'dense': DENSE,
 }

@@ -5,20 +5,26 @@ if that is another one. Small images are enough: what is searched does not
 depend on them.
 """
 
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
+
+from torch import nn
 
 CLASSES = 10
+VIDEO = ('r3d_18', 'mc3_18', 'r2plus1d_18')
 
 
 class PlainCase(NamedTuple):
     """A model that a library builds by its name.
 
     Attributes:
-        library (str): 'timm' or 'torchvision'.
+        library (str): 'timm', 'torchvision', or 'sound' for the network
+            below.
         model (str): Its name there.
         size (int): Height and width of the image. Defaults to 64.
         options (tuple): Pairs (key, value) for the model. Defaults to ().
         note (str): What the table says besides. Defaults to ''.
+        structures (int, optional): Random structures, where others than the
+            command's are enough. Defaults to None.
     """
 
     library: str
@@ -26,6 +32,7 @@ class PlainCase(NamedTuple):
     size: int = 64
     options: Tuple[Tuple[str, Any], ...] = ()
     note: str = ''
+    structures: Optional[int] = None
 
     def build(self) -> Any:
         """The model with new weights."""
@@ -34,13 +41,34 @@ class PlainCase(NamedTuple):
             from timm import create_model
 
             return create_model(self.model, **options)
-        import torchvision
+        if self.library == 'sound':
+            return sound_network()
+        from torchvision import models
 
-        kinds = torchvision.models, torchvision.models.segmentation
+        kinds = models, models.segmentation, models.video
         kind = next(k for k in kinds if hasattr(k, self.model))
-        if kind is torchvision.models.segmentation:
+        if kind is models.segmentation:
             options['weights_backbone'] = None
         return getattr(kind, self.model)(weights=None, **options)
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        """Of its input: an image, eight of them, or samples of sound."""
+        if self.library == 'sound':
+            return (1, 1, self.size)
+        frames = (8,) if self.model in VIDEO else ()
+        return (1, 3, *frames, self.size, self.size)
+
+
+def sound_network() -> nn.Module:
+    """A classifier of sound of four Conv1d, of the kind of M5."""
+    layers = []
+    for inputs, width, kernel in ((1, 32, 80), (32, 32, 3), (32, 64, 3)):
+        stride = 16 if kernel == 80 else 1
+        layers += [nn.Conv1d(inputs, width, kernel, stride)]
+        layers += [nn.BatchNorm1d(width), nn.ReLU(), nn.MaxPool1d(2)]
+    layers += [nn.Conv1d(64, 128, 3), nn.AdaptiveAvgPool1d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(128, CLASSES))
 
 
 def _timm(*names: str, size: int = 64, **options: Any) -> Dict[str, PlainCase]:
@@ -86,7 +114,15 @@ TORCHVISION: Dict[str, PlainCase] = {
     **_torchvision('vit_b_32', image_size=64),
     **_torchvision('swin_t'),
     **_torchvision('googlenet', aux_logits=False, init_weights=False),
+    'torchvision googlenet, auxiliary heads': PlainCase(
+        'torchvision', 'googlenet', 64, (('init_weights', False),)
+    ),
     **_torchvision('fcn_resnet50', 'deeplabv3_resnet50'),
+    'torchvision fcn_resnet50, auxiliary head': PlainCase(
+        'torchvision', 'fcn_resnet50', 64, (('aux_loss', True),)
+    ),
+    **_torchvision(*VIDEO, size=32),
 }
+SOUND = {'Conv1d network': PlainCase('sound', 'm5', 4000)}
 
-PLAIN_SECTIONS = {'timm': TIMM, 'torchvision': TORCHVISION}
+PLAIN_SECTIONS = {'timm': TIMM, 'torchvision': TORCHVISION, 'sound': SOUND}

@@ -1,6 +1,16 @@
 """Write the measured rows as tables that people read."""
 
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+import re
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Sequence,
+    Tuple,
+)
 
 from coverage_models import SECTIONS, Case
 from coverage_plain import PLAIN_SECTIONS
@@ -28,10 +38,16 @@ of `coverage.json` beside it.
   count.
 - *masked / exported*: largest relative difference between the outputs of the
   hard-masked supernet and of the exported model, fp32, in evaluation mode,
-  over {structures} random structures of random weights. Their predicted MACs
-  and parameters agree with those counted on the exported models to the
-  number behind it.
+  over as many random structures of random weights as stand in brackets. Their
+  predicted MACs and parameters agree with those counted on the exported models
+  to the number behind it.
 - *ONNX*: the last of these exported models in ONNX Runtime against PyTorch.
+- *trained*: whether the last of these exported models took two steps of SGD
+  with finite losses and gradients: of its own loss on made-up data, or of the
+  squares of its outputs.
+- *works*: `partly` where a layer is searched on neither side. Where the first
+  attempt stopped with layers to exclude, the command has excluded them, as the
+  error says, and the row is what that reached.
 """
 
 PLAIN_HEAD = """# What is searched in models of timm and torchvision
@@ -49,11 +65,12 @@ library with new weights for 10 classes and given to `dms_mmrazor.Search`.
 - *MACs*: of the supernet, then the smallest that can be reached.
 - *masked / exported*: largest relative difference between the outputs of the
   hard-masked supernet and of the exported model, fp32, in evaluation mode,
-  over {structures} random structures of random weights. Their predicted MACs
-  and parameters agree with those counted on the exported models to the
-  number behind it.
+  over as many random structures of random weights as stand in brackets. Their
+  predicted MACs and parameters agree with those counted on the exported models
+  to the number behind it.
 - *trained*: whether the last of these exported models took two steps of SGD
-  with finite losses and gradients.
+  with finite losses and gradients: of its own loss on made-up data, or of the
+  squares of its outputs.
 """
 
 TITLES = {
@@ -62,7 +79,12 @@ TITLES = {
     'families': 'Classification',
     'detectors': 'Detection (outputs before post-processing)',
     'others': 'Models nobody tuned anything for',
+    'dense': 'Detectors nobody tuned anything for',
+    'sound': 'Sound',
 }
+
+
+STRANGERS = ('others', 'dense')
 
 
 def render(rows: Dict[str, Row], plain: bool = False) -> str:
@@ -78,7 +100,7 @@ def render(rows: Dict[str, Row], plain: bool = False) -> str:
         found = [(n, c, rows[n]) for n, c in cases.items() if n in rows]
         if not found:
             continue
-        columns = OTHER_COLUMNS if section == 'others' else COLUMNS
+        columns = OTHER_COLUMNS if section in STRANGERS else COLUMNS
         columns = PLAIN_COLUMNS if plain else columns
         parts.append(f'## {TITLES[section]}\n\n{_table(columns, found)}')
         parts.append(f'### What is not searched\n\n{_reasons(found)}')
@@ -96,11 +118,7 @@ def _head(rows: Dict[str, Row], head: str) -> str:
         + f'; {row["environment"]["machine"]}'
         for row in rows.values()
     }
-    numbers = {row['environment']['structures'] for row in rows.values()}
-    return head.format(
-        environment='\n'.join(sorted(environments)),
-        structures='/'.join(map(str, sorted(numbers))),
-    )
+    return head.format(environment='\n'.join(sorted(environments)))
 
 
 def _table(
@@ -130,21 +148,57 @@ def _reasons(found: Sequence[Tuple[str, Case, Row]]) -> str:
     for name, case, row in found:
         if case.note:
             lines.append(f'- **{name}**: {case.note}')
-        for reason, layers in row.get('unsearched', {}).items():
-            shown = ', '.join(f'`{layer}`' for layer in layers[:3])
-            more = f' and {len(layers) - 3} more' if len(layers) > 3 else ''
-            lines.append(f'- **{name}**: {shown}{more}: {reason}')
-        for stage, reason in row.get('depth_reasons', {}).items():
-            lines.append(f'- **{name}**, depth of `{stage}`: {reason}')
-        is_plain = row.get('trained') is not None
-        if row.get('agreement', {}).get('onnx_error') and not is_plain:
-            error = row['agreement']['onnx_error']
+        if 'excluded' in row:
+            lines.append(f'- **{name}**: stopped at first: {row["error"]}')
+        unsearched = row.get('unsearched', {}).items()
+        pairs = [
+            (layer, why) for why, layers in unsearched for layer in layers
+        ]
+        for shown, why in _families(pairs):
+            lines.append(f'- **{name}**: {shown}: {why}')
+        for shown, why in _families(row.get('depth_reasons', {}).items()):
+            lines.append(f'- **{name}**, depth of {shown}: {why}')
+        error = row.get('agreement', {}).get('onnx_error')
+        if error and error != 'not tried':
             lines.append(f'- **{name}**, ONNX: {error}')
     return '\n'.join(lines or ['Nothing is left out.']) + '\n'
 
 
+def _families(pairs: Iterable[Tuple[str, str]]) -> Iterator[Tuple[str, str]]:
+    """Names and reasons that differ in numbers alone, once.
+
+    Args:
+        pairs (Iterable): (name of a layer or stage, reason).
+
+    Yields:
+        tuple: (their names with ``*`` and how many these are, the reason).
+    """
+    together: Dict[str, Dict[str, List[str]]] = {}
+    reasons: Dict[str, List[str]] = {}
+    for name, why in pairs:
+        kind = together.setdefault(_wide(why), {})
+        kind.setdefault(_wide(name), []).append(name)
+        reasons.setdefault(_wide(why), []).append(why)
+    for wide, kinds in together.items():
+        shown = [
+            f'`{names[0]}`' if len(names) == 1 else f'`{kind}` ({len(names)})'
+            for kind, names in kinds.items()
+        ]
+        more = f' and {len(shown) - 4} more kinds' if len(shown) > 4 else ''
+        one = len(set(reasons[wide])) == 1
+        yield ', '.join(shown[:4]) + more, reasons[wide][0] if one else wide
+
+
+def _wide(text: str) -> str:
+    """Numbers within names replaced; those that count something stay."""
+    return re.sub(r'(?<=\.)\d+|(?<=[a-z_])\d+', '*', text)
+
+
 def _name(name: str, case: Case, row: Row) -> str:
-    return f'{name}, {case.size}²'
+    if getattr(case, 'library', '') == 'sound':
+        return f'{name}, {case.size} samples'
+    frames = '8 × ' if len(getattr(case, 'shape', ())) == 5 else ''
+    return f'{name}, {frames}{case.size}²'
 
 
 def _layers(name: str, case: Case, row: Row) -> str:
@@ -178,8 +232,10 @@ def _mmengine(name: str, case: Case, row: Row) -> str:
 
 def _agreement(name: str, case: Case, row: Row) -> str:
     found = row['agreement']
-    resources = max(found['macs'], found['params'])
-    return f'{found["outputs"]:.0e}, {resources:.0e}'
+    errors = (
+        f'{found["outputs"]:.0e}, {max(found["macs"], found["params"]):.0e}'
+    )
+    return f'{errors} ({found["structures"]})'
 
 
 def _onnx(name: str, case: Case, row: Row) -> str:
@@ -191,13 +247,20 @@ def _verdict(name: str, case: Case, row: Row) -> str:
     """Whether a model works fully, partly, or stops with what message."""
     if 'failure' in row:
         return f'fails: {row["failure"]}'
-    if 'error' in row:
+    if 'error' in row and 'units' not in row:
         return f'stops: {row["error"]}'
-    return 'partly' if row['unsearched'] else 'fully'
+    verdict = 'partly' if row['unsearched'] else 'fully'
+    if 'excluded' in row:
+        verdict += f', by `exclude={row["excluded"]}` as its error says'
+    return verdict
 
 
 def _trained(name: str, case: Case, row: Row) -> str:
-    return 'yes' if row['trained'] else 'no'
+    if 'untrained' not in row and row['units']:
+        return 'not tried'
+    if row['untrained']:
+        return f'no: {row["untrained"]}'
+    return 'own loss' if row['own_loss'] else 'outputs'
 
 
 COLUMNS: List[Column] = [
@@ -210,6 +273,7 @@ COLUMNS: List[Column] = [
     ('mmengine', _mmengine),
     ('masked / exported', _agreement),
     ('ONNX', _onnx),
+    ('trained', _trained),
 ]
 
 OTHER_COLUMNS: List[Column] = [

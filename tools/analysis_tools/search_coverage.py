@@ -4,24 +4,28 @@
 
 Each architecture of `coverage_models.py` is measured in a process of its
 own. Rows that are already in the results stay, so that an interrupted run
-goes on where it was; `--only` and `--again` measure anew.
+goes on where it was; `--only` and `--again` measure anew, `--render` writes
+the tables alone.
 
 With `--plain` it is models of timm and torchvision (`coverage_plain.py`) that
-need no config, one after the other in this process.
+need no config.
+
+Where a model stops with layers to exclude, they are excluded, as its error
+says, and the row tells what was reached by that.
 """
 
 import argparse
 import json
+import multiprocessing
 import os
 import os.path as osp
 import platform
-import subprocess
-import sys
-import tempfile
+import re
 import time
+from ast import literal_eval
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence, Union
 
 import torch
 from coverage_models import SECTIONS, Case
@@ -31,7 +35,11 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.cli.coverage import measure_coverage, measure_model
+from dms_mmrazor.cli.coverage import (
+    Coverage,
+    measure_coverage,
+    measure_model,
+)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import write_text
 
@@ -83,7 +91,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--results', help='docs/coverage.json or the like')
     parser.add_argument('--table', help='docs/coverage.md or the like')
-    parser.add_argument('--measure', help=argparse.SUPPRESS)
+    parser.add_argument(
+        '--render', action='store_true', help='write the tables alone'
+    )
     args = parser.parse_args()
     name = 'coverage_plain' if args.plain else 'coverage'
     args.results = args.results or osp.join(DOCS, f'{name}.json')
@@ -111,65 +121,92 @@ def load_architecture(case: Case) -> Row:
     return model
 
 
-def measure(case: Case, structures: int, seed: int) -> Row:
+def measure(case: Union[Case, PlainCase], structures: int, seed: int) -> Row:
     """One row, in this process."""
-    started = time.time()
-    try:
-        coverage = measure_coverage(
-            load_architecture(case),
-            (1, 3, case.size, case.size),
-            dict(case.mutator),
-            structures,
-            seed,
-        )
-        row = coverage._asdict()
-        row['agreement'] = coverage.agreement._asdict()
-    except DMSError as error:
-        row = dict(error=str(error))
-    return dict(row, size=case.size, seconds=round(time.time() - started, 1))
-
-
-def measure_plain(case: PlainCase, structures: int, seed: int) -> Row:
-    """One row of the plain models."""
-    started = time.time()
-    image = torch.rand(1, 3, case.size, case.size)
-    try:
-        coverage = measure_model(
-            case.build, image, structures=structures, seed=seed
-        )
-        row = coverage._asdict()
-        row['agreement'] = coverage.agreement._asdict()
-    except DMSError as error:
-        row = dict(error=str(error))
-    except Exception as error:  # whatever a model's code may raise
-        line = str(error).strip().splitlines() or ['']
-        row = dict(failure=f'{type(error).__name__}: {line[0]}')
-    return dict(row, size=case.size, seconds=round(time.time() - started, 1))
-
-
-def measure_apart(name: str, args: argparse.Namespace) -> Row:
-    """One row, in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = osp.join(folder, 'row.json')
-        command = [sys.executable, osp.abspath(__file__), '--measure', name]
-        command += ['--seed', str(args.seed), '--results', path]
-        command += ['--structures', str(args.structures)]
+    started = time.process_time()
+    row: Row = {}
+    excluded: List[str] = []
+    while True:
         try:
-            subprocess.run(
-                command,
-                timeout=args.limit,
-                check=True,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        except subprocess.TimeoutExpired:
+            coverage = measure_case(case, excluded, structures, seed)
+        except DMSError as error:
+            row.setdefault('error', str(error))
+            more = set(advised(str(error))).difference(excluded)
+            if not more:
+                row['error'] = str(error)
+                break
+            excluded += sorted(more)
+            continue
+        except Exception as error:  # whatever a model's code may raise
+            line = str(error).strip().splitlines() or ['']
+            row['failure'] = f'{type(error).__name__}: {line[0]}'
+            break
+        row.update(coverage._asdict(), agreement=coverage.agreement._asdict())
+        break
+    if excluded:
+        row['excluded'] = excluded
+    seconds = round(time.process_time() - started, 1)
+    return dict(row, size=case.size, cpu_seconds=seconds)
+
+
+def measure_case(
+    case: Union[Case, PlainCase],
+    excluded: Sequence[str],
+    structures: int,
+    seed: int,
+) -> Coverage:
+    """Coverage of a case with some layers excluded."""
+    mutator = dict(getattr(case, 'mutator', ()))
+    if excluded:
+        mutator['exclude'] = [*mutator.get('exclude', ()), *excluded]
+    structures = case.structures or structures
+    if isinstance(case, PlainCase):
+        inputs = torch.rand(case.shape)
+        return measure_model(case.build, inputs, mutator, structures, seed)
+    size = (1, 3, case.size, case.size)
+    architecture = load_architecture(case)
+    return measure_coverage(architecture, size, mutator, structures, seed)
+
+
+_ADVICE = re.compile(r'`mutator\.exclude=(\[.*?\])`')
+
+
+def advised(message: str) -> List[str]:
+    """What an error says to exclude."""
+    found = _ADVICE.search(message)
+    return list(literal_eval(found[1])) if found else []
+
+
+def measure_apart(
+    case: Union[Case, PlainCase], args: argparse.Namespace
+) -> Row:
+    """One row, in a process of its own, which has all imports already."""
+    context = multiprocessing.get_context('fork')
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_measure_and_send,
+        args=(sender, measure, case, args.structures, args.seed),
+    )
+    process.start()
+    sender.close()
+    try:
+        if not receiver.poll(args.limit):
             return dict(failure=f'not ready after {args.limit} s')
-        except subprocess.CalledProcessError as error:
-            lines = error.stderr.strip().splitlines() or ['']
-            return dict(failure=lines[-1])
-        with open(path) as file:
-            return json.load(file)
+        return receiver.recv()
+    except EOFError:  # it was killed, as for want of memory
+        process.join()
+        return dict(failure=f'its process ended with {process.exitcode}')
+    finally:
+        process.kill()
+        process.join()
+
+
+def _measure_and_send(
+    sender: Any, measure: Callable[..., Row], *args: Any
+) -> None:
+    """What the process does; logs of the models are not shown."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    sender.send(measure(*args))
 
 
 def versions(names: Sequence[str]) -> Dict[str, str]:
@@ -183,14 +220,14 @@ def versions(names: Sequence[str]) -> Dict[str, str]:
     return found
 
 
-def environment(args: argparse.Namespace) -> Row:
+def environment(case: Union[Case, PlainCase], args: argparse.Namespace) -> Row:
     """Versions, machine and settings of a row."""
     return dict(
         python=platform.python_version(),
         **versions(PLAIN_PACKAGES if args.plain else PACKAGES),
         machine=f'{os.cpu_count()} CPU cores, {torch.get_num_threads()} used',
         seed=args.seed,
-        structures=args.structures,
+        structures=case.structures or args.structures,
     )
 
 
@@ -203,8 +240,8 @@ def save(path: str, rows: Dict[str, Row]) -> None:
 
 def wanted(args: argparse.Namespace, rows: Dict[str, Row]) -> List[str]:
     """Names of the rows to measure."""
-    if args.only:
-        return args.only
+    if args.only or args.render:
+        return args.only or []
     cases = PLAIN_CASES if args.plain else CASES
     return [name for name in cases if args.again or name not in rows]
 
@@ -212,21 +249,14 @@ def wanted(args: argparse.Namespace, rows: Dict[str, Row]) -> List[str]:
 def main() -> None:
     """Measure what is missing, then write the tables."""
     args = parse_args()
-    if args.measure:
-        row = measure(CASES[args.measure], args.structures, args.seed)
-        with open(args.results, 'w') as file:
-            json.dump(row, file)
-        return
     rows: Dict[str, Row] = {}
     if osp.exists(args.results):
         with open(args.results) as file:
             rows = json.load(file)
+    cases = {**CASES, **PLAIN_CASES}
     for name in wanted(args, rows):
-        if args.plain:
-            row = measure_plain(PLAIN_CASES[name], args.structures, args.seed)
-        else:
-            row = measure_apart(name, args)
-        rows[name] = dict(row, environment=environment(args))
+        row = measure_apart(cases[name], args)
+        rows[name] = dict(row, environment=environment(cases[name], args))
         save(args.results, rows)
         said = row.get('failure') or row.get('error') or 'measured'
         print(f'{name}: {said}', flush=True)

@@ -1,0 +1,50 @@
+"""Blocks of mmpretrain that are more than their layers."""
+
+import pytest
+from mmengine.registry import init_default_scope
+
+from dms_mmrazor.cli.coverage import measure_coverage
+
+pytest.importorskip('mmpretrain')
+
+
+POOLING = dict(type='GlobalAveragePooling')
+
+
+def classifier(**backbone):
+    width, neck = backbone.pop('width'), backbone.pop('neck', POOLING)
+    return dict(
+        type='mmpretrain.ImageClassifier',
+        backbone=backbone,
+        neck=neck,
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=width),
+    )
+
+
+HORNET = classifier(
+    type='HorNet',
+    arch=dict(
+        base_dim=8,
+        depths=[1, 1, 1, 1],
+        orders=[2, 3, 2, 2],
+        dw_cfg=[dict(type='DW', kernel_size=3)] * 4,
+    ),
+    width=64,
+    neck=None,
+)
+
+
+def cover(architecture, **mutator):
+    init_default_scope('mmpretrain')
+    size = (1, 3, 32, 32)
+    found = measure_coverage(architecture, size, mutator, structures=3)
+    assert found.agreement.outputs < 1e-5
+    assert found.agreement.macs < 1e-9 and found.agreement.params < 1e-9
+    assert found.own_loss and found.untrained == ''
+    return found
+
+
+def test_a_split_by_a_list_of_numbers_follows():
+    # Its own norms of the stages' widths are not known.
+    found = cover(HORNET, exclude=['backbone.downsample_layers.*.*'])
+    assert found.searched > 0.6 * found.layers
