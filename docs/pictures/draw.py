@@ -27,8 +27,15 @@ SHOWN = (
     ('uniform', 'uniform', GRAY),
     ('depth-uniform', 'found depth, uniform widths', ORANGE),
     ('dms', 'found depth and widths', BLUE),
+    ('dms-removal-pretrained', 'the same, from a trained network', BLUE),
 )
 """Methods of the picture: name in the results, label, color."""
+
+EMPTY = {
+    ('plain', 'depth-uniform'): 'no depth to give',
+    ('transformer', 'dms-removal-pretrained'): 'not measured',
+}
+"""Why a method has no scores on a bed."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -47,9 +54,12 @@ def bare(axes: Any) -> None:
 
 def scores(bed: str) -> Dict[str, List[float]]:
     """Top-1 on the test set of every retraining of a bed, by method."""
-    path = osp.join(RESULTS, f'found_and_retrained-{bed}.json')
-    with open(path, encoding='utf-8') as file:
-        runs = json.load(file)
+    runs = []
+    for study in ('found_and_retrained', 'trained_first'):
+        path = osp.join(RESULTS, f'{study}-{bed}.json')
+        if osp.exists(path):
+            with open(path, encoding='utf-8') as file:
+                runs += json.load(file)
     found: Dict[str, List[float]] = {name: [] for name, _, _ in SHOWN}
     for run in runs:
         method = run['settings'].get('method')
@@ -59,14 +69,14 @@ def scores(bed: str) -> Dict[str, List[float]]:
 
 
 def draw_retrained(path: str) -> None:
-    """A dot for each retraining: uniform, with found depth, searched."""
-    figure = new_figure(7.2, 2.4)
+    """A dot for each retraining: uniform, and of what searches found."""
+    figure = new_figure(7.4, 2.6)
     beds = {
         'transformer': 'transformer, 6 layers',
         'plain': '8 plain convolutions',
     }
     for index, (bed, title) in enumerate(beds.items()):
-        axes = figure.add_axes([0.29 + 0.36 * index, 0.22, 0.32, 0.64])
+        axes = figure.add_axes([0.32 + 0.35 * index, 0.2, 0.31, 0.68])
         bare(axes)
         axes.set_title(title, fontsize=10, loc='left')
         found = scores(bed)
@@ -76,7 +86,7 @@ def draw_retrained(path: str) -> None:
                 axes.text(
                     0.5,
                     (row + 0.6) / len(SHOWN),
-                    'no depth to give',
+                    EMPTY[bed, method],
                     transform=axes.transAxes,
                     fontsize=9,
                     color=color,
