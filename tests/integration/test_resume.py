@@ -85,8 +85,9 @@ def test_loops_and_workers(
 
 
 def test_adamw(small_search, run_tool, finished, same_result, tmp_path):
-    """Its weights have a state, the pruning ratios have none."""
+    """Its weights have a state, and so has what 'removal' measures."""
     cfg = small_search.config()
+    cfg['model']['structure_step'] = dict(signal='removal')
     adamw = dict(type='AdamW', lr=1e-3, weight_decay=0.05)
     cfg['optim_wrapper']['optimizer'] = adamw
     assert finished(run_tool(cfg, tmp_path / 'whole')) == 0
