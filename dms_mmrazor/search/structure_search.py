@@ -170,12 +170,13 @@ class StructureSearch(nn.Module):
         mutator = self._mutator[0]
         masks, topk = mutator.masks, self._topk
         grad = masks.take_gradient(grad_scale)
-        if self.redundancy is not None:
-            layout = topk.layout
-            self.redundancy.finish(layout.to_channels(topk.importance))
         # All that needs the graph of this step, before state is written.
         task = self.task(grad)
         constraint = self._constraint() if self.kinds else None
+        if self.redundancy is not None:
+            # For the next steps: all ranks then have that of the first one.
+            importance = topk.layout.to_channels(topk.importance)
+            self.redundancy.finish(importance)
         of_step = () if constraint is None else constraint[:2]
         masks.reduce([grad, task], [*of_step, *self._state()])
         masks.update_importance(grad, mutator.static_scores())

@@ -48,8 +48,8 @@ def _structure(algorithm):
     return [tensor.detach().clone() for tensor in state]
 
 
-def _trajectory(rank, world_size, zoo, batch, kwargs):
-    algorithm = _algorithm(zoo)
+def _trajectory(rank, world_size, zoo, batch, kwargs, step):
+    algorithm = _algorithm(zoo, structure_step=step)
     model = _wrap(algorithm, **kwargs).train()
     optimizer, found = _optimizer(algorithm), []
     for step in range(STEPS):
@@ -72,12 +72,17 @@ def _hold(algorithm, hardness):
 
 
 @pytest.mark.parametrize(
-    'world_size, broadcast', [(2, False), (2, True), (4, False)]
+    'world_size, broadcast, signal',
+    [(2, False, 'gradient'), (2, True, 'removal'), (4, False, 'removal')],
 )
-def test_ranks_agree_to_the_bit(world_size, broadcast, processes, zoo, batch):
-    zoo.algorithm(zoo.cifar_resnet(18, 10))  # traced once, before the fork
+def test_ranks_agree_to_the_bit(
+    world_size, broadcast, signal, processes, zoo, batch
+):
+    step = dict(signal=signal)
+    # traced once, before the fork
+    zoo.algorithm(zoo.cifar_resnet(18, 10), structure_step=step)
     kwargs = dict(broadcast_buffers=broadcast)
-    ranks = processes(_trajectory, world_size, zoo, batch, kwargs)
+    ranks = processes(_trajectory, world_size, zoo, batch, kwargs, step)
     for other in ranks[1:]:
         for step, (one, two) in enumerate(zip(ranks[0], other)):
             for a, b in zip(one, two):
