@@ -125,7 +125,12 @@ def shape(case: Case, device: str = 'cpu') -> Any:
     return case.gpu_batch, case.gpu_size
 
 
-def make_search(plain: nn.Module, case: Case, **mutator: Any) -> DMSAlgorithm:
+def make_search(
+    plain: nn.Module,
+    case: Case,
+    signal: str = 'gradient',
+    **mutator: Any,
+) -> DMSAlgorithm:
     """A search of a model, widths and depths; the model becomes searchable."""
     size = (1, 3, case.size, case.size)
     if case.exclude:
@@ -135,6 +140,7 @@ def make_search(plain: nn.Module, case: Case, **mutator: Any) -> DMSAlgorithm:
         mutator=dict(
             type='DMSMutator', parse_cfg=dict(demo_input=size), **mutator
         ),
+        structure_step=dict(signal=signal),
     )
     return algorithm.train()
 

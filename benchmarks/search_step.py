@@ -11,8 +11,9 @@ parameters themselves.
     python benchmarks/search_step.py --models resnet50 mobilenet_v2
 
 `masked` is the same search with its masks on activations, `fisher` MMRazor's
-GroupFisher (where it can search the model). On a GPU: AMP, channels-last, and
-peak memory.
+GroupFisher (where it can search the model), `removal` a step of a search by
+`signal='removal'` that measures, which one of ten does. On a GPU: AMP,
+channels-last, and peak memory.
 """
 
 import os.path as osp
@@ -93,6 +94,10 @@ class Step:
         if self.search:
             full = self.model.mutator.table.full['macs']
             self.model.set_targets({'macs': full / 2})
+            if self.model.structure.redundancy is not None:
+                # As if it were the first step: that one measures.
+                first = torch.tensor(0)
+                self.model.structure.redundancy.set_extra_state(first)
             scale = self.loss_scale()
         self.model.train_step(self.data, self.wrapper)
         if self.search:
@@ -186,6 +191,8 @@ def variants(
     found = {'plain': plain, 'search': make_search(deepcopy(plain), case)}
     if 'masked' in wanted:
         found['masked'] = unfold(deepcopy(found['search']))
+    if 'removal' in wanted:
+        found['removal'] = make_search(deepcopy(plain), case, 'removal')
     return found
 
 
@@ -278,7 +285,7 @@ def main() -> None:
         '--against',
         nargs='*',
         default=['masked', 'fisher'],
-        choices=['masked', 'fisher'],
+        choices=['masked', 'fisher', 'removal'],
         help='what else to measure',
     )
     arguments.add_argument(
