@@ -456,20 +456,28 @@ def transformer_encoder():
     )
 
 
-@toy(
-    'one layer of a numbered sequence is normalized over channels',
-    outcome='advised',
-)
-def numbered_sequence():
+def _numbered(change):
+    """Eight layers of a sequence, of which one is read in another way."""
+
     def forward(net, x):
         for index, layer in enumerate(net.layers):
             x = layer(x)
             if index == 3:
-                normal = F.normalize(x, dim=1)
-        return net.head(torch.cat([normal, x], 1))
+                changed = change(x)
+        return net.head(torch.cat([changed, x], 1))
 
     layers = [conv(3 if i == 0 else 16, 16) for i in range(8)]
     return Net(forward, layers=nn.Sequential(*layers), head=conv(32, 4))
+
+
+@toy('one layer of a numbered sequence is normalized over channels')
+def numbered_norm():
+    return _numbered(lambda x: F.normalize(x, dim=1))
+
+
+@toy('one layer of a numbered sequence is shifted', outcome='advised')
+def numbered_sequence():
+    return _numbered(lambda x: x * x.roll(1, 1))
 
 
 @toy('halves that are concatenated again')
