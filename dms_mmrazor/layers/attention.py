@@ -263,54 +263,28 @@ def split_heads(module: nn.Module, x: Tensor) -> List[Tensor]:
         x (Tensor): [B, N, C].
 
     Returns:
+        list[Tensor]: As of :func:`heads_of`.
+    """
+    sizes = module.num_heads, module.qk_dims, module.v_dims
+    return heads_of(module.qkv(x), *sizes)
+
+
+def heads_of(
+    rows: Tensor, heads: int, qk_dims: int, v_dims: int
+) -> List[Tensor]:
+    """What belongs to each head of q, k and v.
+
+    Args:
+        rows (Tensor): [B, N, H * (2 D + E)].
+        heads (int): Number H of heads.
+        qk_dims (int): Dims D of q and k of a head.
+        v_dims (int): Dims E of v of a head.
+
+    Returns:
         list[Tensor]: q [B, H, N, D], k [B, H, N, D] and v [B, H, N, E].
     """
-    batch, tokens, _ = x.shape
-    heads = module.num_heads
-    qk, v = heads * module.qk_dims, heads * module.v_dims
+    qk, v = heads * qk_dims, heads * v_dims
     return [
-        part.reshape(batch, tokens, heads, -1).transpose(1, 2)
-        for part in module.qkv(x).split([qk, qk, v], dim=-1)
+        part.reshape(*rows.shape[:2], heads, -1).transpose(1, 2)
+        for part in rows.split([qk, qk, v], dim=-1)
     ]
-
-
-def attend_in_windows(
-    module: nn.Module, x: Tensor, mask: Optional[Tensor] = None
-) -> Tensor:
-    """The window attention of OpenMMLab's Swins with any dims of heads.
-
-    Args:
-        module (nn.Module): Has ``qkv``, ``proj``, ``scale`` and what else
-            their ``WindowMSA`` has, and numbers of heads and dims.
-        x (Tensor): [windows * B, N, C].
-        mask (Tensor, optional): [windows, N, N], added to the scores.
-            Defaults to None.
-
-    Returns:
-        Tensor: [windows * B, N, C].
-    """
-    query, key, value = split_heads(module, x)
-    scores = (query * module.scale) @ key.transpose(-2, -1)
-    scores = scores + position_bias(module, x.shape[1])
-    if mask is not None:
-        scores = scores.view(-1, len(mask), *scores.shape[1:])
-        scores = (scores + mask[:, None]).flatten(0, 1)
-    out = module.attn_drop(module.softmax(scores)) @ value
-    out = out.transpose(1, 2).flatten(2)
-    return module.proj_drop(module.proj(out))
-
-
-def position_bias(module: nn.Module, tokens: int) -> Tensor:
-    """What a window attention adds to its scores by relative position.
-
-    Args:
-        module (nn.Module): Has ``relative_position_index`` [N, N] and
-            ``relative_position_bias_table`` [P, H].
-        tokens (int): Number N of tokens in a window.
-
-    Returns:
-        Tensor: [H, N, N].
-    """
-    index = module.relative_position_index.flatten()
-    bias = module.relative_position_bias_table[index]
-    return bias.view(tokens, tokens, -1).permute(2, 0, 1)

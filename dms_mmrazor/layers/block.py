@@ -186,6 +186,27 @@ class BlockKind:
         """
 
 
+class EqualPartsKind(BlockKind):
+    """A block that splits into equal parts by a number of its own.
+
+    All parts keep the same channels.
+
+    Attributes:
+        number (str): Attribute of the block: the channels of a part.
+        reader (str): A layer in it that reads one part; without one, the
+            number stays.
+    """
+
+    number: ClassVar[str]
+    reader: ClassVar[str]
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """That number."""
+        layer = dict(block.named_modules()).get(self.reader)
+        if layer is not None:
+            setattr(block, self.number, layer.in_channels)
+
+
 _BLOCKS: ByType[BlockKind] = ByType()
 
 KindType = TypeVar('KindType', bound=Type[BlockKind])

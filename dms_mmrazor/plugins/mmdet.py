@@ -30,7 +30,11 @@ from torch import Tensor, nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo_samples import image_meta
 from dms_mmrazor.graph.model_kind import Forward, ModelKind, register_model
-from dms_mmrazor.layers.block import BlockKind, register_block
+from dms_mmrazor.layers.block import (
+    BlockKind,
+    EqualPartsKind,
+    register_block,
+)
 from dms_mmrazor.layers.by_type import qualified_name
 from dms_mmrazor.layers.channel_holder import ChannelCount
 from dms_mmrazor.layers.kind import ChannelHolder
@@ -266,11 +270,9 @@ class RegionExtractorKind(BlockKind):
 
 
 @register_block
-class Bottle2neckKind(BlockKind):
-    """A block of Res2Net, which splits into parts by a number."""
+class Bottle2neckKind(EqualPartsKind):
+    """A block of Res2Net."""
 
     names = ('mmdet.models.backbones.res2net.Bottle2neck',)
-
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """The channels of a part; all parts keep the same ones."""
-        block.width = block.convs[0].in_channels
+    number = 'width'
+    reader = 'convs.0'

@@ -3,7 +3,7 @@
 Imported only when a model uses these layers: mmpretrain is optional.
 """
 
-from typing import Any, ClassVar, Dict, Optional, Set
+from typing import Any, Dict, Set
 
 import torch
 from mmpretrain.models.utils.attention import (
@@ -16,11 +16,13 @@ from torch import Tensor, nn
 
 from dms_mmrazor.layers.attention import (
     AttentionKind,
-    attend_in_windows,
-    is_attention,
     split_heads,
 )
-from dms_mmrazor.layers.block import BlockKind, register_block
+from dms_mmrazor.layers.block import (
+    BlockKind,
+    EqualPartsKind,
+    register_block,
+)
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import (
     PassingKind,
@@ -28,6 +30,11 @@ from dms_mmrazor.layers.kind import (
     register_masked,
 )
 from dms_mmrazor.layers.layer_norm import DMSLayerNorm
+from dms_mmrazor.layers.window_attention import (
+    ShiftedWindowsKind,
+    SwinKind,
+    WindowsOfAnyDims,
+)
 from dms_mmrazor.registry import MODELS
 
 
@@ -129,29 +136,8 @@ class SlimAttention(MultiheadAttention):
         return self.out_drop(self.gamma1(self.proj_drop(x)))
 
 
-class SlimWindowAttention(WindowMSA):
-    """``WindowMSA`` with head dims of q and k unlike those of v.
-
-    The same parameters (``qkv``, ``proj``, the table of position biases).
-
-    Attributes:
-        num_heads (int): Number of heads.
-        qk_dims (int): Dims of q and k of a head.
-        v_dims (int): Dims of v of a head.
-    """
-
-    num_heads: int
-    qk_dims: int
-    v_dims: int
-
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Attention within windows.
-
-        Args:
-            x (Tensor): [windows * B, N, C].
-            mask (Tensor, optional): [windows, N, N], added to the scores.
-        """
-        return attend_in_windows(self, x, mask)
+class SlimWindowAttention(WindowsOfAnyDims, WindowMSA):
+    """What ``WindowMSA`` becomes in an exported model."""
 
 
 @register_block
@@ -171,55 +157,35 @@ class WindowAttentionKind(AttentionKind):
 
 
 @register_block
-class ShiftedWindowsKind(BlockKind):
-    """What shifts and cuts the windows for the attention in it."""
+class ShiftedAttentionKind(ShiftedWindowsKind):
+    """What shifts the windows of a Swin transformer."""
 
     types = (ShiftWindowMSA,)
-    opaque: ClassVar[bool] = True
-    core: ClassVar[Optional[str]] = 'w_msa'
-
-    def applies(self, block: nn.Module) -> bool:
-        """One that derives from it may do something else."""
-        return type(block) is ShiftWindowMSA and is_attention(block.w_msa)
 
 
 @register_block
-class SwinKind(BlockKind):
+class SwinTransformerKind(SwinKind):
     """A Swin transformer."""
 
     names = ('mmpretrain.models.backbones.swin_transformer.SwinTransformer',)
 
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """Widths of the feature maps that it hands out."""
-        numbers = list(block.num_features)
-        for index in block.out_indices:
-            norm = getattr(block, f'norm{index}')
-            if isinstance(norm, nn.LayerNorm):
-                numbers[index] = norm.normalized_shape[0]
-        block.num_features = numbers
-
 
 @register_block
-class Bottle2neckKind(BlockKind):
-    """A block of Res2Net, which splits into parts by a number."""
+class Bottle2neckKind(EqualPartsKind):
+    """A block of Res2Net."""
 
     names = ('mmpretrain.models.backbones.res2net.Bottle2neck',)
-
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """The channels of a part; all parts keep the same ones."""
-        block.width = block.convs[0].in_channels
+    number = 'width'
+    reader = 'convs.0'
 
 
 @register_block
-class SplitTransposeKind(BlockKind):
-    """EdgeNeXt's encoder, which splits into parts by a number."""
+class SplitTransposeKind(EqualPartsKind):
+    """EdgeNeXt's encoder."""
 
     names = ('mmpretrain.models.backbones.edgenext.SDTAEncoder',)
-
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """The channels of a part; all parts keep the same ones."""
-        if len(block.conv_modules):
-            block.conv_channels = block.conv_modules[0].in_channels
+    number = 'conv_channels'
+    reader = 'conv_modules.0'
 
 
 @register_block

@@ -17,12 +17,16 @@ from torch.nn import functional as F
 
 from dms_mmrazor.layers.attention import (
     AttentionKind,
-    position_bias,
     split_heads,
 )
-from dms_mmrazor.layers.block import BlockKind, register_block
+from dms_mmrazor.layers.block import (
+    BlockKind,
+    EqualPartsKind,
+    register_block,
+)
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import PassingKind, register_kind
+from dms_mmrazor.layers.window_attention import position_bias
 from dms_mmrazor.registry import MODELS
 
 
@@ -220,14 +224,12 @@ class CrossStageKind(BlockKind):
 
 
 @register_block
-class Bottle2neckKind(BlockKind):
-    """A block of Res2Net, which splits into parts by a number."""
+class Bottle2neckKind(EqualPartsKind):
+    """A block of Res2Net."""
 
     names = (
         'timm.models.res2net.Bottle2neck',
         'timm.models.dla.DlaBottle2neck',
     )
-
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """The channels of a part; all parts keep the same ones."""
-        block.width = block.convs[0].in_channels
+    number = 'width'
+    reader = 'convs.0'

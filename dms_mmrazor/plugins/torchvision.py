@@ -38,6 +38,8 @@ from dms_mmrazor.layers.attention import (
     QK_DIMS,
     V_DIMS,
     AttentionKind,
+    attention_kind,
+    heads_of,
 )
 from dms_mmrazor.layers.block import BlockKind, register_block
 from dms_mmrazor.layers.dms_op import DMSOp
@@ -179,12 +181,9 @@ class AnyDims:
 
     def _split(self, rows: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         """Scaled q [windows, H, N, D], k, and v [windows, H, N, E]."""
-        sizes = sizes_of(self)
+        sizes = attention_kind(self).sizes(self)
         heads, qk, v = sizes[HEADS], sizes[QK_DIMS], sizes[V_DIMS]
-        query, key, value = (
-            part.view(*rows.shape[:2], heads, -1).transpose(1, 2)
-            for part in rows.split([heads * qk, heads * qk, heads * v], 2)
-        )
+        query, key, value = heads_of(rows, heads, qk, v)
         if not hasattr(self, 'logit_scale'):
             return query * qk**-0.5, key, value
         if self.qkv.bias is not None:  # that of k is not meant
@@ -219,16 +218,6 @@ class DMSShiftedWindowAttention(CallingWindows, ShiftedWindowAttention):
 @MODELS.register_module()
 class DMSShiftedWindowAttentionV2(CallingWindows, ShiftedWindowAttentionV2):
     """``ShiftedWindowAttentionV2`` that calls its layers."""
-
-
-def sizes_of(module: nn.Module) -> Dict[str, int]:
-    """Number of heads, of q/k dims and of v dims."""
-    full = module.qkv.out_features // (3 * module.num_heads)
-    return {
-        HEADS: module.num_heads,
-        QK_DIMS: getattr(module, 'qk_dims', full),
-        V_DIMS: getattr(module, 'v_dims', full),
-    }
 
 
 @register_block
