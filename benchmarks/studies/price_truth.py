@@ -217,8 +217,7 @@ def measured(
         F.cross_entropy(supernet(images), labels).backward()
         optimizer.step()
         grad = masks.take_gradient(None)
-        importance = masks.topk.importance
-        search.redundancy.finish(masks.topk.layout.to_channels(importance))
+        search.redundancy.finish(masks.topk)
         for signal, tasks in signals.items():
             tasks.append(search.task(grad, signal)[:number])
         share = search.shares()[:number]

@@ -12,7 +12,7 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor
 
-__all__ = ['remaining_variance']
+__all__ = ['covariance_of', 'remaining_variance', 'sums_of']
 
 RIDGE = 1e-2
 """Added to the covariances, relative to the mean variance: a regression must
@@ -37,21 +37,16 @@ def remaining_variance(
     Returns:
         Tensor: In (0, 1], 1 where too few samples say nothing, shape [B, k].
     """
-    blocks, number, _ = covariance.shape
     variance = covariance.diagonal(dim1=-2, dim2=-1)
     ridge = RIDGE * _mean_of_some(variance) + torch.finfo(variance.dtype).tiny
-    eye = torch.eye(number, dtype=variance.dtype, device=variance.device)
-    full = covariance + ridge[:, None, None] * eye
-    inverse = _inverse(full)
+    eye = torch.eye(variance.shape[-1]).to(variance)
+    inverse = _inverse(covariance + ridge[:, None, None] * eye)
     diagonal = inverse.diagonal(dim1=-2, dim2=-1)
     left, total = 1 / diagonal, variance + ridge[:, None]
     if group > 1:
-        own = _diagonal_blocks(inverse, group)
-        left = _inverse(own).diagonal(dim1=-2, dim2=-1)
-        left = left.sum(-1, keepdim=True).expand(-1, -1, group)
-        left = left.reshape(blocks, number)
-        total = total.view(blocks, -1, group).sum(-1, keepdim=True)
-        total = total.expand(-1, -1, group).reshape(blocks, number)
+        own = _inverse(_diagonal_blocks(inverse, group))
+        left = own.diagonal(dim1=-2, dim2=-1).flatten(1)
+        left, total = (_sum_of_group(v, group) for v in (left, total))
     # Degrees of freedom of the regression: a ridge takes some of them away.
     used = (1 - ridge[:, None] * diagonal).sum(-1, keepdim=True)
     free = (rows - used).clamp(min=1)
@@ -64,6 +59,12 @@ def _mean_of_some(variance: Tensor) -> Tensor:
     """Mean over the channels that vary at all, shape [B]."""
     number = (variance > 0).sum(-1).clamp(min=1)
     return variance.sum(-1) / number
+
+
+def _sum_of_group(values: Tensor, size: int) -> Tensor:
+    """For each of [B, k] the sum over its group."""
+    sums = values.unflatten(-1, (-1, size)).sum(-1)
+    return sums.repeat_interleave(size, dim=-1)
 
 
 def _inverse(matrix: Tensor) -> Tensor:
@@ -105,7 +106,18 @@ def sums_of(
 def covariance_of(
     products: Tensor, sums: Tensor, rows: Tensor, mask: Optional[Tensor] = None
 ) -> Tensor:
-    """Covariances [B, size, size] from sums, times masks [B, size]."""
+    """Covariances of masked channels, from what :func:`sums_of` gives.
+
+    Args:
+        products (Tensor): Shape [B, size, size].
+        sums (Tensor): Shape [B, size].
+        rows (Tensor): Number of samples, 0-dim.
+        mask (Tensor, optional): Of the channels, shape [B, size]. Defaults
+            to None, all are there.
+
+    Returns:
+        Tensor: Shape [B, size, size].
+    """
     rows = rows.clamp(min=1)
     mean = sums / rows
     found = products / rows - mean[:, :, None] * mean[:, None, :]

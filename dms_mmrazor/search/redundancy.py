@@ -7,7 +7,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 import torch
 from torch import Tensor, nn
 
-from dms_mmrazor.core import KeepsPrecision
+from dms_mmrazor.core import FlatTopk, KeepsPrecision
 from dms_mmrazor.core.redundancy import (
     covariance_of,
     remaining_variance,
@@ -18,7 +18,8 @@ from dms_mmrazor.layers import DMSOp
 from dms_mmrazor.layers.kind import LayerKind, kind_of
 
 INTERVAL = 10
-"""Steps between two measurements: they cost some percent of a step each."""
+"""Steps from one measurement to the next: the step with one costs more, see
+benchmarks/README.md."""
 
 DECAY = 0.9
 """Of the sums, from one measurement to the next: 0.99 a step."""
@@ -82,19 +83,16 @@ class Redundancy(KeepsPrecision):
 
     def __init__(self, supernet: nn.Module, number: int) -> None:
         super().__init__()
-        # In a tuple: the layers are registered in their supernet.
-        self._readers = tuple(_find_readers(supernet))
-        if not self._readers:
+        self.sums = nn.ModuleList(map(Sums, _find_readers(supernet)))
+        if not len(self.sums):
             raise DMSError(
                 "`model.structure_step.signal='removal'`: no layer reads "
                 'searched channels, so that nothing can be compared; use '
                 "'importance'."
             )
-        self.sums = nn.ModuleList([Sums(reader) for reader in self._readers])
         self.register_buffer('portion', torch.ones(number))
-        rows = [row for reader in self._readers for row in reader.index]
         # What is not searched adds to a place behind all others.
-        places = torch.cat(rows)
+        places = torch.cat([s.reader.index.flatten() for s in self.sums])
         places = torch.where(places < 0, number, places)
         self.register_buffer('places', places, persistent=False)
         self.to(next(supernet.parameters()).device)
@@ -107,17 +105,18 @@ class Redundancy(KeepsPrecision):
         if self._step % INTERVAL or self._handles:
             return
         self._seen = False
-        for reader, sums in zip(self._readers, self.sums):
-            hook = _Watch(self, reader, sums)
-            self._handles.append(reader.layer.register_forward_pre_hook(hook))
+        for sums in self.sums:
+            watch = functools.partial(self._see, sums)
+            layer = sums.reader.layer
+            self._handles.append(layer.register_forward_pre_hook(watch))
 
     @torch.no_grad()
-    def finish(self, importance: Tensor) -> None:
+    def finish(self, topk: FlatTopk) -> None:
         """Stop watching, and compute what follows.
 
         Args:
-            importance (Tensor): Of the elements, [C]: what the average over
-                elements is weighted by.
+            topk (FlatTopk): The operators, whose importances weigh the
+                average over elements.
 
         Raises:
             DMSError: If no layer was seen that should have been.
@@ -134,22 +133,24 @@ class Redundancy(KeepsPrecision):
                 'read, and saw nothing: a compiled model cannot be watched. '
                 "Use signal='importance', or do not compile the search."
             )
+        importance = topk.layout.to_channels(topk.importance)
         self.portion.copy_(self._average(importance))
 
-    def see(self, sums: 'Sums', reader: Reader, inputs: Any) -> None:
-        """Add what a layer reads."""
-        features = _features(reader, inputs)
+    @torch.no_grad()
+    def _see(
+        self, sums: 'Sums', layer: nn.Module, inputs: Tuple[Any, ...]
+    ) -> None:
+        """Add what a layer reads, as torch calls a forward hook."""
+        if _is_compiling():
+            return  # what is traced once would be done in every step
+        features = _features(sums.reader, inputs)
         if features is not None:
             sums.add(features)
             self._seen = True
 
     def _average(self, importance: Tensor) -> Tensor:
         """Portions of all elements, of those that nobody saw the mean."""
-        found = [
-            row
-            for reader, sums in zip(self._readers, self.sums)
-            for row in sums.portions(reader)
-        ]
+        found = [row for sums in self.sums for row in sums.portions()]
         values = torch.cat(found)
         total = values.new_zeros(len(self.portion) + 1)
         count = total.index_add(0, self.places, torch.ones_like(values))[:-1]
@@ -175,6 +176,10 @@ class Sums(KeepsPrecision):
 
     Wide layers are cut into blocks of at most :data:`BLOCK` channels.
 
+    Attributes:
+        reader (Reader): The layer; in a tuple, so that it is registered in
+            its supernet alone.
+
     Args:
         reader (Reader): The layer.
     """
@@ -185,6 +190,7 @@ class Sums(KeepsPrecision):
 
     def __init__(self, reader: Reader) -> None:
         super().__init__()
+        self.reader = reader
         number = reader.index.shape[1]
         blocks = -(-number // BLOCK)
         unit = functools.reduce(_common_multiple, reader.groups)
@@ -200,8 +206,9 @@ class Sums(KeepsPrecision):
         for old, more in zip((self.products, self.totals, self.rows), new):
             old.mul_(DECAY).add_(more)
 
-    def portions(self, reader: Reader) -> List[Tensor]:
+    def portions(self) -> List[Tensor]:
         """For each of the F rows of masks the portions [k]."""
+        reader = self.reader
         number = reader.index.shape[1]
         mask = reader.layer.masks().inputs
         blocks, size = self.totals.shape
@@ -215,22 +222,6 @@ class Sums(KeepsPrecision):
             portion = remaining_variance(covariance, self.rows, group)
             found[group] = portion.reshape(-1)[:number]
         return [found[group] for group in reader.groups]
-
-
-class _Watch:
-    """A forward hook that adds what a layer reads."""
-
-    def __init__(
-        self, redundancy: Redundancy, reader: Reader, sums: Sums
-    ) -> None:
-        self.parts = redundancy, reader, sums
-
-    def __call__(self, layer: nn.Module, inputs: Tuple[Any, ...]) -> None:
-        redundancy, reader, sums = self.parts
-        if _is_compiling():
-            return  # what is traced once would be done in every step
-        with torch.no_grad():
-            redundancy.see(sums, reader, inputs)
 
 
 def _find_readers(supernet: nn.Module) -> List[Reader]:

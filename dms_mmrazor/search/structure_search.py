@@ -175,8 +175,7 @@ class StructureSearch(nn.Module):
         constraint = self._constraint() if self.kinds else None
         if self.redundancy is not None:
             # For the next steps: all ranks then have that of the first one.
-            importance = topk.layout.to_channels(topk.importance)
-            self.redundancy.finish(importance)
+            self.redundancy.finish(topk)
         of_step = () if constraint is None else constraint[:2]
         masks.reduce([grad, task], [*of_step, *self._state()])
         masks.update_importance(grad, mutator.static_scores())
