@@ -22,7 +22,6 @@ from dms_mmrazor.errors import DMSError
 
 USER_ERROR = 2
 
-# What mmengine says of a `type` that nothing has registered.
 _GONE = {
     'search_optim_wrapper': 'delete what names it: `optim_wrapper` of the '
     'training config stays as it is, `paramwise_cfg.structure` is now '
@@ -30,6 +29,7 @@ _GONE = {
 }
 """Names that base configs had → what to do."""
 
+# What mmengine says of a `type` that nothing has registered.
 _UNREGISTERED = re.compile(r'[^\s"\']+ is not in the \S+ registry')
 
 
