@@ -5,6 +5,9 @@ weights can move to the other channels and restore of it what is a linear
 function of those. What no function of them gives is lost: the variance of the
 channel that a regression on the others leaves. By the inverse P of the
 covariance matrix C of all channels that is ``1 / P_cc``, out of ``C_cc``.
+
+A residual block adds f(x) to x. Without it, layers behind restore of f(x) what
+is linear in x; the rest of its variance is what the block is there for.
 """
 
 from typing import Optional, Tuple
@@ -12,7 +15,12 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor
 
-__all__ = ['covariance_of', 'remaining_variance', 'sums_of']
+__all__ = [
+    'covariance_of',
+    'remaining_variance',
+    'sums_of',
+    'unexplained_variance',
+]
 
 RIDGE = 1e-2
 """Added to the covariances, relative to the mean variance: a regression must
@@ -49,9 +57,42 @@ def remaining_variance(
         left, total = (_sum_of_group(v, group) for v in (left, total))
     # Degrees of freedom of the regression: a ridge takes some of them away.
     used = (1 - ridge[:, None] * diagonal).sum(-1, keepdim=True)
+    return _corrected(left / total, rows, used)
+
+
+def unexplained_variance(covariance: Tensor, rows: Tensor) -> Tensor:
+    """Portion of the variance of some channels that others do not explain.
+
+    Args:
+        covariance (Tensor): Of 2k channels, of which the first k explain
+            the others, any number B of times, shape [B, 2k, 2k].
+        rows (Tensor): Samples n that it was taken of, 0-dim.
+
+    Returns:
+        Tensor: In (0, 1], over all B · k explained channels, 0-dim; 1 where
+        too few samples say nothing, or nothing varies.
+    """
+    number = covariance.shape[-1] // 2
+    known = covariance[:, :number, :number]
+    shared = covariance[:, :number, number:]
+    total = covariance.diagonal(dim1=-2, dim2=-1)[:, number:].sum()
+    ridge = RIDGE * _mean_of_some(known.diagonal(dim1=-2, dim2=-1))
+    ridge = (ridge + torch.finfo(known.dtype).tiny)[:, None, None]
+    inverse = _inverse(known + ridge * torch.eye(number).to(known))
+    explained = (shared * (inverse @ shared)).sum()
+    diagonal = inverse.diagonal(dim1=-2, dim2=-1)
+    used = (1 - ridge[:, 0] * diagonal).sum(-1).mean()
+    left = (total - explained).clamp(min=0)
+    portion = left / total.clamp(min=torch.finfo(total.dtype).tiny)
+    portion = _corrected(portion, rows, used)
+    return torch.where(total > 0, portion, torch.ones_like(portion))
+
+
+def _corrected(portion: Tensor, rows: Tensor, used: Tensor) -> Tensor:
+    """What a regression leaves that had so many parameters for n samples."""
     free = (rows - used).clamp(min=1)
-    portion = (left / total * rows / free).clamp(max=1)
-    # With hardly more samples than channels the correction is itself noise.
+    portion = (portion * rows / free).clamp(max=1)
+    # With hardly more samples than parameters the correction is itself noise.
     return torch.where(rows > 2 * used, portion, torch.ones_like(portion))
 
 

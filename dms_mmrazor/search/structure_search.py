@@ -95,7 +95,8 @@ class StructureSearch(nn.Module):
             if supernet is None:
                 raise ValueError("signal='removal' watches the supernet.")
             number = len(mutator.masks.mask)
-            self.redundancy = Redundancy(supernet, number)
+            stages = mutator.depth_units
+            self.redundancy = Redundancy(supernet, number, stages)
         self.kinds: List[str] = []
         self._current: Dict[str, Tensor] = {}
         for name in ('targets', 'weights'):

@@ -6,6 +6,7 @@ from dms_mmrazor.core.redundancy import (
     covariance_of,
     remaining_variance,
     sums_of,
+    unexplained_variance,
 )
 
 
@@ -82,3 +83,23 @@ def test_wide_layers_are_cut_into_blocks():
     assert (products[2, 2:] == 0).all()
     x[3, 3] = torch.inf
     assert all((part == 0).all() for part in sums_of(x, 4, 3))
+
+
+def test_what_a_block_adds_beside_its_input():
+    """Half linear in the input, half not."""
+    torch.manual_seed(0)
+    x = torch.randn(4000, 3).double()
+    linear, other = x @ torch.randn(3, 3).double(), torch.randn(4000, 3)
+    other = other * (linear.var() / other.var()).sqrt()
+    rows = torch.tensor(len(x))
+
+    def left(change):
+        found = covariance(torch.cat([x, change.double()], 1))
+        return float(unexplained_variance(found, rows))
+
+    assert left(linear) < 0.03 and left(other) > 0.97
+    assert left(linear + other) == pytest.approx(0.5, abs=0.04)
+    assert left(0.01 * (linear + other)) == pytest.approx(0.5, abs=0.04)
+    assert left(0 * other) == 1
+    few = covariance(torch.cat([x, linear], 1)[:5])
+    assert unexplained_variance(few, torch.tensor(5)) == 1

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -66,6 +67,52 @@ def test_a_channel_that_is_there_twice_is_cheap():
     assert portion[5] > 2 * portion[:5].max()
 
 
+class Residual(nn.Module):
+    """A block of one hidden layer, and one that could be left out."""
+
+    def __init__(self, act):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(8, 32), act, nn.Linear(32, 8))
+
+    def forward(self, x):
+        return x + self.layers(x)
+
+
+def test_a_block_that_is_linear_is_cheap():
+    torch.manual_seed(0)
+    acts = [nn.ReLU(), nn.Identity(), nn.ReLU()]
+    model = nn.Sequential(
+        nn.Linear(192, 8),
+        nn.Sequential(*map(Residual, acts)),
+        nn.Linear(8, 4),
+    )
+    model = nn.Sequential(nn.Flatten(), model)
+    search = new_search(model)
+    (stage,) = search.mutator.depth_units
+    assert len(stage.block_names) == 3
+    train(search, 1)
+    portion = search.structure.redundancy.portion
+    index = stage.mutable_depth.places.index[0].tolist()
+    first, linear, last = portion[index].tolist()
+    assert linear < 0.1 and first > 2 * linear and last > 2 * linear
+
+
+def test_queries_that_are_there_twice_are_cheap():
+    model = timm.models.VisionTransformer(
+        img_size=8, patch_size=2, embed_dim=16, depth=1, num_heads=2
+    )
+    query = model.blocks[0].attn.qkv
+    with torch.no_grad():  # in each head dim 1 of q is dim 0
+        query.weight[[1, 9]] = query.weight[[0, 8]]
+    search = new_search(model)
+    train(search, 1)
+    (unit,) = (u for u in search.mutator.units if u.name.endswith('qk_dims'))
+    portion = search.structure.redundancy.portion
+    dims = portion[unit.mutable_channel.places.index[0]]
+    assert len(dims) == 8 and (dims[:2] < 0.1).all()
+    assert (dims[2:] > 3 * dims[:2].max()).all()
+
+
 def test_a_removal_counts_what_cannot_be_replaced():
     search = new_search()
     train(search, 3)
@@ -97,7 +144,7 @@ def test_resumes_to_the_bit():
 def test_a_subnet_is_not_watched():
     search = train(new_search())
     model = search.export(divisor=1).model
-    assert not [m for m in model.modules() if m._forward_pre_hooks]
+    assert not [m for m in model.modules() if m._forward_hooks]
 
 
 def test_what_is_compiled_cannot_be_watched():
