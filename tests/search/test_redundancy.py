@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-import timm
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -98,6 +97,7 @@ def test_a_block_that_is_linear_is_cheap():
 
 
 def test_queries_that_are_there_twice_are_cheap():
+    timm = pytest.importorskip('timm')
     model = timm.models.VisionTransformer(
         img_size=8, patch_size=2, embed_dim=16, depth=1, num_heads=2
     )
