@@ -194,8 +194,12 @@ def _silent_list(
 
 
 def _without_nesting(stages: List[ResidualStage]) -> List[ResidualStage]:
-    """Of two stages of which one is in the other, search the longer one."""
-    result = list(stages)
+    """Of two stages of which one is in the other, search the longer one.
+
+    A list within a list that has the same name (of its first block) has one
+    block each: what is said of the other holds for both.
+    """
+    result: List[Optional[ResidualStage]] = list(stages)
     for index, outer in enumerate(stages):
         for position, inner in enumerate(stages):
             if not (inner.blocks and outer.contains(inner)):
@@ -204,10 +208,12 @@ def _without_nesting(stages: List[ResidualStage]) -> List[ResidualStage]:
             if len(outer.blocks) < len(inner.blocks):
                 shorter, longer = longer, shorter
             place, other = shorter
-            result[place] = stages[place]._replace(
-                reason=f'it overlaps stage {other.name}'
+            reason = f'it overlaps stage {other.name}'
+            same = other.name == stages[place].name
+            result[place] = (
+                None if same else stages[place]._replace(reason=reason)
             )
-    return result
+    return [stage for stage in result if stage is not None]
 
 
 def _against_chains(

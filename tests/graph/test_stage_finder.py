@@ -149,6 +149,17 @@ def test_of_nested_stages_the_longer_one_is_searched(outer, inner):
     assert 'it overlaps stage' in reasons['1.0' if outer > inner else '1']
 
 
+def test_a_list_of_one_block_in_a_list_is_named_once():
+    ends = [nn.Conv2d(4, 4, 3, padding=1), nn.ReLU()]
+    lists = [nn.Sequential(Half()), *ends, nn.Sequential(Half()), *ends]
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(*lists))
+    stages = find_stages(model, (1, 3, 4, 4))
+    assert [(s.name, len(s.blocks), s.reason) for s in stages] == [
+        ('1.0', 1, ''),
+        ('1.3', 1, ''),
+    ]
+
+
 class Adding(Residual):
     """Adds to its input in place, whatever its modules do."""
 
