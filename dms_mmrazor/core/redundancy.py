@@ -10,6 +10,7 @@ A residual block adds f(x) to x. Without it, layers behind restore of f(x) what
 is linear in x; the rest of its variance is what the block is there for.
 """
 
+import math
 from typing import Optional, Tuple
 
 import torch
@@ -43,7 +44,8 @@ def remaining_variance(
             regressed on those of other groups. Divides k. Defaults to 1.
 
     Returns:
-        Tensor: In (0, 1], 1 where too few samples say nothing, shape [B, k].
+        Tensor: In (0, 1], NaN where too few samples say nothing, shape
+        [B, k].
     """
     variance = covariance.diagonal(dim1=-2, dim2=-1)
     ridge = RIDGE * _mean_of_some(variance) + torch.finfo(variance.dtype).tiny
@@ -69,8 +71,8 @@ def unexplained_variance(covariance: Tensor, rows: Tensor) -> Tensor:
         rows (Tensor): Samples n that it was taken of, 0-dim.
 
     Returns:
-        Tensor: In (0, 1], over all B · k explained channels, 0-dim; 1 where
-        too few samples say nothing, or nothing varies.
+        Tensor: In (0, 1], over all B · k explained channels, 0-dim; NaN
+        where too few samples say nothing, or nothing varies.
     """
     number = covariance.shape[-1] // 2
     known = covariance[:, :number, :number]
@@ -85,7 +87,7 @@ def unexplained_variance(covariance: Tensor, rows: Tensor) -> Tensor:
     left = (total - explained).clamp(min=0)
     portion = left / total.clamp(min=torch.finfo(total.dtype).tiny)
     portion = _corrected(portion, rows, used)
-    return torch.where(total > 0, portion, torch.ones_like(portion))
+    return portion.masked_fill(total <= 0, math.nan)
 
 
 def _corrected(portion: Tensor, rows: Tensor, used: Tensor) -> Tensor:
@@ -93,7 +95,8 @@ def _corrected(portion: Tensor, rows: Tensor, used: Tensor) -> Tensor:
     free = (rows - used).clamp(min=1)
     portion = (portion * rows / free).clamp(max=1)
     # With hardly more samples than parameters the correction is itself noise.
-    return torch.where(rows > 2 * used, portion, torch.ones_like(portion))
+    known = (rows > 2 * used) & (rows > 0)
+    return portion.masked_fill(~known, math.nan)
 
 
 def _mean_of_some(variance: Tensor) -> Tensor:

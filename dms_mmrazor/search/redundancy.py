@@ -32,8 +32,9 @@ class Redundancy(KeepsPrecision):
     (:func:`remaining_variance`), of a dim of queries and keys what that
     leaves of their product, of a residual block what is not linear in its
     input (:func:`unexplained_variance`). Elements that several layers tell
-    of have the mean; those that nothing tells of (the channels of grouped
-    convolutions alone) count as the average element.
+    of have the mean; those that nothing tells of (what grouped convolutions
+    alone read, wide layers of which too few samples were seen) count as the
+    average element.
 
     Attributes:
         portion (Tensor): Of each element of the flat masks, in (0, 1], ones
@@ -126,11 +127,12 @@ class Redundancy(KeepsPrecision):
             self._seen = True
 
     def _average(self, importance: Tensor) -> Tensor:
-        """Portions of all elements, of those that nobody saw the mean."""
+        """Portions of all elements, the mean where nothing tells."""
         values = torch.cat([sums.portions().flatten() for sums in self.sums])
+        known = ~values.isnan()
         total = values.new_zeros(len(self.portion) + 1)
-        count = total.index_add(0, self.places, torch.ones_like(values))[:-1]
-        total = total.index_add(0, self.places, values)[:-1]
+        count = total.index_add(0, self.places, known.to(total))[:-1]
+        total = total.index_add(0, self.places, values.nan_to_num(0.0))[:-1]
         seen = count > 0
         mean = total / count.clamp(min=1)
         weight = torch.where(seen, importance, torch.zeros_like(importance))

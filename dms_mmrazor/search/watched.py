@@ -54,7 +54,7 @@ class Source(Protocol):
         """Masks of the channels; None: all are there."""
 
     def portions(self, covariance: Tensor, rows: Tensor) -> Tensor:
-        """What is irreplaceable of each element, [F, k]."""
+        """What is irreplaceable of each element, NaN: not known, [F, k]."""
 
 
 class Sums(KeepsPrecision):
@@ -92,7 +92,7 @@ class Sums(KeepsPrecision):
         return True
 
     def portions(self) -> Tensor:
-        """What is irreplaceable of each element, [F, k]."""
+        """What is irreplaceable of each element, NaN: not known, [F, k]."""
         blocks, size = self.totals.shape
         mask = self.source.mask()
         if mask is not None:
