@@ -53,7 +53,9 @@ class DMSGroupNorm(nn.GroupNorm, DMSOp):
         out = masked_normalize(x.flatten(1), every, self.eps).view_as(x)
         view = (-1, *[1] * (x.dim() - 2))
         if self.weight is not None:
-            out = out * self.weight.view(view) + self.bias.view(view)
+            out = out * self.weight.view(view)
+        if self.bias is not None:
+            out = out + self.bias.view(view)
         # Under autocast torch's own norm gives single precision, too.
         return out if torch.is_autocast_enabled() else out.to(x.dtype)
 

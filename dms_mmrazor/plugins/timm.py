@@ -9,6 +9,7 @@ root of the whole head dim, as the supernet does: that number stays.
 from typing import Dict, List, Optional, Set
 
 import torch
+from timm.layers.blur_pool import BlurPool2d
 from timm.layers.grn import GlobalResponseNorm
 from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer import Attention
@@ -180,6 +181,38 @@ class GlobalResponseNormKind(PassingKind):
 
     def keep(self, layer: nn.Module, kept: Tensor) -> None:
         """Nothing besides its vectors."""
+
+
+@MODELS.register_module()
+class DMSBlurPool2d(BlurPool2d, DMSOp):
+    """``BlurPool2d``: it acts on each channel alone, and needs no mask."""
+
+    accepted_mutable_attrs: Set[str] = {'in_channels'}
+    attr_mappings: Dict[str, str] = {
+        'in_channels': 'channels',
+        'out_channels': 'channels',
+    }
+
+
+@register_kind
+class BlurPoolKind(PassingKind):
+    """A blur before subsampling: one fixed filter, once for each channel."""
+
+    types = (BlurPool2d,)
+    masked = {BlurPool2d: DMSBlurPool2d}
+    vectors = ('filt',)
+
+    def applies(self, layer: nn.Module) -> bool:
+        """Not where it takes any number of channels."""
+        return layer.channels is not None
+
+    def channels(self, layer: nn.Module, is_input: bool) -> int:
+        """Number of channels."""
+        return layer.channels
+
+    def keep(self, layer: nn.Module, kept: Tensor) -> None:
+        """As many filters."""
+        layer.channels = len(kept)
 
 
 @register_block

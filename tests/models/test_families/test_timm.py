@@ -35,6 +35,11 @@ MODELS = {
         dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
         set(),
     ),
+    'resnet with blurs': (
+        'resnetblur18',
+        dict(layers=(1, 1, 3, 1), channels=(8, 16, 24, 32)),
+        set(),
+    ),
     'convnext': (
         'convnext_atto',
         dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),

@@ -72,6 +72,13 @@ def test_the_norm_behind_a_depthwise_conv_sees_no_second_mask(times):
     assert torch.allclose(norm.running_var, expected, rtol=1e-4)
 
 
+def without_bias():
+    """As the norms of some transformers."""
+    norm = nn.GroupNorm(1, CHANNELS)
+    norm.bias = None
+    return norm
+
+
 @pytest.mark.parametrize(
     'layer, units',
     [
@@ -81,6 +88,7 @@ def test_the_norm_behind_a_depthwise_conv_sees_no_second_mask(times):
         (lambda: nn.PReLU(CHANNELS), CHANNELS),
         (lambda: nn.PReLU(), CHANNELS),
         (lambda: nn.GroupNorm(1, CHANNELS), CHANNELS),
+        (without_bias, CHANNELS),
         (lambda: LayerNorm2d(CHANNELS), CHANNELS),
         (lambda: Scale(2.0), CHANNELS),
     ],
