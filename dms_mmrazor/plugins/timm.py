@@ -257,6 +257,18 @@ class CrossStageKind(BlockKind):
 
 
 @register_block
+class PartialShortcutKind(BlockKind):
+    """A block of ReXNet, which adds its input to its first channels."""
+
+    names = ('timm.models.rexnet.LinearBottleneck',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """How many these are: what its first convolution reads."""
+        first = block.conv_exp or block.conv_dw
+        block.in_channels = first.conv.in_channels
+
+
+@register_block
 class Bottle2neckKind(EqualPartsKind):
     """A block of Res2Net."""
 

@@ -35,9 +35,14 @@ MODELS = {
         dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
         set(),
     ),
+    'rexnet, whose shortcuts are of some channels': (
+        'rexnet_100',
+        dict(width_mult=0.3, depth_mult=0.5),
+        set(),
+    ),
     'resnet with blurs': (
         'resnetblur18',
-        dict(layers=(1, 1, 3, 1), channels=(8, 16, 24, 32)),
+        dict(layers=(1, 1, 2, 1), channels=(8, 16, 24, 32)),
         set(),
     ),
     'convnext': (
