@@ -269,6 +269,21 @@ class PartialShortcutKind(BlockKind):
 
 
 @register_block
+class MetaNeXtKind(BlockKind):
+    """A block of InceptionNeXt, whose mixer splits its channels."""
+
+    names = ('timm.models.inception_next.MetaNeXtBlock',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """What each convolution of the mixer reads, and what passes it."""
+        mixer = block.token_mixer
+        convs = mixer.dwconv_hw, mixer.dwconv_w, mixer.dwconv_h
+        parts = [conv.in_channels for conv in convs]
+        passed = block.norm.num_features - sum(parts)
+        mixer.split_indexes = passed, *parts
+
+
+@register_block
 class Bottle2neckKind(EqualPartsKind):
     """A block of Res2Net."""
 

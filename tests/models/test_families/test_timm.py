@@ -35,6 +35,11 @@ MODELS = {
         dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
         set(),
     ),
+    'inception next, which splits into unlike parts': (
+        'inception_next_tiny',
+        dict(depths=(1, 1, 1, 1), dims=(16, 16, 24, 32)),
+        set(),
+    ),
     'rexnet, whose shortcuts are of some channels': (
         'rexnet_100',
         dict(width_mult=0.3, depth_mult=0.5),
