@@ -190,14 +190,8 @@ def find(
     torch.manual_seed(100 + seed)
     model = build()
     model.load_state_dict(weights)
-    search = Search(
-        model,
-        data['train'][0][:1],
-        {'macs': TARGET},
-        steps,
-        structure_step=dict(signal='removal'),
-        record=folder,
-    )
+    example = data['train'][0][:1]
+    search = Search(model, example, {'macs': TARGET}, steps, record=folder)
     optimizer, schedule = optimizer_of(search.model, steps, lr=0.025)
     for images, labels in batches(data['train'], steps):
         F.cross_entropy(search.model(images), labels).backward()
