@@ -12,7 +12,7 @@ from dms_mmrazor.cli.resume import choose_resume, make_repeatable
 from dms_mmrazor.cli.start_weights import check_start_weights
 from dms_mmrazor.cli.training_length import shorten_to_portion
 from dms_mmrazor.engine import checkpoint_files
-from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.search_config import find_resource_hook
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.type_names import has_type, type_name
 

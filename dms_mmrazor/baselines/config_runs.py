@@ -19,9 +19,12 @@ from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.baselines.structures import STRUCTURES, Request
 from dms_mmrazor.cli import command_line
 from dms_mmrazor.cli.training_length import images_of, shorten
-from dms_mmrazor.engine.hooks import find_resource_hook
 from dms_mmrazor.engine.loops.evolution_loop import CANDIDATES
-from dms_mmrazor.engine.search_config import build_algorithm, override_target
+from dms_mmrazor.engine.search_config import (
+    build_algorithm,
+    find_resource_hook,
+    override_target,
+)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.subnet import (

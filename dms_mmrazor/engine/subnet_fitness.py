@@ -1,16 +1,22 @@
 """What a structure is worth with the weights of its supernet."""
 
+import time
 from copy import deepcopy
 from typing import Any, Dict, Mapping, Optional
 
 import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.registry import TASK_UTILS
+from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.registry import HOOKS, TASK_UTILS
 from dms_mmrazor.search.recalibration import recalibrate_norms
+from dms_mmrazor.subnet import pruned_copy
+from dms_mmrazor.supernet.plain import plain_copy
 from dms_mmrazor.type_names import type_name
 
 
@@ -124,6 +130,70 @@ class NormRecalibration:
 
         norms = recalibrate_norms(subnet, self.loader, forward)
         return len(self.loader.dataset) if norms else 0
+
+
+@HOOKS.register_module()
+class RecalibrateNormsHook(Hook):
+    """Computes the statistics of batch norms anew before a test.
+
+    For subnets of a structure-only search (DMS paper, Table 1), whose
+    weights stay what they were in the supernet::
+
+        custom_hooks = [dict(type='mmrazor.RecalibrateNormsHook')]
+
+    Args:
+        images (int): Of the training data, with the pipeline of
+            ``val_dataloader``. Defaults to 4096.
+    """
+
+    def __init__(self, images: int = 4096) -> None:
+        self.images = images
+
+    def before_test(self, runner: Runner) -> None:
+        """Recalibrate the model that is tested."""
+        model = runner.model
+        while is_model_wrapper(model):
+            model = model.module
+        seen = NormRecalibration(runner, self.images)(model)
+        runner.logger.info(f'Norms recalibrated on {seen} images.')
+
+
+class SubnetJudge:
+    """Cuts a subnet out, recalibrates it and asks the fitness.
+
+    Args:
+        runner (Runner): Of the search.
+        algorithm (DMSAlgorithm): Its supernet is not changed.
+        recalibrate (int): Images for the norms.
+        fitness (dict): Config of the fitness.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        algorithm: DMSAlgorithm,
+        recalibrate: int,
+        fitness: Dict[str, Any],
+    ) -> None:
+        self.algorithm = algorithm
+        self.recalibrate = NormRecalibration(runner, recalibrate)
+        self.fitness = TASK_UTILS.build(
+            fitness, default_args=dict(runner=runner)
+        )
+
+    def __call__(self, choices: Dict[str, int]) -> Dict[str, float]:
+        """Score, images and seconds of a structure."""
+        started = time.time()
+        algorithm = self.algorithm
+        structure = algorithm.mutator.structure(choices)
+        plain = plain_copy(algorithm.architecture, share=True)
+        subnet = pruned_copy(plain, structure)
+        images = self.recalibrate(subnet)
+        result = dict(self.fitness(choices, subnet))
+        forward = result.get('forward_images', 0) + images
+        result['forward_images'] = forward
+        result['seconds'] = round(time.time() - started, 3)
+        return result
 
 
 def training_part(
