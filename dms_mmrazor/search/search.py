@@ -2,12 +2,10 @@
 
 import logging
 import os
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import (
     Any,
     Dict,
-    Iterator,
     List,
     Mapping,
     Optional,
@@ -27,14 +25,11 @@ from dms_mmrazor.core.durations import (
     phase_lengths,
 )
 from dms_mmrazor.errors import DMSError, check_flag
-from dms_mmrazor.graph.example_inputs import as_example
-from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.latency import prepare_latency
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.search.distillation import (
     Distiller,
     DistillSettings,
-    without_masks,
 )
 from dms_mmrazor.search.export import (
     ExportedSubnet,
@@ -64,6 +59,7 @@ from dms_mmrazor.search.targets import (
     resolve_targets,
 )
 from dms_mmrazor.subnet import save_structure
+from dms_mmrazor.supernet.preparation import mutator_settings
 
 _STATE = ('mutator', 'structure')
 
@@ -176,7 +172,10 @@ class Search:
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
         self.distiller, self.teacher = _teacher_of(model, distill)
-        self.mutator = _prepare(model, example_inputs, mutator)
+        settings = mutator_settings(model, example_inputs, mutator)
+        self.mutator = DMSMutator(**settings)
+        self.mutator.prepare_from_supernet(model)
+        self.mutator.restore_masks(model)
         prepare_latency(
             self.mutator, wanted, latency_table, latency_device, 'Search'
         )
@@ -191,20 +190,7 @@ class Search:
         self._scaler: Any = None
         self._steps: Optional[StepCounter] = None
         self._scale: Optional[Tensor] = None
-        try:
-            lengths = phase_lengths(warmup, decay, total_steps)
-            stay = iterations_of('settle', settle, total_steps)
-        except ValueError as error:
-            raise DMSError(f'Search: {error}') from None
-        path = TargetPath(
-            self.mutator,
-            self.targets,
-            lengths,
-            schedule,
-            passed,
-            stay,
-            owner='Search',
-        )
+        path = self._path((warmup, decay, settle), schedule, passed)
         self._phases = SearchPhases(
             self.mutator, self.structure, path, hold_depth
         )
@@ -214,6 +200,29 @@ class Search:
         self._recorded = False
         self._teaching = False
         self._hook = model.register_forward_pre_hook(self._begin_forward)
+
+    def _path(
+        self,
+        durations: Tuple[Duration, Duration, Duration],
+        schedule: str,
+        passed: Mapping[str, Mapping[str, Target]],
+    ) -> TargetPath:
+        """Targets of every step, by ``warmup``, ``decay`` and ``settle``."""
+        warmup, decay, settle = durations
+        try:
+            lengths = phase_lengths(warmup, decay, self.total_steps)
+            stay = iterations_of('settle', settle, self.total_steps)
+        except ValueError as error:
+            raise DMSError(f'Search: {error}') from None
+        return TargetPath(
+            self.mutator,
+            self.targets,
+            lengths,
+            schedule,
+            passed,
+            stay,
+            owner='Search',
+        )
 
     @property
     def architecture(self) -> nn.Module:
@@ -313,27 +322,20 @@ class Search:
         def run(model: nn.Module) -> None:
             model(*args, **kwargs)
 
-        with self._as_teacher() as teacher:
-            targets = self.distiller.teach(teacher, run)
+        if self.teacher is not None:
+            self.teacher.to(next(self.model.parameters()).device)
+        # A supernet that is its own teacher runs without masks.
+        self._teaching = self.teacher is None
+        try:
+            targets = self.distiller.teach(
+                self.teacher, self.model, self.mutator.masks, run
+            )
+        finally:
+            self._teaching = False
         with self.distiller.watching(self.model) as outputs:
             output = (student or self.model)(*args, **kwargs)
         losses = self.distiller.loss(outputs, targets, where)
         return output, sum(losses.values())
-
-    @contextmanager
-    def _as_teacher(self) -> Iterator[nn.Module]:
-        """The teacher; the supernet itself has no masks for a while."""
-        if self.teacher is not None:
-            device = next(self.model.parameters()).device
-            yield self.teacher.to(device)
-            return
-        self._teaching = True
-        try:
-            with without_masks(self.mutator.masks):
-                with self.distiller.as_at_start(self.model):
-                    yield self.model
-        finally:
-            self._teaching = False
 
     def report(self) -> str:
         """What is searched, what is held and why, as a table."""
@@ -396,14 +398,8 @@ class Search:
             )
         if path is not None:
             save_structure(subnet.structure, path)
-        if self._recorder is not None and targets:
-            name = self._due.name if self._due is not None else 'subnet'
-            folder = self._recorder.folder
-            file = os.path.join(folder, f'{name}.yaml')
-            save_structure(subnet.structure, file)
-            self._recorder.budget(
-                name, '.', self.iteration, subnet.structure, metrics or {}
-            )
+        if targets:
+            self._record_budget(subnet, metrics or {})
         if over:
             self._warn(subnet, divisor)
         return subnet
@@ -486,6 +482,19 @@ class Search:
                 {},
             )
 
+    def _record_budget(
+        self, subnet: ExportedSubnet, metrics: Mapping[str, float]
+    ) -> None:
+        """Write what was exported beside the record, if there is one."""
+        if self._recorder is None:
+            return
+        name = self._due.name if self._due is not None else 'subnet'
+        path = os.path.join(self._recorder.folder, f'{name}.yaml')
+        save_structure(subnet.structure, path)
+        self._recorder.budget(
+            name, '.', self.iteration, subnet.structure, metrics
+        )
+
     def _units(self) -> List[str]:
         units = [*self.mutator.units, *self.mutator.depth_units]
         sizes = self.mutator.topk.sizes
@@ -529,41 +538,3 @@ def _teacher_of(
     if teacher is not None:
         teacher.requires_grad_(False)
     return Distiller(model, read, itself=teacher is None), teacher
-
-
-def _prepare(
-    model: nn.Module,
-    example_inputs: Any,
-    settings: Optional[Mapping[str, Any]],
-) -> DMSMutator:
-    """The mutator of a model that has become a supernet.
-
-    Raises:
-        DMSError: If the input is no example or the model cannot be
-            searched.
-    """
-    example_inputs = model_kind_of(model).example(model, example_inputs)
-    example = as_example(example_inputs)
-    if not any(True for _ in model.parameters()):
-        raise DMSError(
-            f'Search: `model` ({type(model).__name__}) has no parameters.'
-        )
-    settings = dict(settings or {})
-    settings.setdefault('parse_cfg', {})
-    settings['parse_cfg'] = {
-        'type': 'DMSChannelAnalyzer',
-        **settings['parse_cfg'],
-        'demo_input': _images(example_inputs) or example,
-    }
-    mutator = DMSMutator(**settings)
-    mutator.prepare_from_supernet(model)
-    mutator.restore_masks(model)
-    return mutator
-
-
-def _images(example_inputs: Any) -> Optional[Tuple[int, ...]]:
-    """Shape of a single batch of images, which needs no values."""
-    if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
-        if example_inputs.is_floating_point():
-            return tuple(example_inputs.shape)
-    return None
