@@ -193,7 +193,7 @@ def price_line(algorithm: DMSAlgorithm, number: int = 2) -> str:
     mutator = algorithm.mutator
     prices = algorithm.structure.step.prices()
     free = mutator.topk.held == 0
-    units = [*mutator.units, *mutator.depth_units]
+    units = mutator.searched_units
     rows = [
         (float(price), unit.name)
         for price, unit, searched in zip(prices, units, free.tolist())

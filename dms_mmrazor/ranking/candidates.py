@@ -121,7 +121,7 @@ def _portions(mutator: DMSMutator, structure: Structure) -> List[float]:
     kept.update(
         {s.name: len(s.kept) / len(s.blocks) for s in structure.stages}
     )
-    names = [unit.name for unit in [*mutator.units, *mutator.depth_units]]
+    names = [unit.name for unit in mutator.searched_units]
     unknown = sorted(set(names) ^ set(kept))
     if unknown:
         raise DMSError(

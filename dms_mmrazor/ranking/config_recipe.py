@@ -15,6 +15,7 @@ from dms_mmrazor.cli.training_length import (
     dataset_length,
     shorten_in_proportion,
 )
+from dms_mmrazor.engine.subnet_fitness import chosen_metric
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.ranking import reduced_data
 from dms_mmrazor.ranking.reduced_network import (
@@ -213,20 +214,13 @@ class ConfigRecipe:
             costs['landscape'] = meter.now() - begun
         if self.evaluate:
             begun = meter.now()
-            metric = self.sign * self._metric(runner.val_loop.run())
+            metric = self.sign * chosen_metric(
+                runner.val_loop.run(), self.metric, '--metric'
+            )
             costs['evaluation'] = meter.now() - begun
         return Trajectory(
             meter.losses, meter.seconds, landscape, metric, costs
         )
-
-    def _metric(self, metrics: Mapping[str, Any]) -> float:
-        key = self.metric or next(iter(metrics), '')
-        if key not in metrics:
-            raise DMSError(
-                f'--metric {key!r} is not among the metrics of the '
-                f'validation: {sorted(metrics)}.'
-            )
-        return float(metrics[key])
 
 
 class MeterHook(Hook):

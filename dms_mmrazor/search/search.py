@@ -496,7 +496,7 @@ class Search:
         )
 
     def _units(self) -> List[str]:
-        units = [*self.mutator.units, *self.mutator.depth_units]
+        units = self.mutator.searched_units
         sizes = self.mutator.topk.sizes
         return [f'{unit.name}: {n}' for unit, n in zip(units, sizes)]
 
