@@ -276,7 +276,7 @@ class Distiller(nn.Module):
         with ExitStack() as stack:
             if teacher is None:
                 teacher = student
-                stack.enter_context(without_masks(masks))
+                stack.enter_context(masks.showing(None))
                 stack.enter_context(self._as_at_start(student))
             stack.enter_context(evaluating(teacher))
             outputs = stack.enter_context(self.watching(teacher))
@@ -391,21 +391,3 @@ def _pairs(
             )
         pairs += list(zip(a, b))
     return pairs
-
-
-@contextmanager
-def without_masks(masks: MaskState) -> Iterator[None]:
-    """Let a supernet be the plain model for a while: its own teacher.
-
-    Args:
-        masks (MaskState): Its masks; they come back.
-    """
-    table = masks.table
-    flat, soft = table.flat, table.soft
-    masks.use_no_masks()
-    try:
-        yield
-    finally:
-        with torch.enable_grad():
-            table.show(flat, masks.topk)
-        table.soft = soft

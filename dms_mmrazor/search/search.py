@@ -1,7 +1,6 @@
 """A search in a training loop of one's own."""
 
 import logging
-import os
 from copy import deepcopy
 from typing import (
     Any,
@@ -44,11 +43,7 @@ from dms_mmrazor.search.milestones import (
     as_milestones,
 )
 from dms_mmrazor.search.phases import Moment, SearchPhases
-from dms_mmrazor.search.record import (
-    Recorder,
-    describe_search,
-    record_interval,
-)
+from dms_mmrazor.search.record import LoopRecorder
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.search.targets import (
     Target,
@@ -196,8 +191,11 @@ class Search:
         )
         self._moment: Optional[Moment] = None
         self._due: Optional[Milestone] = None
-        self._recorder = None if record is None else Recorder(record)
-        self._recorded = False
+        self._recorder: Optional[LoopRecorder] = None
+        if record is not None:
+            self._recorder = LoopRecorder(
+                record, total_steps, self.mutator, self.structure, path
+            )
         self._teaching = False
         self._hook = model.register_forward_pre_hook(self._begin_forward)
 
@@ -284,7 +282,8 @@ class Search:
         }
         self._due = due
         self.iteration += 1
-        self._record(phase.name)
+        if self._recorder is not None:
+            self._recorder.after(self.iteration, phase.name)
         self._moment = None
         return self.log
 
@@ -398,8 +397,11 @@ class Search:
             )
         if path is not None:
             save_structure(subnet.structure, path)
-        if targets:
-            self._record_budget(subnet, metrics or {})
+        if self._recorder is not None and targets:
+            name = self._due.name if self._due is not None else 'subnet'
+            self._recorder.exported(
+                name, self.iteration, subnet.structure, metrics or {}
+            )
         if over:
             self._warn(subnet, divisor)
         return subnet
@@ -456,44 +458,6 @@ class Search:
         shared += masks.layers.filled
         memo.update({id(part): part for part in shared})
         return self
-
-    def _record(self, phase: str) -> None:
-        """Write a line of the record, if there is one and it is time."""
-        if self._recorder is None:
-            return
-        path, done = self._phases.path, self.iteration
-        if not self._recorded:
-            search = describe_search(
-                self.mutator,
-                self.structure.step,
-                path.targets,
-                self.total_steps,
-            )
-            self._recorder.begin(search, done - 1)
-            self._recorded = True
-        every = record_interval(self.total_steps)
-        if done % every == 0 or done == self.total_steps:
-            self._recorder.step(
-                done,
-                phase,
-                path.at(done - 1),
-                self.mutator,
-                self.structure,
-                {},
-            )
-
-    def _record_budget(
-        self, subnet: ExportedSubnet, metrics: Mapping[str, float]
-    ) -> None:
-        """Write what was exported beside the record, if there is one."""
-        if self._recorder is None:
-            return
-        name = self._due.name if self._due is not None else 'subnet'
-        path = os.path.join(self._recorder.folder, f'{name}.yaml')
-        save_structure(subnet.structure, path)
-        self._recorder.budget(
-            name, '.', self.iteration, subnet.structure, metrics
-        )
 
     def _units(self) -> List[str]:
         units = self.mutator.searched_units

@@ -142,10 +142,11 @@ class MaskState(KeepsPrecision):
         self.table.show(mask, self.topk)
 
     @contextmanager
-    def showing(self, mask: Tensor) -> Iterator[None]:
-        """Give the layers other masks [C] for a while."""
+    def showing(self, mask: Optional[Tensor]) -> Iterator[None]:
+        """Give the layers other masks [C], or none, for a while."""
         before = self.table.flat
-        self.table.show(mask.to(self.mask), self.topk)
+        other = None if mask is None else mask.to(self.mask)
+        self.table.show(other, self.topk)
         try:
             yield
         finally:
