@@ -125,6 +125,7 @@ class FlatTopk(KeepsPrecision):
             ground to prefer any element. Held operators give constants:
             their hard mask, or what :meth:`harden_` sets.
         """
+        # At 1/2, where the paper cuts: holding changes no export.
         soft = self._element_mask()
         hard = (soft.detach() >= 0.5).to(soft.dtype)
         soft = torch.where(self.num_updates > 0, soft, torch.ones_like(soft))
@@ -312,6 +313,7 @@ class FlatTopk(KeepsPrecision):
             finite = finite & torch.isfinite(score).all()
             average = decay * self.importance + (1 - decay) * score
             self._assign_importance(average, finite)
+        # Added as a tensor: a look at it would wait for the GPU.
         self.num_updates += finite
 
     @torch.no_grad()

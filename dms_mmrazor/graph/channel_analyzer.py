@@ -191,6 +191,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
 
     def _channel_graph(self, model: nn.Module) -> ChannelGraph:
         """mmrazor's graph of channel dependencies, channels propagated."""
+        # Tracing changes its model, and a failed trace leaves it half done.
         plain = light_copy(model)
         tracer = self._tracer(model)
         try:

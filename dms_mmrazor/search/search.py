@@ -166,11 +166,13 @@ class Search:
         passed = as_milestones(milestones, wanted, 'Search')
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
+        # A copy for a teacher has to be made while the model is plain.
         self.distiller, self.teacher = _teacher_of(model, distill)
         settings = mutator_settings(model, example_inputs, mutator)
         self.mutator = DMSMutator(**settings)
         self.mutator.prepare_from_supernet(model)
         self.mutator.restore_masks(model)
+        # A latency is no resource before a table has said what layers take.
         prepare_latency(
             self.mutator, wanted, latency_table, latency_device, 'Search'
         )
@@ -476,6 +478,7 @@ class Search:
                 f'Search: all total_steps={self.total_steps} are made; call '
                 '`export()` and train its model.'
             )
+        # A step may have several passes (accumulation): the first begins it.
         if self._moment is None:
             self._moment = self._phases.begin(self.iteration)
             if self._scaler is not None:

@@ -96,6 +96,7 @@ class MaskState(KeepsPrecision):
             + [s.max_blocks for s in stages],
             leaders={u: f.leader for u, f in self.followings.items()},
         )
+        # Ratios start at zero, which ``max_ratio`` may not allow.
         self.topk.project_()
         channels = sum(u.num_channels for u in units)
         self.num_channels = channels

@@ -221,6 +221,7 @@ class DMSMutator(ChannelMutator):
     def _prepare(self, supernet: nn.Module) -> None:
         """Find what can be searched, attach masks, prove them."""
         size = self.analyzer.demo
+        # Whoever cannot run says so in its own words, not in the tracer's.
         first = run_first(supernet, size, self.analyzer.demo_key)
         adapter = find_adapter(supernet, self.analyzer.decoder)
         groups = find_groups(self.analyzer, self._declared, supernet, adapter)
@@ -251,6 +252,7 @@ class DMSMutator(ChannelMutator):
         self._write_structure = found.writer
         warn_of_uncounted(first.uncounted, self.table.full['macs'])
         self.to(next(supernet.parameters()).device)
+        # What the proof cuts is the model before masks replace its layers.
         plain = light_copy(supernet) if self._verify else None
         for unit in self.searched_units:
             unit.prepare_for_pruning(supernet)
