@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.search_config import find_resource_hook
 from dms_mmrazor.search.export import export_subnet
 
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))

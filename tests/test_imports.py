@@ -34,6 +34,7 @@ LAYERS = [
     'layers',
     'models.mutables',
     'baselines.masks',
+    'baselines.learned_masks',
     'core',
     'registry',
     'compat',

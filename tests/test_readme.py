@@ -14,8 +14,10 @@ from mmengine.registry import (
     init_default_scope,
 )
 
-from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.engine.search_config import build_algorithm
+from dms_mmrazor.engine.search_config import (
+    build_algorithm,
+    find_resource_hook,
+)
 
 sys.path.append(str(Path(__file__).parents[0]))
 from diffs import apply_diff  # noqa: E402

@@ -6,8 +6,10 @@ import os.path as osp
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.cli import command_line
 from dms_mmrazor.cli.checkpoint_export import export_checkpoint
-from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.engine.search_config import override_target
+from dms_mmrazor.engine.search_config import (
+    find_resource_hook,
+    override_target,
+)
 
 
 def parse_args() -> argparse.Namespace:

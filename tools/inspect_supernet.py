@@ -5,8 +5,10 @@ import argparse
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.cli import command_line
 from dms_mmrazor.engine import inspection
-from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.engine.search_config import build_algorithm
+from dms_mmrazor.engine.search_config import (
+    build_algorithm,
+    find_resource_hook,
+)
 
 
 def parse_args() -> argparse.Namespace:

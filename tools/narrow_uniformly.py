@@ -8,8 +8,10 @@ import argparse
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.cli import command_line
-from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.engine.search_config import build_algorithm
+from dms_mmrazor.engine.search_config import (
+    build_algorithm,
+    find_resource_hook,
+)
 from dms_mmrazor.search.export import uniform_structure
 from dms_mmrazor.subnet import save_structure
 

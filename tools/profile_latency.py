@@ -11,8 +11,10 @@ from mmengine.config import Config
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor import latency
 from dms_mmrazor.cli import command_line
-from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.engine.search_config import build_algorithm
+from dms_mmrazor.engine.search_config import (
+    build_algorithm,
+    find_resource_hook,
+)
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.subnet import load_structure
 

@@ -8,11 +8,14 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.cli import command_line
-from dms_mmrazor.cli.resume import choose_resume, make_repeatable
-from dms_mmrazor.cli.start_weights import check_start_weights
 from dms_mmrazor.cli.training_length import shorten_to_portion
+from dms_mmrazor.cli.training_start import (
+    check_start_weights,
+    choose_resume,
+    make_repeatable,
+)
 from dms_mmrazor.engine import checkpoint_files
-from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.search_config import find_resource_hook
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.type_names import has_type, type_name
 

@@ -7,6 +7,7 @@ import statistics
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from dms_mmrazor.baselines.runs import Record, Run, environment
+from dms_mmrazor.baselines.tables import Row, grid_table, plot, table
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import write_text
 
@@ -33,8 +34,6 @@ FURTHER = 1000
 
 TUNING_SEED = 100
 """Grids are tried with a seed of their own, and judged on validation data."""
-
-Row = Dict[str, Any]
 
 
 class Comparison(NamedTuple):
@@ -82,135 +81,110 @@ def plan(comparison: Comparison) -> List[Run]:
     """
     if len(set(comparison.methods)) != len(comparison.methods):
         raise DMSError('--methods names a method twice.')
-    runs: Dict[str, Run] = {}
+    planner = _Planner(comparison)
     for target in comparison.targets:
         for method in comparison.methods:
-            tried = _tuning(comparison, method, target, runs)
-            for seed in comparison.seeds:
-                _final(comparison, method, target, seed, tried, runs)
-    return list(runs.values())
+            planner.add(method, target)
+    return list(planner.runs.values())
 
 
-def _tuning(
-    comparison: Comparison,
-    method: str,
-    target: float,
-    runs: Dict[str, Run],
-) -> List[str]:
-    """Runs that try a method's grid; their names."""
-    grid = comparison.grids.get(method, ())
-    if len(grid) < 2:
-        return []
-    names = []
-    for index, options in enumerate(grid):
-        settings = {'options': dict(options)}
-        found = _found(
-            comparison,
-            method,
-            target,
-            TUNING_SEED,
-            settings,
-            runs,
-            suffix=f'-g{index}',
-        )
-        names.append(
-            _scored(comparison, method, target, TUNING_SEED, found, runs)
-        )
-    return names
+class _Planner:
+    """Collects the runs of a comparison, each once, needs first.
 
+    Args:
+        comparison (Comparison): What is compared.
+    """
 
-def _final(
-    comparison: Comparison,
-    method: str,
-    target: float,
-    seed: int,
-    tried: Sequence[str],
-    runs: Dict[str, Run],
-) -> None:
-    """The runs whose scores are reported."""
-    fixed = method in FIXED and comparison.retrained
-    settings = _settings(comparison, method, tried)
-    found = _found(
-        comparison, method, target, 0 if fixed else seed, settings, runs
-    )
-    for number in range(comparison.trainings):
-        again = seed + number * FURTHER
-        _scored(comparison, method, target, again, found, runs)
+    def __init__(self, comparison: Comparison) -> None:
+        self.comparison = comparison
+        self.runs: Dict[str, Run] = {}
 
+    def add(self, method: str, target: float) -> None:
+        """Add the runs whose scores are reported, and all that they need."""
+        comparison = self.comparison
+        settings = self._settings(method, target)
+        fixed = method in FIXED and comparison.retrained
+        for seed in comparison.seeds:
+            found = self._found(method, target, 0 if fixed else seed, settings)
+            for number in range(comparison.trainings):
+                again = seed + number * FURTHER
+                self._scored(method, target, again, found)
 
-def _settings(
-    comparison: Comparison, method: str, tried: Sequence[str]
-) -> Dict[str, Any]:
-    """The only settings of a method, or its grid and who has tried it."""
-    grid = [dict(options) for options in comparison.grids.get(method, ())]
-    if tried:
-        return {'grid': grid, 'tried': list(tried)}
-    return {'options': grid[0] if grid else {}}
+    def _settings(self, method: str, target: float) -> Dict[str, Any]:
+        """The only settings of a method, or its grid and who has tried it."""
+        grid = [dict(row) for row in self.comparison.grids.get(method, ())]
+        if len(grid) < 2:
+            return {'options': grid[0] if grid else {}}
+        tried = []
+        for index, options in enumerate(grid):
+            settings = {'options': options}
+            found = self._found(
+                method, target, TUNING_SEED, settings, f'-g{index}'
+            )
+            tried.append(self._scored(method, target, TUNING_SEED, found))
+        return {'grid': grid, 'tried': tried}
 
-
-def _found(
-    comparison: Comparison,
-    method: str,
-    target: float,
-    seed: int,
-    settings: Dict[str, Any],
-    runs: Dict[str, Run],
-    suffix: str = '',
-) -> str:
-    """Add the run that finds a structure; its name."""
-    name = f'found-{method}-t{target:g}-s{seed}{suffix}'
-    if name in runs:
+    def _found(
+        self,
+        method: str,
+        target: float,
+        seed: int,
+        settings: Dict[str, Any],
+        suffix: str = '',
+    ) -> str:
+        """Add the run that finds a structure; its name."""
+        comparison = self.comparison
+        name = f'found-{method}-t{target:g}-s{seed}{suffix}'
+        if name in self.runs:
+            return name
+        needs = list(settings.get('tried', ()))
+        judged = method in (*TRAINED, *comparison.pretrained)
+        if judged or not comparison.retrained:
+            needs.append(self._supernet(seed))
+        if method == 'depth-uniform':
+            needs.append(self._depths(target, seed))
+        base = {'method': method, 'target': target, 'seed': seed, **settings}
+        self._run(name, 'found', base, needs)
         return name
-    needs = list(settings.get('tried', ()))
-    judged = method in (*TRAINED, *comparison.pretrained)
-    if judged or not comparison.retrained:
-        needs.append(_supernet(comparison, seed, runs))
-    if method == 'depth-uniform':
-        needs.append(_depths(comparison, target, seed, runs))
-    base = {'method': method, 'target': target, 'seed': seed, **settings}
-    runs[name] = Run(
-        name, 'found', {**comparison.common, **base}, tuple(needs)
-    )
-    return name
 
+    def _supernet(self, seed: int) -> str:
+        """Add the training of the whole network; its name."""
+        if seed == TUNING_SEED and not self.comparison.retrained:
+            seed = self.comparison.seeds[0]  # only the structure is tried
+        name = f'supernet-s{seed}'
+        if name not in self.runs:
+            self._run(name, 'supernet', {'seed': seed})
+        return name
 
-def _supernet(comparison: Comparison, seed: int, runs: Dict[str, Run]) -> str:
-    if seed == TUNING_SEED and not comparison.retrained:
-        seed = comparison.seeds[0]  # only the structure is tried
-    name = f'supernet-s{seed}'
-    settings = {**comparison.common, 'seed': seed}
-    runs.setdefault(name, Run(name, 'supernet', settings))
-    return name
+    def _depths(self, target: float, seed: int) -> str:
+        """Add the search whose depths get uniform widths; its name."""
+        methods = self.comparison.methods
+        method = next((m for m in methods if m.startswith('dms')), 'dms')
+        settings = self._settings(method, target)
+        return self._found(method, target, seed, settings)
 
+    def _scored(
+        self, method: str, target: float, seed: int, found: str
+    ) -> str:
+        """Add the training of a structure, unless its weights are just cut."""
+        if not (self.comparison.retrained or self.comparison.finetuned):
+            return found
+        name = f'trained-{found[len("found-") :]}'
+        if self.runs[found].settings['seed'] != seed:
+            name += f'-w{seed}'
+        base = {'method': method, 'target': target, 'seed': seed}
+        self._run(name, 'trained', base, [found])
+        return name
 
-def _depths(
-    comparison: Comparison, target: float, seed: int, runs: Dict[str, Run]
-) -> str:
-    """The search whose depths get uniform widths."""
-    searches = [m for m in comparison.methods if m.startswith('dms')]
-    method = searches[0] if searches else 'dms'
-    tried = _tuning(comparison, method, target, runs)
-    settings = _settings(comparison, method, tried)
-    return _found(comparison, method, target, seed, settings, runs)
-
-
-def _scored(
-    comparison: Comparison,
-    method: str,
-    target: float,
-    seed: int,
-    found: str,
-    runs: Dict[str, Run],
-) -> str:
-    """Add the training of a structure, unless its weights are just cut."""
-    if not (comparison.retrained or comparison.finetuned):
-        return found
-    name = f'trained-{found[len("found-") :]}'
-    if runs[found].settings['seed'] != seed:
-        name += f'-w{seed}'
-    base = {'method': method, 'target': target, 'seed': seed}
-    runs[name] = Run(name, 'trained', {**comparison.common, **base}, (found,))
-    return name
+    def _run(
+        self,
+        name: str,
+        kind: str,
+        settings: Dict[str, Any],
+        needs: Sequence[str] = (),
+    ) -> None:
+        settings = {**self.comparison.common, **settings}
+        self.runs[name] = Run(name, kind, settings, tuple(needs))
 
 
 def options_of(run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
@@ -314,112 +288,6 @@ def _costs(mine: Sequence[Record], records: Mapping[str, Record]) -> Row:
     }
 
 
-def table(rows: Sequence[Row], score: str = 'score') -> str:
-    """Markdown of :func:`summarize`.
-
-    Args:
-        rows (Sequence[dict]): The rows.
-        score (str): What the score is. Defaults to 'score'.
-    """
-    heads = [
-        'target',
-        'method',
-        f'{score}: mean ± std',
-        'each seed',
-        'against uniform ± error',
-        'resource',
-        'images of the search',
-        's of the search',
-        's of the training',
-        'settings',
-    ]
-    lines = [heads, ['---'] * len(heads)]
-    # Some metrics are percent, some portions.
-    percent = any(value > 1.5 for row in rows for value in row['scores'])
-    digits = 2 if percent else 4
-    for row in rows:
-        gain = '–'
-        if row.get('gain') is not None and row['method'] != 'uniform':
-            gain = f'{row["gain"]:+.{digits}f} ± {row["error"]:.{digits}f}'
-        options = ', '.join(f'{k}={v}' for k, v in row['options'].items())
-        lines.append(
-            [
-                f'{row["target"]:g}',
-                row['method'],
-                f'{row["mean"]:.{digits}f} ± {row["std"]:.{digits}f}',
-                ', '.join(f'{value:.{digits}f}' for value in row['scores']),
-                gain,
-                f'{row["resource"]:.4f}',
-                f'{row["search_images"]:,.0f}',
-                f'{row["search_seconds"]:.0f}',
-                f'{row["train_seconds"]:.0f}',
-                options or '–',
-            ]
-        )
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
-
-
-def grid_table(records: Mapping[str, Record]) -> str:
-    """Markdown of all settings that were tried, with validation scores."""
-    tried = [
-        record
-        for record in records.values()
-        if record['settings']['seed'] == TUNING_SEED
-        and 'val' in record['result']
-        and record['result'].get('options')
-    ]
-    if not tried:
-        return ''
-    lines = [['target', 'method', 'settings', 'validation'], ['---'] * 4]
-    for record in tried:
-        settings = record['settings']
-        options = record['result']['options'].items()
-        lines.append(
-            [
-                f'{settings["target"]:g}',
-                settings['method'],
-                ', '.join(f'{key}={value}' for key, value in options),
-                f'{record["result"]["val"]:.2f}',
-            ]
-        )
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines)
-
-
-def plot(rows: Sequence[Row], path: str, score: str = 'score') -> None:
-    """Score against resource, and against the cost of finding and training.
-
-    Args:
-        rows (Sequence[dict]): Of :func:`summarize`.
-        path (str): Image to write.
-        score (str): What the score is. Defaults to 'score'.
-    """
-    import matplotlib
-
-    matplotlib.use('Agg')
-    from matplotlib import pyplot
-
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.5))
-    for method in dict.fromkeys(row['method'] for row in rows):
-        mine = [row for row in rows if row['method'] == method]
-        means = [row['mean'] for row in mine]
-        errors = [
-            0.0 if math.isnan(row['std']) else row['std'] for row in mine
-        ]
-        costs = [row['search_seconds'] + row['train_seconds'] for row in mine]
-        resources = [row['resource'] for row in mine]
-        left.errorbar(
-            resources, means, errors, marker='o', capsize=2, label=method
-        )
-        right.errorbar(costs, means, errors, fmt='o', capsize=2, label=method)
-    left.set_xlabel('resource relative to the supernet')
-    right.set_xlabel('processor seconds of search and training')
-    left.set_ylabel(score)
-    right.legend(fontsize='small')
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
 def write(
     comparison: Comparison,
     records: Mapping[str, Record],
@@ -439,7 +307,15 @@ def write(
     """
     rows = summarize(comparison, records)
     tables = [table(rows, score)]
-    tried = grid_table(records)
+    tried = grid_table(
+        [
+            record
+            for record in records.values()
+            if record['settings']['seed'] == TUNING_SEED
+            and 'val' in record['result']
+            and record['result'].get('options')
+        ]
+    )
     if tried:
         tables.append(f'Settings that were tried:\n\n{tried}')
     text = '\n\n'.join(tables)

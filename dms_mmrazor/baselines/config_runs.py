@@ -19,9 +19,13 @@ from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.baselines.structures import STRUCTURES, Request
 from dms_mmrazor.cli import command_line
 from dms_mmrazor.cli.training_length import images_of, shorten
-from dms_mmrazor.engine.hooks import find_resource_hook
 from dms_mmrazor.engine.loops.evolution_loop import CANDIDATES
-from dms_mmrazor.engine.search_config import build_algorithm, override_target
+from dms_mmrazor.engine.search_config import (
+    build_algorithm,
+    find_resource_hook,
+    override_target,
+)
+from dms_mmrazor.engine.subnet_fitness import chosen_metric
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.subnet import (
@@ -124,9 +128,13 @@ class ConfigRuns:
         runner = self._trained(cfg, run)
         result = {'found': base['name'], 'options': base['result']['options']}
         if cfg.get('val_dataloader') is not None:
-            result['val'] = self._score(runner.val_loop.run())
+            result['val'] = chosen_metric(
+                runner.val_loop.run(), self.metric, '--metric'
+            )
         if cfg.get('test_dataloader') is not None:
-            result['score'] = self._score(runner.test())
+            result['score'] = chosen_metric(
+                runner.test(), self.metric, '--metric'
+            )
         else:
             result['score'] = result['val']
         return {**result, 'images': seen(runner)}
@@ -211,15 +219,6 @@ class ConfigRuns:
         runner.train()
         return runner
 
-    def _score(self, metrics: Mapping[str, Any]) -> float:
-        key = self.metric or next(iter(metrics), '')
-        if key not in metrics:
-            raise DMSError(
-                f'--metric {key!r} is not among the metrics of the '
-                f'evaluation: {sorted(metrics)}.'
-            )
-        return float(metrics[key])
-
 
 def plain_config(cfg: Config, model: Dict[str, Any]) -> Config:
     """A search's config, training a plain model in the same way.
@@ -289,7 +288,25 @@ def compare_methods(args: argparse.Namespace) -> None:
         raise DMSError(
             f'--methods: {unknown[0]!r} is unknown; known: {sorted(known)}.'
         )
+    planned = _planned(args)
     name = osp.splitext(osp.basename(args.config))[0]
+    folder = args.out_dir or osp.join('work_dirs', f'compare-{name}')
+    study = Study(folder, compare.plan(planned))
+    if args.run:
+        runs = ConfigRuns(study, cfg, retrain, args.metric)
+        study.perform(args.run, runs)
+        return
+    records = study.execute([sys.executable, *sys.argv], args.jobs)
+    score = args.metric or 'score'
+    print('\n'.join(compare.write(planned, records, folder, score)))
+
+
+def _planned(args: argparse.Namespace) -> compare.Comparison:
+    """The comparison that the command line asks for.
+
+    Raises:
+        DMSError: If a portion of the images is none.
+    """
     common = {
         'config': args.config,
         'retrain': args.retrain,
@@ -303,9 +320,8 @@ def compare_methods(args: argparse.Namespace) -> None:
                 f'--search-images must be in (0, 1], got {args.search_images}.'
             )
         common['search_images'] = args.search_images
-    key = args.grid_key
-    grid = [{key: value} for value in args.grid or []]
-    plan = compare.Comparison(
+    grid = [{args.grid_key: value} for value in args.grid or []]
+    return compare.Comparison(
         args.methods,
         args.targets,
         list(range(args.seeds)),
@@ -317,12 +333,3 @@ def compare_methods(args: argparse.Namespace) -> None:
         },
         trainings=args.trainings,
     )
-    folder = args.out_dir or osp.join('work_dirs', f'compare-{name}')
-    study = Study(folder, compare.plan(plan))
-    if args.run:
-        runs = ConfigRuns(study, cfg, retrain, args.metric)
-        study.perform(args.run, runs)
-        return
-    records = study.execute([sys.executable, *sys.argv], args.jobs)
-    score = args.metric or 'score'
-    print('\n'.join(compare.write(plan, records, folder, score)))

@@ -6,7 +6,7 @@ Seen with: mmengine 0.10.7.
 Drop when: ``LocalBackend`` writes to a temporary file and renames it.
 
 The text file ``last_checkpoint`` is written without a backend; who resumes
-has to look beyond it (:mod:`dms_mmrazor.cli.resume`).
+has to look beyond it (:mod:`dms_mmrazor.cli.training_start`).
 """
 
 from pathlib import Path

@@ -2,7 +2,6 @@
 
 from typing import (
     Any,
-    Dict,
     List,
     Mapping,
     Optional,
@@ -15,10 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from .importance import METRICS, check_metric
-from .layout import FlatLayout
-from .operators import check_index, describe_operators, elements_for
+from .layout import FlatLayout, SegmentRanks
+from .operators import (
+    check_index,
+    check_leaders,
+    describe_operators,
+    elements_for,
+)
 from .precision import KeepsPrecision
-from .ranking import SegmentRanks
 from .resource import ROUND_UP
 
 __all__ = ['FlatTopk']
@@ -109,7 +112,7 @@ class FlatTopk(KeepsPrecision):
         }
         for name, value in state.items():
             self.register_buffer(name, value)
-        self.leaders = _check_leaders(leaders or {}, number)
+        self.leaders = check_leaders(leaders or {}, number)
         leader = [self.leaders.get(index, index) for index in range(number)]
         self.register_buffer('leader', torch.tensor(leader), persistent=False)
 
@@ -122,6 +125,7 @@ class FlatTopk(KeepsPrecision):
             ground to prefer any element. Held operators give constants:
             their hard mask, or what :meth:`harden_` sets.
         """
+        # At 1/2, where the paper cuts: holding changes no export.
         soft = self._element_mask()
         hard = (soft.detach() >= 0.5).to(soft.dtype)
         soft = torch.where(self.num_updates > 0, soft, torch.ones_like(soft))
@@ -309,6 +313,7 @@ class FlatTopk(KeepsPrecision):
             finite = finite & torch.isfinite(score).all()
             average = decay * self.importance + (1 - decay) * score
             self._assign_importance(average, finite)
+        # Added as a tensor: a look at it would wait for the GPU.
         self.num_updates += finite
 
     @torch.no_grad()
@@ -372,20 +377,3 @@ class FlatTopk(KeepsPrecision):
         valid = valid & self.layout.to_elements(self.held == 0)
         new = torch.where(valid, values, self.importance)
         self.importance.copy_(new)
-
-
-def _check_leaders(leaders: Mapping[int, int], number: int) -> Dict[int, int]:
-    """Leaders by operator.
-
-    Raises:
-        ValueError: If one is no operator, or follows another itself.
-    """
-    for follower, leader in leaders.items():
-        check_index(follower, number)
-        check_index(leader, number)
-        if leader in leaders or leader == follower:
-            raise ValueError(
-                f'operator {follower} cannot follow operator {leader}, which '
-                'follows another one.'
-            )
-    return dict(leaders)

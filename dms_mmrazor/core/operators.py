@@ -1,9 +1,15 @@
 """What one top-k operator may do, checked and counted in elements."""
 
 from itertools import accumulate
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-__all__ = ['Operator', 'check_index', 'describe_operators', 'elements_for']
+__all__ = [
+    'Operator',
+    'check_index',
+    'check_leaders',
+    'describe_operators',
+    'elements_for',
+]
 
 
 class Operator(NamedTuple):
@@ -101,6 +107,23 @@ def check_index(index: int, number: int) -> None:
             f'operators are named by indices 0 to {number - 1}, but got '
             f'{index}.'
         )
+
+
+def check_leaders(leaders: Mapping[int, int], number: int) -> Dict[int, int]:
+    """Check which operators follow which: leaders by follower.
+
+    Raises:
+        ValueError: If one is no operator, or follows another itself.
+    """
+    for follower, leader in leaders.items():
+        check_index(follower, number)
+        check_index(leader, number)
+        if leader in leaders or leader == follower:
+            raise ValueError(
+                f'operator {follower} cannot follow operator {leader}, which '
+                'follows another one.'
+            )
+    return dict(leaders)
 
 
 def elements_for(

@@ -178,6 +178,7 @@ class StructureStep(nn.Module):
             constraint.weight.to(ratio.dtype),
         )
         valid = torch.isfinite(task).all() & torch.isfinite(grad).all()
+        # Undone by `where`, not by an `if`, which would wait for the GPU.
         before = [buffer.clone() for buffer in self.buffers()]
         self.count += 1
         self._note_share(constraint)

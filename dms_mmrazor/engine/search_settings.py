@@ -15,7 +15,7 @@ KEY = 'dms_search'
 def space_of(algorithm: DMSAlgorithm) -> Dict[str, Any]:
     """Units and stages with their sizes, steps and limits, in order."""
     mutator = algorithm.mutator
-    names = [unit.name for unit in [*mutator.units, *mutator.depth_units]]
+    names = [unit.name for unit in mutator.searched_units]
     operators = mutator.topk.operators
     return {
         name: [operator.size, operator.step, *operator[-2:]]

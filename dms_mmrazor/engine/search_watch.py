@@ -1,4 +1,4 @@
-"""Watching a search: its record, a line a minute, and its picture."""
+"""What people look at: record, lines and picture of a search, its export."""
 
 import os.path as osp
 import sys
@@ -14,9 +14,19 @@ from dms_mmrazor.engine.retraining import (
     retrain_command,
     write_retrain_config,
 )
-from dms_mmrazor.engine.search_log import mean_losses
+from dms_mmrazor.engine.runner_access import (
+    dataset_meta,
+    search_info,
+    validated_weights,
+)
+from dms_mmrazor.engine.search_log import describe_subnet, mean_losses
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.search.export import ExportedSubnet
+from dms_mmrazor.search.export import (
+    ExportedSubnet,
+    export_subnet,
+    save_subnet,
+)
+from dms_mmrazor.search.export_warnings import warn_if_loose
 from dms_mmrazor.search.phases import Moment, SearchPhases
 from dms_mmrazor.search.record import (
     Recorder,
@@ -183,7 +193,7 @@ def price_line(algorithm: DMSAlgorithm, number: int = 2) -> str:
     mutator = algorithm.mutator
     prices = algorithm.structure.step.prices()
     free = mutator.topk.held == 0
-    units = [*mutator.units, *mutator.depth_units]
+    units = mutator.searched_units
     rows = [
         (float(price), unit.name)
         for price, unit, searched in zip(prices, units, free.tolist())
@@ -229,6 +239,42 @@ def validated_score(
     model.train().cpu()
     metrics = loop.evaluator.evaluate(len(loop.dataloader.dataset))
     return numbers_of(metrics)
+
+
+def export_search(
+    runner: Runner,
+    algorithm: DMSAlgorithm,
+    targets: Mapping[str, float],
+    wanted: Mapping[str, object],
+    divisor: int,
+    folder: str,
+) -> ExportedSubnet:
+    """Export what was found, with the weights that validations use.
+
+    Args:
+        runner (Runner): After the search.
+        algorithm (DMSAlgorithm): The search.
+        targets (Mapping[str, float]): Final targets, absolute.
+        wanted (Mapping[str, object]): Targets as the config has them.
+        divisor (int): Of the exported widths.
+        folder (str): Where the main process writes.
+    """
+    search = search_info(runner, wanted)
+    with validated_weights(runner):
+        subnet = export_subnet(algorithm, targets, divisor, search)
+    if not dist.is_main_process():
+        return subnet
+    paths = save_subnet(subnet, folder, dataset_meta(runner))
+    logger = runner.logger
+    logger.info(str(subnet.fit))
+    logger.info(describe_subnet(subnet.structure))
+    for warning in warn_if_loose(subnet, divisor):
+        logger.warning(warning)
+    logger.info(
+        f'Wrote {paths["structure"]} and {paths["weights"]}; outputs '
+        f"equal the masked supernet's to {subnet.difference:.1e}."
+    )
+    return subnet
 
 
 def _losses(runner: Runner, kinds: List[str], window: int) -> Dict[str, float]:

@@ -1,16 +1,23 @@
 """What a structure is worth with the weights of its supernet."""
 
+import time
 from copy import deepcopy
 from typing import Any, Dict, Mapping, Optional
 
 import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.registry import TASK_UTILS
+from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.registry import HOOKS, TASK_UTILS
 from dms_mmrazor.search.recalibration import recalibrate_norms
+from dms_mmrazor.subnet import pruned_copy
+from dms_mmrazor.supernet.plain import plain_copy
 from dms_mmrazor.type_names import type_name
 
 
@@ -86,14 +93,9 @@ class SubnetAccuracy:
             self.evaluator.process(data_samples=outputs, data_batch=batch)
         number = len(self.loader.dataset)
         metrics = self.evaluator.evaluate(number)
-        key = self.metric or next(iter(metrics), '')
-        if key not in metrics:
-            raise DMSError(
-                f'`fitness.metric` {key!r} is not among the metrics of the '
-                f'evaluation: {sorted(metrics)}.'
-            )
+        score = chosen_metric(metrics, self.metric, '`fitness.metric`')
         return {
-            'score': self.sign * float(metrics[key]),
+            'score': self.sign * score,
             'forward_images': number,
         }
 
@@ -126,6 +128,92 @@ class NormRecalibration:
         return len(self.loader.dataset) if norms else 0
 
 
+@HOOKS.register_module()
+class RecalibrateNormsHook(Hook):
+    """Computes the statistics of batch norms anew before a test.
+
+    For subnets of a structure-only search (DMS paper, Table 1), whose
+    weights stay what they were in the supernet::
+
+        custom_hooks = [dict(type='mmrazor.RecalibrateNormsHook')]
+
+    Args:
+        images (int): Of the training data, with the pipeline of
+            ``val_dataloader``. Defaults to 4096.
+    """
+
+    def __init__(self, images: int = 4096) -> None:
+        self.images = images
+
+    def before_test(self, runner: Runner) -> None:
+        """Recalibrate the model that is tested."""
+        model = runner.model
+        while is_model_wrapper(model):
+            model = model.module
+        seen = NormRecalibration(runner, self.images)(model)
+        runner.logger.info(f'Norms recalibrated on {seen} images.')
+
+
+class SubnetJudge:
+    """Cuts a subnet out, recalibrates it and asks the fitness.
+
+    Args:
+        runner (Runner): Of the search.
+        algorithm (DMSAlgorithm): Its supernet is not changed.
+        recalibrate (int): Images for the norms.
+        fitness (dict): Config of the fitness.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        algorithm: DMSAlgorithm,
+        recalibrate: int,
+        fitness: Dict[str, Any],
+    ) -> None:
+        self.algorithm = algorithm
+        self.recalibrate = NormRecalibration(runner, recalibrate)
+        self.fitness = TASK_UTILS.build(
+            fitness, default_args=dict(runner=runner)
+        )
+
+    def __call__(self, choices: Dict[str, int]) -> Dict[str, float]:
+        """Score, images and seconds of a structure."""
+        started = time.time()
+        algorithm = self.algorithm
+        structure = algorithm.mutator.structure(choices)
+        plain = plain_copy(algorithm.architecture, share=True)
+        subnet = pruned_copy(plain, structure)
+        images = self.recalibrate(subnet)
+        result = dict(self.fitness(choices, subnet))
+        forward = result.get('forward_images', 0) + images
+        result['forward_images'] = forward
+        result['seconds'] = round(time.time() - started, 3)
+        return result
+
+
+def chosen_metric(
+    metrics: Mapping[str, Any], wanted: Optional[str], option: str
+) -> float:
+    """The metric of an evaluation that counts.
+
+    Args:
+        metrics (Mapping[str, Any]): Of the evaluation, by key.
+        wanted (str, optional): Its key. None: the first one.
+        option (str): What sets it, for messages.
+
+    Raises:
+        DMSError: If the evaluation has no such metric.
+    """
+    key = wanted or next(iter(metrics), '')
+    if key not in metrics:
+        raise DMSError(
+            f'{option} {key!r} is not among the metrics of the evaluation: '
+            f'{sorted(metrics)}.'
+        )
+    return float(metrics[key])
+
+
 def training_part(
     runner: Runner, images: int, key: str, last: bool = False
 ) -> DataLoader:
@@ -148,10 +236,35 @@ def training_part(
     """
     if not isinstance(images, int) or images < 1:
         raise DMSError(f'`{key}` must be an int >= 1, got {images!r}.')
-    cfg = runner.cfg
+    advice = 'write `train_cfg.fitness.dataloader`, and `recalibrate=0`'
+    loader = _evaluating_loader(runner.cfg, key, advice)
+    whole = runner.build_dataloader(loader, seed=0).dataset
+    if not hasattr(whole, 'get_subset'):
+        raise DMSError(
+            f'`{key}`: no part can be taken of a {type(whole).__name__}: '
+            f'{advice}.'
+        )
+    generator = torch.Generator().manual_seed(0)
+    order = torch.randperm(len(whole), generator=generator).tolist()
+    chosen = order[-images:] if last else order[:images]
+    loader['dataset'] = whole.get_subset(sorted(chosen))
+    loader['sampler'] = dict(type='DefaultSampler', shuffle=False)
+    return runner.build_dataloader(loader, seed=0)
+
+
+def _evaluating_loader(cfg: Config, key: str, advice: str) -> Dict[str, Any]:
+    """A loader of the training data with the pipeline of the validation.
+
+    Args:
+        cfg (Config): Of the search.
+        key (str): The setting that needs it, for messages.
+        advice (str): What to write instead.
+
+    Raises:
+        DMSError: If the config lacks one of them.
+    """
     loader = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     train = cfg.get('train_dataloader')
-    advice = 'write `train_cfg.fitness.dataloader`, and `recalibrate=0`'
     if not loader or not train:
         raise DMSError(
             f'`{key}` needs `train_dataloader`, and the pipeline of '
@@ -165,15 +278,4 @@ def training_part(
         )
     dataset['pipeline'] = loader['dataset']['pipeline']
     loader['dataset'] = dataset
-    whole = runner.build_dataloader(loader, seed=0).dataset
-    if not hasattr(whole, 'get_subset'):
-        raise DMSError(
-            f'`{key}`: no part can be taken of a {type(whole).__name__}: '
-            f'{advice}.'
-        )
-    generator = torch.Generator().manual_seed(0)
-    order = torch.randperm(len(whole), generator=generator).tolist()
-    chosen = order[-images:] if last else order[:images]
-    loader['dataset'] = whole.get_subset(sorted(chosen))
-    loader['sampler'] = dict(type='DefaultSampler', shuffle=False)
-    return runner.build_dataloader(loader, seed=0)
+    return loader

@@ -1,6 +1,7 @@
 """Channel dependencies of a plain model, and why some are not searched."""
 
 import logging
+from collections import Counter
 from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import (
@@ -29,11 +30,9 @@ from dms_mmrazor.graph.channel_graph import (
     source_files,
 )
 from dms_mmrazor.graph.channel_groups import (
-    POSITIONS,
-    SINGLE,
     ChannelGroup,
-    all_channels,
-    reason_against,
+    groups_of,
+    position_group,
 )
 from dms_mmrazor.graph.channel_nodes import LinearChannelNode
 from dms_mmrazor.graph.demo import (
@@ -50,22 +49,14 @@ from dms_mmrazor.graph.example_inputs import (
     ExampleInputs,
     with_flat_forward,
 )
-from dms_mmrazor.graph.fx_values import split_inputs
+from dms_mmrazor.graph.fx_values import BEHIND_PADDING, split_inputs
 from dms_mmrazor.graph.light_copy import light_copy
-from dms_mmrazor.graph.norm_readers import find_norm_readers
 from dms_mmrazor.graph.recorder import record
 from dms_mmrazor.graph.running import one_line, raise_device_error
 from dms_mmrazor.graph.training_pass import (
     TrainingLayers,
     follow_training,
 )
-from dms_mmrazor.layers import (
-    HEADS,
-    AttentionDim,
-    is_weighted,
-    named_parts,
-)
-from dms_mmrazor.layers.attention import attention_kind
 from dms_mmrazor.registry import TASK_UTILS
 
 _ENOUGH = 256
@@ -190,20 +181,17 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
                     'by `mutator.parse_cfg.fixed` to leave it as it is, or '
                     'tie layers yourself by `mutator.groups`.'
                 ) from error
-        modules = dict(model.named_modules())
-        configs = graph.generate_units_config().values()
-        groups = [
-            ChannelGroup('', config, reason_against(config, modules))
-            for config in configs
-            if _weighted_layers(config, modules)
-            and not _is_within_attention(config, modules)
+        groups = groups_of(graph.generate_units_config().values(), model)
+        groups += [
+            position_group(node.module_name)
+            for node in graph
+            if isinstance(node, LinearChannelNode) and node.mixes_positions
         ]
-        groups = _name_groups(groups, modules) + _attention_groups(model)
-        groups += _position_groups(graph)
-        return self.training.hold(groups, modules)
+        return self.training.hold(groups, dict(model.named_modules()))
 
     def _channel_graph(self, model: nn.Module) -> ChannelGraph:
         """mmrazor's graph of channel dependencies, channels propagated."""
+        # Tracing changes its model, and a failed trace leaves it half done.
         plain = light_copy(model)
         tracer = self._tracer(model)
         try:
@@ -327,87 +315,47 @@ def _quiet_mmengine() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _weighted_layers(
-    config: Dict[str, Any], modules: Dict[str, nn.Module]
-) -> List[str]:
-    """Names of the conv and linear layers of a group."""
-    return [
-        channel['name']
-        for channel in all_channels(config)
-        if is_weighted(modules.get(str(channel['name'])))
+def find_norm_readers(trace: fx.Graph, model: nn.Module) -> Dict[str, str]:
+    """Layer norms whose output goes to one linear layer and nowhere else.
+
+    Both are called once, and the block that owns the norm owns the layer:
+    what leaves a block may be read where the trace does not go, such as in
+    the loss. Zeros that a module pads with would be shifted, too.
+
+    Args:
+        trace (fx.Graph): Trace of the model; attentions in it are opened.
+        model (nn.Module): The model.
+
+    Returns:
+        dict[str, str]: Name of a norm → name of its linear layer.
+    """
+    modules = dict(model.named_modules())
+    calls = [
+        node
+        for node in trace.nodes
+        if node.op == 'call_module' and node.target in modules
     ]
-
-
-def _is_within_attention(
-    config: Dict[str, Any], modules: Dict[str, nn.Module]
-) -> bool:
-    """Whether channels are heads times head dims: these have own groups."""
-    names = [str(channel['name']) for channel in all_channels(config)]
-    return any(
-        name in modules and attention_kind(modules[name]) for name in names
-    )
-
-
-def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
-    """Heads, q/k dims and v dims of all attentions."""
-    groups = []
-    parts = named_parts(model)
-    for name, part in parts.items():
-        if not isinstance(part, AttentionDim):
+    times = Counter(modules[node.target] for node in calls)
+    readers = {}
+    for node in calls:
+        norm = modules[node.target]
+        reader = _only_reader(node)
+        if not isinstance(norm, nn.LayerNorm) or reader is None:
             continue
-        size = part.channels
-        names = [name]
-        if part.kind == HEADS:
-            # Window attention has a table of position biases of each head.
-            others = attention_kind(part.module).by_head
-            found = [f'{name[: -len(HEADS)]}{other}' for other in others]
-            names += [other for other in found if other in parts]
-        channels = [
-            dict(name=n, start=0, end=size, is_output_channel=True)
-            for n in names
-        ]
-        config = dict(
-            init_args=dict(num_channels=size),
-            channels=dict(output_related=channels, input_related=[]),
-        )
-        kind = attention_kind(part.module)
-        reason = kind.held(part.module, part.kind) if size > 1 else SINGLE
-        groups.append(ChannelGroup(name, config, reason))
-    return groups
+        layer = modules.get(reader.target)
+        owner = node.target.rpartition('.')[0]
+        inside = not owner or reader.target.startswith(f'{owner}.')
+        once = times[norm] == times[layer] == 1
+        if isinstance(layer, nn.Linear) and inside and once:
+            readers[node.target] = reader.target
+    return readers
 
 
-def _position_groups(graph: ChannelGraph) -> List[ChannelGroup]:
-    """What linear layers over positions read and give, for the report."""
-    groups = []
-    for node in graph:
-        if isinstance(node, LinearChannelNode) and node.mixes_positions:
-            side = dict(name=node.module_name, start=0, end=1)
-            channels = dict(
-                output_related=[dict(side, is_output_channel=True)],
-                input_related=[dict(side, is_output_channel=False)],
-            )
-            config = dict(init_args=dict(num_channels=1), channels=channels)
-            name = f'{POSITIONS}{node.module_name}'
-            reason = 'it mixes the positions of each channel, not channels'
-            groups.append(ChannelGroup(name, config, reason))
-    return groups
-
-
-def _name_groups(
-    groups: List[ChannelGroup], modules: Dict[str, nn.Module]
-) -> List[ChannelGroup]:
-    """Name each group after the first layer that produces its channels."""
-    named: Dict[str, ChannelGroup] = {}
-    for group in groups:
-        first = next(
-            c for c in all_channels(group.config) if str(c['name']) in modules
-        )
-        name = first['name']
-        if not first['is_output_channel']:
-            name = f'input of {name}'
-        if name in named:
-            name = f'{name}[{first["start"]}:{first["end"]}]'
-        while name in named:
-            name += "'"
-        named[name] = group._replace(name=name)
-    return list(named.values())
+def _only_reader(node: fx.Node) -> Optional[fx.Node]:
+    """The call of a module that alone reads a node, as it is."""
+    if len(node.users) != 1:
+        return None
+    (reader,) = node.users
+    if reader.op != 'call_module' or reader.meta.get(BEHIND_PADDING):
+        return None
+    return reader

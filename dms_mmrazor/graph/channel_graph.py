@@ -4,7 +4,7 @@ import operator
 import sys
 from functools import partial
 from types import ModuleType
-from typing import Any, Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Sequence, Tuple
 
 from mmrazor.structures.graph.base_graph import BaseGraph
 from mmrazor.structures.graph.channel_graph import ChannelGraph
@@ -14,18 +14,11 @@ from mmrazor.structures.graph.channel_nodes import (
     ExpandChannelNode,
     InputChannelNode,
 )
-from mmrazor.structures.graph.module_graph import FxTracerToGraphConverter
 from mmrazor.structures.graph.pseudo_fx_graph import FxBaseNode
 from torch import Tensor, fx, nn
 
 from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
 from dms_mmrazor.graph.channel_groups import UNFOLLOWED
-from dms_mmrazor.graph.channel_nodes import (
-    InputProjection,
-    ParameterNode,
-    TracedNode,
-    convert_node,
-)
 from dms_mmrazor.graph.channel_sets import group_configs
 from dms_mmrazor.graph.demo import DemoInput, demo_tensor
 from dms_mmrazor.graph.fx_values import (
@@ -38,6 +31,10 @@ from dms_mmrazor.graph.fx_values import (
     place_of,
 )
 from dms_mmrazor.graph.moved_channels import is_mover
+from dms_mmrazor.graph.node_conversion import (
+    ModuleGraphConverter,
+    convert_node,
+)
 from dms_mmrazor.graph.node_values import attribute
 from dms_mmrazor.layers import kind_of
 from dms_mmrazor.layers.attention import attention_kind, core_name
@@ -143,7 +140,7 @@ def build_channel_graph(
     annotate(trace, model, demo_tensor(model, demo))
     open_attentions(trace, model)
     open_scales(trace, model)
-    module_graph = _Converter(_base_graph(trace), model).graph
+    module_graph = ModuleGraphConverter(_base_graph(trace), model).graph
     module_graph._model = model
     _name_modules(module_graph, model)
     module_graph.check(fix=True)
@@ -241,38 +238,6 @@ def open_scales(trace: fx.Graph, model: nn.Module) -> None:
                 node.target = f'{node.target}.{key}'
                 node.meta[SHAPE] = tuple(parameter.shape)
                 node.meta[HAS_CHANNELS] = True
-
-
-def _untraced_module(node: fx.Node, model: nn.Module) -> Optional[nn.Module]:
-    """The module with weights whose code the trace could not follow."""
-    owner = node.args[0] if node.args else None
-    if node.op != 'call_method' or getattr(owner, 'op', '') != 'get_attr':
-        return None
-    module = attribute(model, owner.target)
-    if isinstance(module, nn.Module) and any(
-        True for _ in module.parameters()
-    ):
-        return module
-    return None
-
-
-class _Converter(FxTracerToGraphConverter):
-    """mmrazor's converter; nodes remember the trace, parameters a name."""
-
-    def _node_converter(self, node: FxBaseNode) -> TracedNode:
-        traced = node.val
-        if traced.op == 'placeholder':
-            return TracedNode(traced, 'input_placeholder')
-        if node.is_get_attr():
-            return ParameterNode(traced, traced.target)
-        if is_embedding(traced):
-            return ParameterNode(traced, f'{traced.target}.weight')
-        if IN_PROJECTION in traced.meta:
-            return InputProjection(traced, traced.meta[IN_PROJECTION])
-        module = _untraced_module(traced, traced.graph.owning_module)
-        if module is not None:
-            return TracedNode(traced, module)
-        return TracedNode(traced, super()._node_converter(node).val)
 
 
 def _base_graph(trace: fx.Graph) -> BaseGraph:

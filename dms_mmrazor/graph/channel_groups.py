@@ -1,17 +1,21 @@
 """Groups of channels that are kept or removed together."""
 
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
 
 from torch import nn
 
 from dms_mmrazor.layers import (
+    HEADS,
+    AttentionDim,
     acts_alone,
     is_depthwise,
     is_layer,
     is_weighted,
     kind_of,
     masked_form,
+    named_parts,
 )
+from dms_mmrazor.layers.attention import attention_kind
 from dms_mmrazor.layers.multihead import is_multihead
 
 SINGLE = 'it has a single channel'
@@ -148,3 +152,99 @@ def _mixing(
         if is_weighted(module) or _is_in_projection(channel, modules):
             names.append(channel['name'])
     return names
+
+
+def groups_of(
+    configs: Iterable[Dict[str, Any]], model: nn.Module
+) -> List[ChannelGroup]:
+    """Groups with a conv or linear layer, then those of all attentions.
+
+    Args:
+        configs (Iterable[dict]): What mmrazor's graph ties together.
+        model (nn.Module): The model.
+
+    Returns:
+        list[ChannelGroup]: Named, with reasons.
+    """
+    modules = dict(model.named_modules())
+    groups = []
+    for config in configs:
+        names = [str(channel['name']) for channel in all_channels(config)]
+        touched = [modules[name] for name in names if name in modules]
+        # Heads times head dims: these have groups of their own.
+        inside = any(attention_kind(module) for module in touched)
+        if any(is_weighted(module) for module in touched) and not inside:
+            reason = reason_against(config, modules)
+            groups.append(ChannelGroup('', config, reason))
+    return _name_groups(groups, modules) + _attention_groups(model)
+
+
+def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
+    """Heads, q/k dims and v dims of all attentions."""
+    groups = []
+    parts = named_parts(model)
+    for name, part in parts.items():
+        if not isinstance(part, AttentionDim):
+            continue
+        size = part.channels
+        names = [name]
+        if part.kind == HEADS:
+            # Window attention has a table of position biases of each head.
+            others = attention_kind(part.module).by_head
+            found = [f'{name[: -len(HEADS)]}{other}' for other in others]
+            names += [other for other in found if other in parts]
+        channels = [
+            dict(name=n, start=0, end=size, is_output_channel=True)
+            for n in names
+        ]
+        config = _config(size, channels, [])
+        kind = attention_kind(part.module)
+        reason = kind.held(part.module, part.kind) if size > 1 else SINGLE
+        groups.append(ChannelGroup(name, config, reason))
+    return groups
+
+
+def position_group(layer: str) -> ChannelGroup:
+    """What a linear layer over positions reads and gives, for the report.
+
+    Args:
+        layer (str): Its name.
+    """
+    side = dict(name=layer, start=0, end=1)
+    config = _config(
+        1,
+        [dict(side, is_output_channel=True)],
+        [dict(side, is_output_channel=False)],
+    )
+    reason = 'it mixes the positions of each channel, not channels'
+    return ChannelGroup(f'{POSITIONS}{layer}', config, reason)
+
+
+def _config(
+    size: int,
+    outputs: List[Dict[str, Any]],
+    inputs: List[Dict[str, Any]],
+) -> Dict[str, Any]:
+    """Sides that give and that read ``size`` channels, as mmrazor has it."""
+    channels = dict(output_related=outputs, input_related=inputs)
+    return dict(init_args=dict(num_channels=size), channels=channels)
+
+
+def _name_groups(
+    groups: List[ChannelGroup], modules: Dict[str, nn.Module]
+) -> List[ChannelGroup]:
+    """Name each group after the first layer that produces its channels."""
+    named: Dict[str, ChannelGroup] = {}
+    for group in groups:
+        first = next(
+            c for c in all_channels(group.config) if str(c['name']) in modules
+        )
+        name = first['name']
+        if not first['is_output_channel']:
+            name = f'input of {name}'
+        if name in named:
+            name = f'{name}[{first["start"]}:{first["end"]}]'
+        while name in named:
+            name += "'"
+        named[name] = group._replace(name=name)
+    return list(named.values())

@@ -85,17 +85,25 @@ def counting_elsewhere(
 
     handles = [m.register_forward_pre_hook(begin) for m in names]
     handles += [m.register_forward_hook(end) for m in names]
-    # The counter waits for gradients of what asks for some, and fails for
-    # views of parameters, which have none here.
-    trained = [p for p in model.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
     try:
-        with counter:
+        # The counter waits for gradients of what asks for some, and fails for
+        # views of parameters, which have none here.
+        with _untrained(model), counter:
             yield found
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _untrained(model: nn.Module) -> Iterator[None]:
+    """Let no parameter of a model ask for a gradient inside."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
         for parameter in trained:
             parameter.requires_grad_(True)
 

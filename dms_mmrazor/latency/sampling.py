@@ -58,7 +58,7 @@ class SubnetSampler:
 
     def wishes(self, level: float) -> Dict[str, float]:
         """Random kept ratios of units and stages around a mean."""
-        units = [*self.mutator.units, *self.mutator.depth_units]
+        units = self.mutator.searched_units
         return {
             unit.name: min(
                 max(level + self._random.uniform(-_SPREAD, _SPREAD), 0), 1

@@ -14,8 +14,10 @@ from mmengine.config import Config
 
 from dms_mmrazor.baselines.structures import Candidates
 from dms_mmrazor.cli.checkpoint_export import export_checkpoint
-from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.engine.search_config import build_algorithm
+from dms_mmrazor.engine.search_config import (
+    build_algorithm,
+    find_resource_hook,
+)
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.subnet import (
@@ -119,7 +121,7 @@ def _portions(mutator: DMSMutator, structure: Structure) -> List[float]:
     kept.update(
         {s.name: len(s.kept) / len(s.blocks) for s in structure.stages}
     )
-    names = [unit.name for unit in [*mutator.units, *mutator.depth_units]]
+    names = [unit.name for unit in mutator.searched_units]
     unknown = sorted(set(names) ^ set(kept))
     if unknown:
         raise DMSError(

@@ -13,13 +13,13 @@ from torch.optim import Optimizer
 
 from dms_mmrazor.baselines.config_runs import plain_config
 from dms_mmrazor.cli import command_line
-from dms_mmrazor.errors import DMSError
-from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.ranking.config_recipe import (
+from dms_mmrazor.cli.training_length import (
     dataset_length,
     shortened_schedulers,
     training_length,
 )
+from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.ranking.reduced_data import TYPE
 from dms_mmrazor.ranking.scores import (
     LAST,

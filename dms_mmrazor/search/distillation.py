@@ -7,7 +7,7 @@ modules, by name: a classifier's last layer, a language model's head, the
 predictors of a detector.
 """
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from typing import (
     Any,
@@ -215,7 +215,7 @@ class Distiller(nn.Module):
         self.waits.fill_(False)
 
     @contextmanager
-    def as_at_start(self, student: nn.Module) -> Iterator[None]:
+    def _as_at_start(self, student: nn.Module) -> Iterator[None]:
         """Let a student that teaches itself have its first statistics."""
         now = [statistic.data for statistic in _statistics(student)]
         for index, statistic in enumerate(_statistics(student)):
@@ -257,15 +257,29 @@ class Distiller(nn.Module):
 
     @torch.no_grad()
     def teach(
-        self, teacher: nn.Module, run: Callable[[nn.Module], Any]
+        self,
+        teacher: Optional[nn.Module],
+        student: nn.Module,
+        masks: Optional[MaskState],
+        run: Callable[[nn.Module], Any],
     ) -> Outputs:
-        """Outputs of a teacher, in evaluation mode, without a graph.
+        """Outputs of the teacher, in evaluation mode, without a graph.
 
         Args:
-            teacher (nn.Module): The teacher.
-            run (Callable): Calls it on the batch.
+            teacher (nn.Module, optional): None: the student as it was at
+                the start, without masks.
+            student (nn.Module): The student.
+            masks (MaskState, optional): Of a student that is its own
+                teacher.
+            run (Callable): Calls a model on the batch.
         """
-        with evaluating(teacher), self.watching(teacher) as outputs:
+        with ExitStack() as stack:
+            if teacher is None:
+                teacher = student
+                stack.enter_context(masks.showing(None))
+                stack.enter_context(self._as_at_start(student))
+            stack.enter_context(evaluating(teacher))
+            outputs = stack.enter_context(self.watching(teacher))
             run(teacher)
         return outputs
 
@@ -377,21 +391,3 @@ def _pairs(
             )
         pairs += list(zip(a, b))
     return pairs
-
-
-@contextmanager
-def without_masks(masks: MaskState) -> Iterator[None]:
-    """Let a supernet be the plain model for a while: its own teacher.
-
-    Args:
-        masks (MaskState): Its masks; they come back.
-    """
-    table = masks.table
-    flat, soft = table.flat, table.soft
-    masks.use_no_masks()
-    try:
-        yield
-    finally:
-        with torch.enable_grad():
-            table.show(flat, masks.topk)
-        table.soft = soft

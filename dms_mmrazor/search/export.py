@@ -122,10 +122,12 @@ def export_subnet(
     mutator = algorithm.mutator
     targets = dict(targets or {})
     prices = algorithm.structure.prices()
+    # Rounding narrows where the search has found pruning to be cheap.
     fit = fit_structure(mutator, targets, divisor, prices)
     choices = fit.choices
     structure = mutator.structure(choices)
     model = _subnet(algorithm.architecture, structure)
+    # Counted anew on the subnet: the file must not repeat what was predicted.
     counted = _counted(mutator, model, choices)
     _check_counts(mutator, counted, choices)
     resources = _resource_rows(mutator, counted, targets)

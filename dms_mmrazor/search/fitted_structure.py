@@ -113,7 +113,7 @@ def fit_structure(
     if targets:
         depths, result = space.fit(depths)
         kept = result.kept
-    names = [unit.name for unit in [*mutator.units, *mutator.depth_units]]
+    names = [unit.name for unit in mutator.searched_units]
     return FittedStructure(
         dict(zip(names, [*kept, *depths])),
         dict(zip(names, [*space.wishes, *map(float, found)])),

@@ -17,8 +17,9 @@ import torch
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.search.milestones import TargetPath
 from dms_mmrazor.search.structure_search import StructureSearch
-from dms_mmrazor.subnet import Structure
+from dms_mmrazor.subnet import Structure, save_structure
 from dms_mmrazor.version import __version__
 
 RECORD_FILE = 'search.jsonl'
@@ -182,6 +183,63 @@ class Recorder:
         with open(self.path, 'a', encoding='utf-8') as file:
             # Half a line that a killed process left stays a line of its own.
             file.write(f'\n{line}\n' if kind == 'search' else f'{line}\n')
+
+
+class LoopRecorder(Recorder):
+    """The record of a search in a training loop of one's own.
+
+    It begins with the first step, when targets and resources are final.
+
+    Args:
+        folder (str): Where subnets are written.
+        total (int): Iterations of the search.
+        mutator (DMSMutator): Of the search.
+        structure (StructureSearch): What moves it.
+        path (TargetPath): Targets of every iteration.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        total: int,
+        mutator: DMSMutator,
+        structure: StructureSearch,
+        path: TargetPath,
+    ) -> None:
+        super().__init__(folder)
+        self.total = total
+        self.mutator = mutator
+        self.structure = structure
+        self.targets = path
+        self._begun = False
+
+    def after(self, done: int, phase: str) -> None:
+        """Write a line if it is time.
+
+        Args:
+            done (int): Iterations that are done.
+            phase (str): Name of the phase.
+        """
+        mutator, structure, path = self.mutator, self.structure, self.targets
+        if not self._begun:
+            self._begun = True
+            search = describe_search(
+                mutator, structure.step, path.targets, self.total
+            )
+            self.begin(search, done - 1)
+        if done % record_interval(self.total) == 0 or done == self.total:
+            self.step(done, phase, path.at(done - 1), mutator, structure, {})
+
+    def exported(
+        self,
+        name: str,
+        done: int,
+        structure: Structure,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Write a subnet's structure beside the record, and note it."""
+        save_structure(structure, osp.join(self.folder, f'{name}.yaml'))
+        self.budget(name, '.', done, structure, metrics)
 
 
 def describe_search(

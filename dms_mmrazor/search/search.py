@@ -1,13 +1,10 @@
 """A search in a training loop of one's own."""
 
 import logging
-import os
-from contextlib import contextmanager
 from copy import deepcopy
 from typing import (
     Any,
     Dict,
-    Iterator,
     List,
     Mapping,
     Optional,
@@ -27,14 +24,11 @@ from dms_mmrazor.core.durations import (
     phase_lengths,
 )
 from dms_mmrazor.errors import DMSError, check_flag
-from dms_mmrazor.graph.example_inputs import as_example
-from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.latency import prepare_latency
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.search.distillation import (
     Distiller,
     DistillSettings,
-    without_masks,
 )
 from dms_mmrazor.search.export import (
     ExportedSubnet,
@@ -49,11 +43,7 @@ from dms_mmrazor.search.milestones import (
     as_milestones,
 )
 from dms_mmrazor.search.phases import Moment, SearchPhases
-from dms_mmrazor.search.record import (
-    Recorder,
-    describe_search,
-    record_interval,
-)
+from dms_mmrazor.search.record import LoopRecorder
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.search.targets import (
     Target,
@@ -64,6 +54,7 @@ from dms_mmrazor.search.targets import (
     resolve_targets,
 )
 from dms_mmrazor.subnet import save_structure
+from dms_mmrazor.supernet.preparation import mutator_settings
 
 _STATE = ('mutator', 'structure')
 
@@ -175,8 +166,13 @@ class Search:
         passed = as_milestones(milestones, wanted, 'Search')
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
+        # A copy for a teacher has to be made while the model is plain.
         self.distiller, self.teacher = _teacher_of(model, distill)
-        self.mutator = _prepare(model, example_inputs, mutator)
+        settings = mutator_settings(model, example_inputs, mutator)
+        self.mutator = DMSMutator(**settings)
+        self.mutator.prepare_from_supernet(model)
+        self.mutator.restore_masks(model)
+        # A latency is no resource before a table has said what layers take.
         prepare_latency(
             self.mutator, wanted, latency_table, latency_device, 'Search'
         )
@@ -191,12 +187,34 @@ class Search:
         self._scaler: Any = None
         self._steps: Optional[StepCounter] = None
         self._scale: Optional[Tensor] = None
+        path = self._path((warmup, decay, settle), schedule, passed)
+        self._phases = SearchPhases(
+            self.mutator, self.structure, path, hold_depth
+        )
+        self._moment: Optional[Moment] = None
+        self._due: Optional[Milestone] = None
+        self._recorder: Optional[LoopRecorder] = None
+        if record is not None:
+            self._recorder = LoopRecorder(
+                record, total_steps, self.mutator, self.structure, path
+            )
+        self._teaching = False
+        self._hook = model.register_forward_pre_hook(self._begin_forward)
+
+    def _path(
+        self,
+        durations: Tuple[Duration, Duration, Duration],
+        schedule: str,
+        passed: Mapping[str, Mapping[str, Target]],
+    ) -> TargetPath:
+        """Targets of every step, by ``warmup``, ``decay`` and ``settle``."""
+        warmup, decay, settle = durations
         try:
-            lengths = phase_lengths(warmup, decay, total_steps)
-            stay = iterations_of('settle', settle, total_steps)
+            lengths = phase_lengths(warmup, decay, self.total_steps)
+            stay = iterations_of('settle', settle, self.total_steps)
         except ValueError as error:
             raise DMSError(f'Search: {error}') from None
-        path = TargetPath(
+        return TargetPath(
             self.mutator,
             self.targets,
             lengths,
@@ -205,15 +223,6 @@ class Search:
             stay,
             owner='Search',
         )
-        self._phases = SearchPhases(
-            self.mutator, self.structure, path, hold_depth
-        )
-        self._moment: Optional[Moment] = None
-        self._due: Optional[Milestone] = None
-        self._recorder = None if record is None else Recorder(record)
-        self._recorded = False
-        self._teaching = False
-        self._hook = model.register_forward_pre_hook(self._begin_forward)
 
     @property
     def architecture(self) -> nn.Module:
@@ -275,7 +284,8 @@ class Search:
         }
         self._due = due
         self.iteration += 1
-        self._record(phase.name)
+        if self._recorder is not None:
+            self._recorder.after(self.iteration, phase.name)
         self._moment = None
         return self.log
 
@@ -313,27 +323,20 @@ class Search:
         def run(model: nn.Module) -> None:
             model(*args, **kwargs)
 
-        with self._as_teacher() as teacher:
-            targets = self.distiller.teach(teacher, run)
+        if self.teacher is not None:
+            self.teacher.to(next(self.model.parameters()).device)
+        # A supernet that is its own teacher runs without masks.
+        self._teaching = self.teacher is None
+        try:
+            targets = self.distiller.teach(
+                self.teacher, self.model, self.mutator.masks, run
+            )
+        finally:
+            self._teaching = False
         with self.distiller.watching(self.model) as outputs:
             output = (student or self.model)(*args, **kwargs)
         losses = self.distiller.loss(outputs, targets, where)
         return output, sum(losses.values())
-
-    @contextmanager
-    def _as_teacher(self) -> Iterator[nn.Module]:
-        """The teacher; the supernet itself has no masks for a while."""
-        if self.teacher is not None:
-            device = next(self.model.parameters()).device
-            yield self.teacher.to(device)
-            return
-        self._teaching = True
-        try:
-            with without_masks(self.mutator.masks):
-                with self.distiller.as_at_start(self.model):
-                    yield self.model
-        finally:
-            self._teaching = False
 
     def report(self) -> str:
         """What is searched, what is held and why, as a table."""
@@ -398,11 +401,8 @@ class Search:
             save_structure(subnet.structure, path)
         if self._recorder is not None and targets:
             name = self._due.name if self._due is not None else 'subnet'
-            folder = self._recorder.folder
-            file = os.path.join(folder, f'{name}.yaml')
-            save_structure(subnet.structure, file)
-            self._recorder.budget(
-                name, '.', self.iteration, subnet.structure, metrics or {}
+            self._recorder.exported(
+                name, self.iteration, subnet.structure, metrics or {}
             )
         if over:
             self._warn(subnet, divisor)
@@ -461,33 +461,8 @@ class Search:
         memo.update({id(part): part for part in shared})
         return self
 
-    def _record(self, phase: str) -> None:
-        """Write a line of the record, if there is one and it is time."""
-        if self._recorder is None:
-            return
-        path, done = self._phases.path, self.iteration
-        if not self._recorded:
-            search = describe_search(
-                self.mutator,
-                self.structure.step,
-                path.targets,
-                self.total_steps,
-            )
-            self._recorder.begin(search, done - 1)
-            self._recorded = True
-        every = record_interval(self.total_steps)
-        if done % every == 0 or done == self.total_steps:
-            self._recorder.step(
-                done,
-                phase,
-                path.at(done - 1),
-                self.mutator,
-                self.structure,
-                {},
-            )
-
     def _units(self) -> List[str]:
-        units = [*self.mutator.units, *self.mutator.depth_units]
+        units = self.mutator.searched_units
         sizes = self.mutator.topk.sizes
         return [f'{unit.name}: {n}' for unit, n in zip(units, sizes)]
 
@@ -503,6 +478,7 @@ class Search:
                 f'Search: all total_steps={self.total_steps} are made; call '
                 '`export()` and train its model.'
             )
+        # A step may have several passes (accumulation): the first begins it.
         if self._moment is None:
             self._moment = self._phases.begin(self.iteration)
             if self._scaler is not None:
@@ -529,41 +505,3 @@ def _teacher_of(
     if teacher is not None:
         teacher.requires_grad_(False)
     return Distiller(model, read, itself=teacher is None), teacher
-
-
-def _prepare(
-    model: nn.Module,
-    example_inputs: Any,
-    settings: Optional[Mapping[str, Any]],
-) -> DMSMutator:
-    """The mutator of a model that has become a supernet.
-
-    Raises:
-        DMSError: If the input is no example or the model cannot be
-            searched.
-    """
-    example_inputs = model_kind_of(model).example(model, example_inputs)
-    example = as_example(example_inputs)
-    if not any(True for _ in model.parameters()):
-        raise DMSError(
-            f'Search: `model` ({type(model).__name__}) has no parameters.'
-        )
-    settings = dict(settings or {})
-    settings.setdefault('parse_cfg', {})
-    settings['parse_cfg'] = {
-        'type': 'DMSChannelAnalyzer',
-        **settings['parse_cfg'],
-        'demo_input': _images(example_inputs) or example,
-    }
-    mutator = DMSMutator(**settings)
-    mutator.prepare_from_supernet(model)
-    mutator.restore_masks(model)
-    return mutator
-
-
-def _images(example_inputs: Any) -> Optional[Tuple[int, ...]]:
-    """Shape of a single batch of images, which needs no values."""
-    if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
-        if example_inputs.is_floating_point():
-            return tuple(example_inputs.shape)
-    return None

@@ -53,6 +53,7 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
             _drop(outputs, modules, layer_slice, kept, unit.size, False)
         for layer_slice in unit.inputs:
             _drop(inputs, modules, layer_slice, kept, unit.size, True)
+    # Each layer gets a cut parameter of its own, tied ones too.
     tied = tied_parameters(model)
     for name in {**outputs, **inputs}:
         kept = _indices(outputs.get(name)), _indices(inputs.get(name))
@@ -61,6 +62,7 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
         except (RuntimeError, ValueError) as error:
             raise DMSError(f'layer {name!r}: {error}') from error
     _tie(tied)
+    # Last: names of layers would be others in shorter lists.
     remove_blocks(model, structure.removed_blocks)
     refresh_attributes(model)
     return model

@@ -96,6 +96,7 @@ class MaskState(KeepsPrecision):
             + [s.max_blocks for s in stages],
             leaders={u: f.leader for u, f in self.followings.items()},
         )
+        # Ratios start at zero, which ``max_ratio`` may not allow.
         self.topk.project_()
         channels = sum(u.num_channels for u in units)
         self.num_channels = channels
@@ -142,10 +143,11 @@ class MaskState(KeepsPrecision):
         self.table.show(mask, self.topk)
 
     @contextmanager
-    def showing(self, mask: Tensor) -> Iterator[None]:
-        """Give the layers other masks [C] for a while."""
+    def showing(self, mask: Optional[Tensor]) -> Iterator[None]:
+        """Give the layers other masks [C], or none, for a while."""
         before = self.table.flat
-        self.table.show(mask.to(self.mask), self.topk)
+        other = None if mask is None else mask.to(self.mask)
+        self.table.show(other, self.topk)
         try:
             yield
         finally:

@@ -13,7 +13,7 @@ from typing import (
 )
 
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import (
@@ -24,6 +24,7 @@ from dms_mmrazor.graph import (
 from dms_mmrazor.graph.adapters import ModelAdapter
 from dms_mmrazor.graph.channel_analyzer import TracingError
 from dms_mmrazor.graph.declared_groups import declare_groups
+from dms_mmrazor.graph.example_inputs import as_example
 from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.graph.tied_weights import tie_groups
 from dms_mmrazor.graph.uncounted import uncounted_warning
@@ -93,6 +94,40 @@ def build_analyzer(
     for key in ('type', '_scope_'):
         cfg.pop(key, None)
     return DMSChannelAnalyzer(**cfg)
+
+
+def mutator_settings(
+    model: nn.Module, example_inputs: Any, settings: Optional[Config]
+) -> Config:
+    """Settings of a mutator whose model is called with an example.
+
+    Args:
+        model (nn.Module): A plain model.
+        example_inputs (Any): What it is called with: a tensor, positional
+            arguments or keyword arguments.
+        settings (dict, optional): Those of the user.
+
+    Raises:
+        DMSError: If the input is no example, or the model has nothing to
+            search.
+    """
+    example_inputs = model_kind_of(model).example(model, example_inputs)
+    demo: Any = as_example(example_inputs)
+    if not any(True for _ in model.parameters()):
+        raise DMSError(
+            f'Search: `model` ({type(model).__name__}) has no parameters.'
+        )
+    if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
+        # A batch of images: its shape is enough, and MACs are of one.
+        if example_inputs.is_floating_point():
+            demo = tuple(example_inputs.shape)
+    settings = dict(settings or {})
+    settings['parse_cfg'] = {
+        'type': 'DMSChannelAnalyzer',
+        **settings.get('parse_cfg', {}),
+        'demo_input': demo,
+    }
+    return settings
 
 
 class Description(NamedTuple):

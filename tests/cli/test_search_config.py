@@ -1,9 +1,10 @@
 import pytest
 from mmengine.config import Config
 
-from dms_mmrazor.engine.hooks import ResourceHook, find_resource_hook
+from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.engine.search_config import (
     build_algorithm,
+    find_resource_hook,
     override_target,
     parse_target_text,
 )

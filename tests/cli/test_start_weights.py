@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 from mmengine.runner import load_checkpoint
 
-from dms_mmrazor.cli.start_weights import check_start_weights
+from dms_mmrazor.cli.training_start import check_start_weights
 from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.subnet.foreign_weights import refuse_foreign_weights

@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from dms_mmrazor.engine.hooks import find_resource_hook
+from dms_mmrazor.engine.search_config import find_resource_hook
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 # Language models are local files: tests/plugins/transformers has their test.

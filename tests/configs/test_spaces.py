@@ -11,8 +11,10 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from dms_mmrazor.engine.hooks import find_resource_hook
-from dms_mmrazor.engine.search_config import build_algorithm
+from dms_mmrazor.engine.search_config import (
+    build_algorithm,
+    find_resource_hook,
+)
 
 sys.path.append(str(Path(__file__).parents[1]))
 from diffs import apply_diff  # noqa: E402

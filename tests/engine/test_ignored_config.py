@@ -8,7 +8,8 @@ from dms_mmrazor.engine.config_keywords import (
     check_keywords,
     refuse_unsupported,
 )
-from dms_mmrazor.engine.hooks import ResourceHook, find_resource_hook
+from dms_mmrazor.engine.hooks import ResourceHook
+from dms_mmrazor.engine.search_config import find_resource_hook
 from dms_mmrazor.errors import DMSError
 
 HOOK = dict(type='mmrazor.ResourceHook', target=0.5)

@@ -3,7 +3,7 @@
 import pytest
 from torch import fx, nn
 
-from dms_mmrazor.graph.norm_readers import find_norm_readers
+from dms_mmrazor.graph.channel_analyzer import find_norm_readers
 
 
 class Block(nn.Module):

@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 
 def _newest(folder):
-    from dms_mmrazor.cli.resume import newest_checkpoint
+    from dms_mmrazor.cli.training_start import newest_checkpoint
 
     found = newest_checkpoint(str(folder))
     return found and os.path.basename(found)
@@ -59,7 +59,7 @@ def test_other_files_are_not_checkpoints_of_the_training(tmp_path):
     ],
 )
 def test_choose_resume(resume, load_from, expected, folder):
-    from dms_mmrazor.cli.resume import choose_resume
+    from dms_mmrazor.cli.training_start import choose_resume
 
     cfg = Config(dict(work_dir=str(folder), resume=False, load_from=load_from))
     choose_resume(cfg, resume)
@@ -67,7 +67,7 @@ def test_choose_resume(resume, load_from, expected, folder):
 
 
 def test_the_first_start_of_a_job_that_always_resumes(tmp_path):
-    from dms_mmrazor.cli.resume import choose_resume
+    from dms_mmrazor.cli.training_start import choose_resume
 
     cfg = Config(dict(work_dir=str(tmp_path), load_from='start.pth'))
     choose_resume(cfg, 'auto')
@@ -78,7 +78,7 @@ def test_a_config_from_the_work_dir_has_one_hook_already():
     """mmengine dumps what the first start has added."""
     from mmengine.config import Config
 
-    from dms_mmrazor.cli.resume import make_repeatable
+    from dms_mmrazor.cli.training_start import make_repeatable
 
     cfg = Config(dict(randomness=dict(seed=0)))
     make_repeatable(cfg)

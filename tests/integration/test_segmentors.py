@@ -15,7 +15,7 @@ pytest.importorskip(
     'mmseg', reason='mmsegmentation is not installed ([segmentation])'
 )
 
-from dms_mmrazor.engine.hooks import find_resource_hook  # noqa: E402
+from dms_mmrazor.engine.search_config import find_resource_hook  # noqa: E402
 from dms_mmrazor.graph.demo_samples import demo_samples  # noqa: E402
 from dms_mmrazor.subnet import prune  # noqa: E402
 from dms_mmrazor.subnet.structure import save_structure  # noqa: E402

@@ -1,8 +1,8 @@
 import pytest
 from mmengine.config import Config
 
+from dms_mmrazor.cli.training_length import shorten_in_proportion
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.ranking.config_recipe import shorten_in_proportion
 
 
 def config(train_cfg, schedulers, **kwargs):

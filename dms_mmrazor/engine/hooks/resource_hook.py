@@ -20,7 +20,6 @@ from dms_mmrazor.engine.runner_access import (
     share_structure,
     structure_steps,
 )
-from dms_mmrazor.engine.search_end import export_search
 from dms_mmrazor.engine.search_log import (
     describe_resources,
     describe_targets,
@@ -33,7 +32,11 @@ from dms_mmrazor.engine.search_settings import (
     settings_of,
     space_of,
 )
-from dms_mmrazor.engine.search_watch import SearchWatch, validated_score
+from dms_mmrazor.engine.search_watch import (
+    SearchWatch,
+    export_search,
+    validated_score,
+)
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.latency import (
     divisor_warning,
@@ -133,7 +136,9 @@ class ResourceHook(Hook):
         settle: Duration = 0.05,
         **unknown: Any,
     ) -> None:
-        _refuse_unknown('ResourceHook', unknown)
+        if unknown:
+            key = next(iter(unknown))
+            raise unknown_key('custom_hooks', 'ResourceHook', key)
         self.wanted = as_targets(_needed_target(target), resource)
         self.weights = as_weights(loss_weight, self.wanted)
         check_counts(divisor=divisor, interval=interval)
@@ -364,17 +369,6 @@ class ResourceHook(Hook):
 
     def _folder(self, runner: Runner) -> str:
         return self.out_dir or osp.join(runner.work_dir, 'subnet')
-
-
-def _refuse_unknown(name: str, unknown: Mapping[str, Any]) -> None:
-    """Raise DMSError if there are settings that a hook does not have.
-
-    Args:
-        name (str): Class of the hook.
-        unknown (Mapping[str, Any]): What was given beside its settings.
-    """
-    if unknown:
-        raise unknown_key('custom_hooks', name, next(iter(unknown)))
 
 
 def _needed_target(

@@ -1,11 +1,8 @@
 """Evolution and random search as loops of a runner."""
 
-import hashlib
 import os.path as osp
-import time
 from typing import Any, Dict, Optional, Union
 
-import torch
 from mmengine import dist
 from mmengine.runner import Runner
 from mmengine.runner.base_loop import BaseLoop
@@ -13,8 +10,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from dms_mmrazor.engine.hooks import ResourceHook
-from dms_mmrazor.engine.loops.candidate_file import CandidateFile
-from dms_mmrazor.engine.loops.candidate_watch import CandidateWatch
+from dms_mmrazor.engine.loops.candidates import (
+    CandidateFile,
+    CandidateWatch,
+    fingerprint,
+)
 from dms_mmrazor.engine.runner_access import (
     dataset_meta,
     get_algorithm,
@@ -25,10 +25,10 @@ from dms_mmrazor.engine.search_log import (
     describe_subnet,
     describe_targets,
 )
-from dms_mmrazor.engine.subnet_fitness import NormRecalibration
+from dms_mmrazor.engine.subnet_fitness import SubnetJudge
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.registry import LOOPS, TASK_UTILS
+from dms_mmrazor.registry import LOOPS
 from dms_mmrazor.search.evolution import (
     Candidate,
     Evolution,
@@ -39,9 +39,8 @@ from dms_mmrazor.search.export import (
     export_subnet,
     save_subnet,
 )
-from dms_mmrazor.subnet import Structure, pruned_copy
+from dms_mmrazor.subnet import Structure
 from dms_mmrazor.supernet.choice_space import ChoiceSpace
-from dms_mmrazor.supernet.plain import plain_copy
 from dms_mmrazor.supernet.resources import format_resource
 
 CANDIDATES = 'candidates.jsonl'
@@ -148,35 +147,27 @@ class DMSEvolutionLoop(BaseLoop):
         hook = self._take_hook()
         runner.call_hook('before_train')
         targets = hook.resolve(algorithm)
-        mutator, log = algorithm.mutator, runner.logger.info
-        space = ChoiceSpace(mutator, targets, hook.divisor)
-        log(
-            f'Search space:\n{mutator.report()}\n'
-            f'{describe_resources(mutator, hook.divisor)}\n'
-            f'{describe_targets(mutator, targets)}\n'
-            f'{type(self).__name__}: {self.settings} in 10^'
-            f'{space.log10_size:.1f} structures'
-        )
-        judge = _Judge(runner, algorithm, self.recalibrate, self.fitness)
+        log = runner.logger.info
+        space = ChoiceSpace(algorithm.mutator, targets, hook.divisor)
+        log(self._describe_space(space, algorithm, targets, hook.divisor))
+        judge = SubnetJudge(runner, algorithm, self.recalibrate, self.fitness)
         evolution = Evolution(space, self.settings)
         file = CandidateFile(
             osp.join(runner.work_dir, CANDIDATES),
             self._settings_of(algorithm, targets, hook.divisor),
         )
-        done = file.open() if dist.is_main_process() else []
-        (done,) = _shared([done])
+        # One rank reads what all of them go on from.
+        shared = [file.open() if dist.is_main_process() else []]
+        dist.broadcast_object_list(shared)
+        (done,) = shared
         self._tried = len(done)
         if done:
             log(f'{file.path}: going on after {len(done)} candidates.')
         watch: Optional[CandidateWatch] = None
         if dist.is_main_process():
+            loop, folder = self._title, self._folder(hook)
             watch = CandidateWatch(
-                runner,
-                algorithm,
-                f'{type(self).__name__}: {self.settings}',
-                targets,
-                self._folder(hook),
-                self._tried,
+                runner, algorithm, loop, targets, folder, self._tried
             )
 
         def note(candidate: Candidate) -> None:
@@ -236,8 +227,29 @@ class DMSEvolutionLoop(BaseLoop):
             'divisor': divisor,
             'recalibrate': self.recalibrate,
             'fitness': dict(self.fitness),
-            'weights': _fingerprint(algorithm),
+            'weights': fingerprint(algorithm),
         }
+
+    @property
+    def _title(self) -> str:
+        """Name and settings of the loop, for log and card."""
+        return f'{type(self).__name__}: {self.settings}'
+
+    def _describe_space(
+        self,
+        space: ChoiceSpace,
+        algorithm: DMSAlgorithm,
+        targets: Dict[str, float],
+        divisor: int,
+    ) -> str:
+        """What is searched, within which targets, and how."""
+        mutator = algorithm.mutator
+        return (
+            f'Search space:\n{mutator.report()}\n'
+            f'{describe_resources(mutator, divisor)}\n'
+            f'{describe_targets(mutator, targets)}\n'
+            f'{self._title} in 10^{space.log10_size:.1f} structures'
+        )
 
     def _describe(self, candidate: Candidate, best: Candidate) -> str:
         shown = ', '.join(
@@ -256,7 +268,7 @@ class DMSEvolutionLoop(BaseLoop):
         algorithm: DMSAlgorithm,
         best: Candidate,
         hook: ResourceHook,
-        judge: '_Judge',
+        judge: SubnetJudge,
     ) -> Structure:
         """Write the best subnet as the ResourceHook would."""
         runner = self.runner
@@ -325,44 +337,6 @@ class DMSRandomSearchLoop(DMSEvolutionLoop):
         )
 
 
-class _Judge:
-    """Cuts a subnet out, recalibrates it and asks the fitness.
-
-    Args:
-        runner (Runner): Of the search.
-        algorithm (DMSAlgorithm): Its supernet is not changed.
-        recalibrate (int): Images for the norms.
-        fitness (dict): Config of the fitness.
-    """
-
-    def __init__(
-        self,
-        runner: Runner,
-        algorithm: DMSAlgorithm,
-        recalibrate: int,
-        fitness: Dict[str, Any],
-    ) -> None:
-        self.algorithm = algorithm
-        self.recalibrate = NormRecalibration(runner, recalibrate)
-        self.fitness = TASK_UTILS.build(
-            fitness, default_args=dict(runner=runner)
-        )
-
-    def __call__(self, choices: Dict[str, int]) -> Dict[str, float]:
-        """Score, images and seconds of a structure."""
-        started = time.time()
-        algorithm = self.algorithm
-        structure = algorithm.mutator.structure(choices)
-        plain = plain_copy(algorithm.architecture, share=True)
-        subnet = pruned_copy(plain, structure)
-        images = self.recalibrate(subnet)
-        result = dict(self.fitness(choices, subnet))
-        forward = result.get('forward_images', 0) + images
-        result['forward_images'] = forward
-        result['seconds'] = round(time.time() - started, 3)
-        return result
-
-
 def export_choices(
     algorithm: DMSAlgorithm, best: Candidate, hook: ResourceHook
 ) -> ExportedSubnet:
@@ -382,19 +356,3 @@ def export_choices(
     search = {**subnet.structure.search, 'divisor': hook.divisor}
     structure = subnet.structure._replace(resources=rows, search=search)
     return subnet._replace(structure=structure)
-
-
-def _shared(values: Any) -> Any:
-    """The first rank's values, on all of them."""
-    dist.broadcast_object_list(values)
-    return values
-
-
-def _fingerprint(algorithm: DMSAlgorithm) -> str:
-    """Of the supernet's weights and of what its blocks are ordered by."""
-    found = hashlib.sha256()
-    state = algorithm.architecture.state_dict()
-    for tensor in [*state.values(), algorithm.mutator.topk.importance]:
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        found.update(flat.view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()[:16]

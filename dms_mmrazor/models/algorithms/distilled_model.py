@@ -85,7 +85,9 @@ class DistilledModel(BaseModel):
             model(inputs, data_samples, mode='tensor')
 
         device = next(self.architecture.parameters()).device
-        targets = self.distiller.teach(self.teacher.to(device), run)
+        targets = self.distiller.teach(
+            self.teacher.to(device), self.architecture, None, run
+        )
         with self.distiller.watching(self.architecture) as outputs:
             losses = self.architecture(inputs, data_samples, mode='loss')
         losses = self.distiller.weigh_task(losses)

@@ -19,7 +19,6 @@ from dms_mmrazor.search.distillation import (
     Distiller,
     DistillSettings,
     Outputs,
-    without_masks,
 )
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.type_names import type_name
@@ -198,11 +197,9 @@ class DMSAlgorithm(BaseAlgorithm):
 
         # A resumed search does not take the weights of that moment.
         self.distiller.start(self.architecture, self.teacher)
-        if self.teacher is None:
-            with without_masks(self.mutator.masks):
-                with self.distiller.as_at_start(self.architecture):
-                    return self.distiller.teach(self.architecture, run)
-        return self.distiller.teach(self.teacher, run)
+        return self.distiller.teach(
+            self.teacher, self.architecture, self.mutator.masks, run
+        )
 
     def finish_step(self, grad_scale: Optional[Tensor] = None) -> None:
         """Move importances and structure; call after each optimizer step.

@@ -4,7 +4,17 @@ import gc
 import random
 from copy import deepcopy
 from functools import partial
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from mmrazor.models.mutators import ChannelMutator
@@ -166,6 +176,7 @@ class DMSMutator(ChannelMutator):
         self._scores: Optional[StaticScores] = None
         self.resources: Optional[ResourceTable] = None
         self._write_structure: Optional[StructureWriter] = None
+        self._selects: Optional[Callable[[str], Any]] = None
 
     @property
     def analyzer(self) -> DMSChannelAnalyzer:
@@ -210,6 +221,7 @@ class DMSMutator(ChannelMutator):
     def _prepare(self, supernet: nn.Module) -> None:
         """Find what can be searched, attach masks, prove them."""
         size = self.analyzer.demo
+        # Whoever cannot run says so in its own words, not in the tracer's.
         first = run_first(supernet, size, self.analyzer.demo_key)
         adapter = find_adapter(supernet, self.analyzer.decoder)
         groups = find_groups(self.analyzer, self._declared, supernet, adapter)
@@ -240,8 +252,9 @@ class DMSMutator(ChannelMutator):
         self._write_structure = found.writer
         warn_of_uncounted(first.uncounted, self.table.full['macs'])
         self.to(next(supernet.parameters()).device)
+        # What the proof cuts is the model before masks replace its layers.
         plain = light_copy(supernet) if self._verify else None
-        for unit in [*self.units, *self.depth_units]:
+        for unit in self.searched_units:
             unit.prepare_for_pruning(supernet)
         self._score_weights()
         move_affines(supernet, self.analyzer.norm_readers)
@@ -312,7 +325,7 @@ class DMSMutator(ChannelMutator):
         self.depth_units = nn.ModuleList(space.stages)
         self.stage_reasons = space.stage_reasons
         self._selects = partial(selected_units, groups=groups, stages=stages)
-        self._name2unit = {u.name: u for u in [*space.units, *space.stages]}
+        self._name2unit = {unit.name: unit for unit in self.searched_units}
         return space
 
     def verify(self, supernet: nn.Module, plain: nn.Module) -> float:
@@ -357,14 +370,18 @@ class DMSMutator(ChannelMutator):
     @property
     def choice_template(self) -> Dict[str, int]:
         """Current number of kept channels (blocks) by unit (stage)."""
-        units = [*self.units, *self.depth_units]
         kept = self.topk.hard_kept().tolist()
-        return {unit.name: number for unit, number in zip(units, kept)}
+        return {u.name: n for u, n in zip(self.searched_units, kept)}
 
     @property
     def current_choices(self) -> Dict[str, int]:
         """Current number of kept channels (blocks) by unit (stage)."""
         return self.choice_template
+
+    @property
+    def searched_units(self) -> List[nn.Module]:
+        """Width units, then stages: the order of the top-k operators."""
+        return [*self.units, *self.depth_units]
 
     @property
     def mutable_units(self) -> List[nn.Module]:
@@ -374,8 +391,7 @@ class DMSMutator(ChannelMutator):
     @property
     def search_groups(self) -> Dict[int, List[nn.Module]]:
         """One group per unit and stage."""
-        units = [*self.units, *self.depth_units]
-        return {index: [unit] for index, unit in enumerate(units)}
+        return {i: [unit] for i, unit in enumerate(self.searched_units)}
 
     def sample_choices(
         self,
@@ -505,7 +521,7 @@ class DMSMutator(ChannelMutator):
     def topk_with(self, choices: Dict[str, int]) -> FlatTopk:
         """A copy of all operators with other numbers of kept elements."""
         topk = deepcopy(self.topk)
-        for index, unit in enumerate([*self.units, *self.depth_units]):
+        for index, unit in enumerate(self.searched_units):
             if unit.name in choices:
                 topk.set_kept_(index, choices[unit.name])
         return topk

@@ -77,60 +77,35 @@ class OFAMobileNetV3(BaseModule):
         super().__init__(init_cfg)
         if isinstance(kernel_size, int):
             kernel_size = [kernel_size] * len(widths)
-        columns = dict(
+        rows = _stage_rows(
+            widths,
             strides=strides,
             acts=acts,
             squeezed=squeezed,
             kernel_size=kernel_size,
         )
-        for key, column in columns.items():
-            if len(column) != len(widths):
-                raise DMSError(
-                    f'OFAMobileNetV3: `{key}` has {len(column)} entries for '
-                    f'{len(widths)} stages of `widths`.'
-                )
-        norm_cfg = dict(norm_cfg)
 
         def scaled(width: int) -> int:
             return make_divisible(width * width_mult, 8)
 
         channels = scaled(stem_channels)
-        hswish = dict(type='HSwish')
+        norm_cfg = dict(norm_cfg)
+        outer = dict(norm_cfg=norm_cfg, act_cfg=dict(type='HSwish'))
         self.conv1 = ConvModule(
-            3,
-            channels,
-            3,
-            stride=stem_stride,
-            padding=1,
-            norm_cfg=norm_cfg,
-            act_cfg=hswish,
+            3, channels, 3, stride=stem_stride, padding=1, **outer
         )
         self.first = InvertedResidual(
             channels, channels, channels, norm_cfg=norm_cfg
         )
         self.stages = ModuleList()
-        for width, *settings in zip(widths, *columns.values()):
+        for width, *settings in rows:
             stage: List[BaseModule] = []
             for index in range(depth):
-                stage.append(
-                    _block(
-                        channels,
-                        scaled(width),
-                        expansion,
-                        index,
-                        settings,
-                        norm_cfg,
-                    )
-                )
+                sizes = channels, scaled(width), expansion
+                stage.append(_block(*sizes, index, settings, norm_cfg))
                 channels = scaled(width)
             self.stages.append(Sequential(*stage))
-        self.conv2 = ConvModule(
-            channels,
-            scaled(out_channels),
-            1,
-            norm_cfg=norm_cfg,
-            act_cfg=hswish,
-        )
+        self.conv2 = ConvModule(channels, scaled(out_channels), 1, **outer)
 
     def forward(self, x: Tensor) -> Tuple[Tensor]:
         """Images [B, 3, H, W] to one feature map."""
@@ -138,6 +113,23 @@ class OFAMobileNetV3(BaseModule):
         for stage in self.stages:
             x = stage(x)
         return (self.conv2(x),)
+
+
+def _stage_rows(
+    widths: Sequence[int], **columns: Sequence[Any]
+) -> List[Tuple[Any, ...]]:
+    """Width and settings of each stage.
+
+    Raises:
+        DMSError: If a setting is not of as many stages.
+    """
+    for key, column in columns.items():
+        if len(column) != len(widths):
+            raise DMSError(
+                f'OFAMobileNetV3: `{key}` has {len(column)} entries for '
+                f'{len(widths)} stages of `widths`.'
+            )
+    return list(zip(widths, *columns.values()))
 
 
 def _block(

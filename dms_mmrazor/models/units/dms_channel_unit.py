@@ -79,27 +79,8 @@ class DMSChannelUnit(MutableChannelUnit):
                 'max_ratio, follows and mask_step.'
             )
         super().__init__(num_channels)
-        if isinstance(step, float) and 0 < step < 1:
-            step = max(1, round(step * num_channels))
-        if not (isinstance(step, int) and 1 <= step <= num_channels):
-            raise DMSError(
-                f'`step` must be an int in 1 … {num_channels} (the channels '
-                f'of the unit) or a portion of them in (0, 1), got {step}.'
-            )
-        if not (isinstance(mask_step, int) and num_channels % mask_step == 0):
-            raise DMSError(
-                f'`mask_step` must divide the {num_channels} channels of the '
-                f'unit, got {mask_step}.'
-            )
-        if mask_step > 1 and not follows:
-            raise DMSError(
-                '`mask_step` is for units with `follows`; others have `step`.'
-            )
-        if not 0 <= min_ratio <= max_ratio <= 1 or max_ratio == 0:
-            raise DMSError(
-                '`min_ratio` and `max_ratio` must satisfy 0 <= min <= max <= '
-                f'1, got {min_ratio} and {max_ratio}.'
-            )
+        step = _whole_step(step, num_channels)
+        _check_settings(num_channels, mask_step, follows, min_ratio, max_ratio)
         if follows and step == 1:
             step = mask_step
         self.step = math.gcd(step, num_channels)
@@ -250,3 +231,43 @@ class DMSChannelUnit(MutableChannelUnit):
         """A random number of channels within the limits."""
         low, high = self.min_kept // self.step, self.max_kept // self.step
         return random.randint(low, high) * self.step
+
+
+def _whole_step(step: Union[int, float], num_channels: int) -> int:
+    """A step in channels, of which a portion may have been given.
+
+    Raises:
+        DMSError: If the unit has no such step.
+    """
+    if isinstance(step, float) and 0 < step < 1:
+        step = max(1, round(step * num_channels))
+    if not (isinstance(step, int) and 1 <= step <= num_channels):
+        raise DMSError(
+            f'`step` must be an int in 1 … {num_channels} (the channels '
+            f'of the unit) or a portion of them in (0, 1), got {step}.'
+        )
+    return step
+
+
+def _check_settings(
+    num_channels: int,
+    mask_step: int,
+    follows: str,
+    min_ratio: float,
+    max_ratio: float,
+) -> None:
+    """Raise DMSError unless the settings of a unit fit together."""
+    if not (isinstance(mask_step, int) and num_channels % mask_step == 0):
+        raise DMSError(
+            f'`mask_step` must divide the {num_channels} channels of the '
+            f'unit, got {mask_step}.'
+        )
+    if mask_step > 1 and not follows:
+        raise DMSError(
+            '`mask_step` is for units with `follows`; others have `step`.'
+        )
+    if not 0 <= min_ratio <= max_ratio <= 1 or max_ratio == 0:
+        raise DMSError(
+            '`min_ratio` and `max_ratio` must satisfy 0 <= min <= max <= '
+            f'1, got {min_ratio} and {max_ratio}.'
+        )
