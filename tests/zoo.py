@@ -451,22 +451,18 @@ def own_convolutions():
     )
 
 
+class OnTheSpot(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = conv(16, 12), conv(12, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(nn.Dropout(0.0)(nn.ReLU()(self.one(x))))
+
+
 @toy('modules that a forward makes on the spot')
 def made_on_the_spot():
-    class Block(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.one, self.two = conv(16, 12), conv(12, 16)
-
-        def forward(self, x):
-            return x + self.two(nn.Dropout(0.0)(nn.ReLU()(self.one(x))))
-
-    def forward(net, x):
-        x = nn.UpsamplingNearest2d(scale_factor=2)(net.body(net.stem(x)))
-        return net.head(x)
-
-    body = nn.Sequential(Block(), Block())
-    return Net(forward, stem=cbr(3, 16), body=body, head=conv(16, 4))
+    return chain(OnTheSpot(), OnTheSpot())
 
 
 @toy('channels that are shuffled')
