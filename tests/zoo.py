@@ -423,6 +423,48 @@ def conv3d():
     )
 
 
+@toy('classes of convolutions along one and three axes')
+def own_convolutions():
+    class Causal(nn.Conv1d):
+        """Reads what came before."""
+
+        def forward(self, x):
+            return super().forward(F.pad(x, (2, 0)))
+
+    class Volume(nn.Conv3d):
+        """A convolution of volumes with settings of its own."""
+
+        def __init__(self, read, given, middle=None):
+            super().__init__(read, given, (1, 3, 3), padding=(0, 1, 1))
+
+    def forward(net, x):
+        x = net.norm(net.volume(net.stem(x).unsqueeze(2))).relu()
+        return net.head(net.causal(x.flatten(2)).relu().mean(2))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        volume=Volume(16, 16),
+        norm=nn.BatchNorm3d(16),
+        causal=Causal(16, 16, 3),
+        head=nn.Linear(16, 4),
+    )
+
+
+class OnTheSpot(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = conv(16, 12), conv(12, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(nn.Dropout(0.0)(nn.ReLU()(self.one(x))))
+
+
+@toy('modules that a forward makes on the spot')
+def made_on_the_spot():
+    return chain(OnTheSpot(), OnTheSpot())
+
+
 @toy('channels that are shuffled')
 def channel_shuffle():
     shuffle = nn.ChannelShuffle(4)

@@ -37,7 +37,7 @@ from dms_mmrazor.search.structure_search import Searched
 from dms_mmrazor.subnet import prune
 from dms_mmrazor.subnet.onnx_export import export_onnx, why_not_onnx
 from dms_mmrazor.supernet.plain import plain_copy
-from dms_mmrazor.supernet.verify import max_difference, randomize
+from dms_mmrazor.supernet.verify import compare, randomize
 
 Size = Tuple[int, ...]
 
@@ -246,7 +246,7 @@ def compare_structures(
         subnet = prune(plain_copy(supernet), mutator.structure())
         params = sum(p.numel() for p in subnet.parameters())
         errors = dict(
-            outputs=max_difference(supernet, subnet, image),
+            outputs=compare(supernet, subnet, image),
             macs=mutator.resource('macs') / count_macs(subnet, size) - 1,
             params=mutator.resource('params') / params - 1,
         )

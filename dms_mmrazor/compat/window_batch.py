@@ -2,30 +2,48 @@
 
 Symptom: an ONNX file of Swin computes something else than the model for
 every batch size but that of the export; nothing fails.
-Seen with: mmpretrain 1.2.0. ``ShiftWindowMSA.window_reverse`` turns the
-number of images into an ``int``, which a trace keeps as a constant.
-Drop when: mmpretrain leaves the number of images to ``view``.
+Seen with: mmpretrain 1.2.0, mmdet 3.3.0; mmsegmentation has the latter's
+code. ``ShiftWindowMSA.window_reverse`` turns the number of images into an
+``int``, which a trace keeps as a constant.
+Drop when: they leave the number of images to ``view``.
 """
 
 import sys
-from contextlib import contextmanager
-from typing import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Iterator
 
 from torch import Tensor
 
-_MODULE = 'mmpretrain.models.utils.attention'
+_MODULES = (
+    'mmpretrain.models.utils.attention',
+    'mmdet.models.backbones.swin',
+    'mmseg.models.backbones.swin',
+)
 
 
 @contextmanager
 def any_number_of_windows() -> Iterator[None]:
-    """Export inside; does nothing unless mmpretrain's attention is loaded."""
-    module = sys.modules.get(_MODULE)
-    if module is None:
+    """Export inside; does nothing unless such an attention is loaded."""
+    with ExitStack() as patches:
+        for name in _MODULES:
+            if name in sys.modules:
+                attention = sys.modules[name].ShiftWindowMSA
+                patches.enter_context(_patched(attention))
         yield
-        return
-    attention = module.ShiftWindowMSA
+
+
+@contextmanager
+def _patched(attention: type) -> Iterator[None]:
+    """One library's; a method of it that knows the size, or a function."""
     before = attention.__dict__['window_reverse']
-    attention.window_reverse = staticmethod(window_reverse)
+
+    def method(self: Any, windows: Tensor, height: int, width: int) -> Tensor:
+        return window_reverse(windows, height, width, self.window_size)
+
+    static = isinstance(before, staticmethod)
+    attention.window_reverse = (
+        staticmethod(window_reverse) if static else method
+    )
     try:
         yield
     finally:

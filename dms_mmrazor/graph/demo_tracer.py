@@ -151,10 +151,18 @@ class DemoTracer(MMFxTracer):
         args: Tuple[Any, ...],
         kwargs: Dict[str, Any],
     ) -> Any:
-        """Record a call of a module."""
-        if self._running:
+        """Record a call of a module; one made on the spot is looked into."""
+        if self._running or self._is_made_on_the_spot(m):
             return forward(*args, **kwargs)
         return super().call_module(m, forward, args, kwargs)
+
+    def _is_made_on_the_spot(self, module: nn.Module) -> bool:
+        """Whether code makes it where it is called, as ``nn.ReLU()(x)``."""
+        try:
+            self.path_of_module(module)
+        except NameError:
+            return next(module.parameters(), None) is None
+        return False
 
     def getattr(
         self, attr: str, attr_val: Any, parameter_proxy_cache: Dict[str, Any]

@@ -6,13 +6,11 @@ names look like, so it is tested on the block itself. A transformer layer has
 two residual branches, which one mask silences together.
 """
 
-from collections import defaultdict
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import (
     Any,
     Callable,
-    DefaultDict,
     Dict,
     FrozenSet,
     Iterator,
@@ -34,9 +32,6 @@ from dms_mmrazor.graph.running import intercepting
 from dms_mmrazor.layers import masked_form
 
 _TOLERANCE = 1e-6
-
-_REMEMBERED = 8
-"""Inputs of a layer whose outputs are remembered."""
 
 _FEW = 10
 """Of so many ends all pairs are tried."""
@@ -167,29 +162,30 @@ class BlockRun(NamedTuple):
 
 @contextmanager
 def remembering(block: nn.Module) -> Iterator[None]:
-    """Let the layers of a block compute each output once.
+    """Let the layers of a block compute their first output once.
 
     To find the branches of a block, its modules are silenced one by one:
     what runs before them does the same each time, and large kernels take
-    most of the time.
+    most of the time. What runs behind them seldom sees the same twice, and
+    its feature maps may be larger than the model.
 
     Args:
         block (nn.Module): A part of a throw-away copy of a model.
     """
-    known: DefaultDict[nn.Module, List[Tuple[Tensor, Tensor]]]
-    known = defaultdict(list)
+    known: Dict[nn.Module, Tuple[Tensor, Tensor]] = {}
 
     def look_up(
         module: nn.Module, forward: Callable[..., Any], *args: Any, **kw: Any
     ) -> Any:
         if kw or len(args) != 1 or not isinstance(args[0], Tensor):
             return forward(*args, **kw)
-        for x, y in known[module]:
-            if x.shape == args[0].shape and torch.equal(x, args[0]):
-                return y.clone()
+        if module in known:
+            x, y = known[module]
+            same = x.shape == args[0].shape and torch.equal(x, args[0])
+            return y.clone() if same else forward(*args)
         x, y = args[0].clone(), forward(*args)
-        if isinstance(y, Tensor) and len(known[module]) < _REMEMBERED:
-            known[module].append((x, y.clone()))
+        if isinstance(y, Tensor):
+            known[module] = x, y.clone()
         return y
 
     layers = [

@@ -32,6 +32,7 @@ from dms_mmrazor.layers.conv import (
 )
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.fold import fold_depth, fold_input_mask
+from dms_mmrazor.layers.formatted_norm import FormattedNorm
 from dms_mmrazor.layers.group_norm import DMSGroupNorm
 from dms_mmrazor.layers.kind import (
     ChannelHolder,
@@ -67,6 +68,7 @@ __all__ = [
     'DMSLinear',
     'DMSOp',
     'DMSRMSNorm',
+    'FormattedNorm',
     'DMSSiLU',
     'HEADS',
     'LayerKind',

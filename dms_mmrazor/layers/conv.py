@@ -218,10 +218,14 @@ class ConvKind(LayerKind):
     def find_masked(self, layer_type: type) -> Optional[type]:
         """Also of classes that compute like torch's."""
         found = super().find_masked(layer_type)
-        if found is None and issubclass(layer_type, nn.Conv2d):
-            if folds(layer_type, (6, 4, 3), (2, 6, 9, 8), 1):
+        if found is not None:
+            return found
+        for dims, stock in enumerate((nn.Conv1d, nn.Conv2d, nn.Conv3d), 1):
+            shape = (2, 6, 9, 8, 7)[: 2 + dims]
+            own = issubclass(layer_type, stock)
+            if own and folds(layer_type, (6, 4, 3), shape, 1):
                 return derive_masked(layer_type, OwnForward)
-        return found
+        return None
 
     def is_depthwise(self, layer: nn.Module) -> bool:
         """One or, with a multiplier, several outputs for each input."""

@@ -93,6 +93,13 @@ class LayerKind:
         """The class that takes masks, if there is one."""
         return _MASKED.get(layer_type)
 
+    def recognizes(self, layer_type: type) -> bool:
+        """Whether a class that has no kind by its types is of this one.
+
+        For classes that everybody writes anew, told by what they compute.
+        """
+        return False
+
     def applies(self, layer: nn.Module) -> bool:
         """Whether a layer of these types is of this kind after all."""
         return True
@@ -228,6 +235,7 @@ class PassingKind(LayerKind):
 
 
 _KINDS: ByType[LayerKind] = ByType()
+_RECOGNIZING: List[LayerKind] = []
 _MASKED: Dict[type, type] = {}
 # Of the types that were asked for so far:
 _FORMS: Dict[type, Optional[type]] = {}
@@ -238,6 +246,8 @@ KindType = TypeVar('KindType', bound=Type[LayerKind])
 def register_kind(kind: KindType) -> KindType:
     """Make a kind of layer known."""
     _KINDS.add(kind(), (*kind.types, *kind.names))
+    if kind.recognizes is not LayerKind.recognizes:
+        _RECOGNIZING.append(kind())
     for layer_type, masked in kind.masked.items():
         register_masked(layer_type, masked)
     return kind
@@ -251,7 +261,10 @@ def register_masked(layer_type: type, masked: type) -> None:
 
 def kind_of_type(layer_type: type) -> Optional[LayerKind]:
     """The kind of the layers of a class, or ``None``."""
-    return _KINDS.find(layer_type)
+    found = _KINDS.find(layer_type)
+    if found is not None:
+        return found
+    return next((k for k in _RECOGNIZING if k.recognizes(layer_type)), None)
 
 
 def kind_of(layer: object) -> Optional[LayerKind]:

@@ -1,4 +1,4 @@
-"""What mmdet's detectors need besides images, and its region extractor.
+"""What mmdet's detectors need besides images, and its own blocks.
 
 The DETR family asks data samples for the sizes of the images that they were
 padded from, to mask the padding. The demo input has none.
@@ -24,12 +24,14 @@ from typing import (
 )
 
 import torch
+from mmdet.models.backbones.swin import ShiftWindowMSA, WindowMSA
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo_samples import image_meta
 from dms_mmrazor.graph.model_kind import Forward, ModelKind, register_model
+from dms_mmrazor.layers.attention import AttentionKind
 from dms_mmrazor.layers.block import (
     BlockKind,
     EqualPartsKind,
@@ -38,6 +40,11 @@ from dms_mmrazor.layers.block import (
 from dms_mmrazor.layers.by_type import qualified_name
 from dms_mmrazor.layers.channel_holder import ChannelCount
 from dms_mmrazor.layers.kind import ChannelHolder
+from dms_mmrazor.layers.window_attention import (
+    ShiftedWindowsKind,
+    SwinKind,
+    WindowsOfAnyDims,
+)
 
 _DETECTORS = 'mmdet.models.detectors'
 _HEADS = 'mmdet.models.roi_heads'
@@ -276,3 +283,29 @@ class Bottle2neckKind(EqualPartsKind):
     names = ('mmdet.models.backbones.res2net.Bottle2neck',)
     number = 'width'
     reader = 'convs.0'
+
+
+class SlimWindowAttention(WindowsOfAnyDims, WindowMSA):
+    """What ``WindowMSA`` becomes in an exported model."""
+
+
+@register_block
+class WindowAttentionKind(AttentionKind):
+    """Attention within the windows of a Swin transformer."""
+
+    types = (WindowMSA,)
+    slim = SlimWindowAttention
+
+
+@register_block
+class ShiftedAttentionKind(ShiftedWindowsKind):
+    """What shifts the windows of a Swin transformer."""
+
+    types = (ShiftWindowMSA,)
+
+
+@register_block
+class SwinTransformerKind(SwinKind):
+    """A Swin transformer."""
+
+    names = ('mmdet.models.backbones.swin.SwinTransformer',)

@@ -122,6 +122,21 @@ def test_a_class_that_computes_something_else_takes_no_masks():
     assert masked_form(OwnConv) is None
 
 
+@pytest.mark.parametrize('stock', [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+def test_a_class_that_computes_like_the_stock_one_takes_masks(stock):
+    class Named(stock):
+        """A convolution with defaults of its own."""
+
+        def __init__(self, read, given, middle=None, padding=1):
+            super().__init__(read, given, 3, padding=padding, bias=False)
+
+    masked = masked_form(Named)
+    assert masked is not None and issubclass(masked, Named)
+    layer = Named(4, 8)
+    x = torch.rand(2, 4, *[5] * len(layer.kernel_size))
+    assert torch.equal(masked.convert_from(layer)(x), layer(x))
+
+
 def test_what_is_no_layer_is_not_cut():
     with pytest.raises(DMSError, match='LSTM'):
         narrow_layer(nn.LSTM(4, 4), None, None)

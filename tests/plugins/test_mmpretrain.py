@@ -1,8 +1,10 @@
 """Blocks of mmpretrain that are more than their layers."""
 
 import pytest
+import torch
 from mmengine.registry import init_default_scope
 
+from dms_mmrazor import Search
 from dms_mmrazor.cli.coverage import measure_coverage
 
 pytest.importorskip('mmpretrain')
@@ -34,6 +36,18 @@ HORNET = classifier(
 )
 
 
+REVERSIBLE = classifier(
+    type='RevVisionTransformer',
+    arch=dict(
+        embed_dims=24, num_layers=2, num_heads=3, feedforward_channels=48
+    ),
+    img_size=32,
+    patch_size=8,
+    width=48,
+    neck=None,
+)
+
+
 def cover(architecture, **mutator):
     init_default_scope('mmpretrain')
     size = (1, 3, 32, 32)
@@ -45,6 +59,24 @@ def cover(architecture, **mutator):
 
 
 def test_a_split_by_a_list_of_numbers_follows():
-    # Its own norms of the stages' widths are not known.
-    found = cover(HORNET, exclude=['backbone.downsample_layers.*.*'])
-    assert found.searched > 0.6 * found.layers
+    found = cover(HORNET)
+    assert found.searched == found.layers and found.stages == 0
+
+
+def test_modules_that_a_block_makes_on_the_spot_are_looked_into():
+    found = cover(REVERSIBLE)
+    assert found.searched == found.layers
+
+
+def test_a_backward_pass_of_its_own_gives_the_same_importances(zoo):
+    images, found = torch.rand(2, 3, 32, 32), []
+    for plain_backward in (True, False):
+        torch.manual_seed(0)
+        model = zoo.plain(REVERSIBLE)
+        model.backbone.no_custom_backward = plain_backward
+        search = Search(model, images, 0.5, 2)
+        search.model.train()(images).square().mean().backward()
+        search.step()
+        found.append(search.mutator.topk.importance)
+    assert (found[0] > 0).all()
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-12)

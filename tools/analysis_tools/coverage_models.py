@@ -212,6 +212,7 @@ DENSE: Dict[str, Case] = {
     'PAA-R50': _mmdet('paa/paa_r50_fpn_1x_coco.py'),
     'RepPoints-R50': _mmdet('reppoints/reppoints-moment_r50_fpn_1x_coco.py'),
     'RetinaNet-PVTv2-b0': _mmdet('pvt/retinanet_pvtv2-b0_fpn_1x_coco.py'),
+    'RetinaNet-Swin-T': _mmdet('swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py'),
     'SOLO-R18': _mmdet('solo/solo_r18_fpn_8xb8-lsj-200e_coco.py'),
     'Sparse R-CNN-R50': _mmdet('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py'),
     'SSD300': _mmdet('ssd/ssd300_coco.py', 300),

@@ -39,10 +39,13 @@ of `coverage.json` beside it.
   count.
 - *masked / exported*: largest relative difference between the outputs of the
   hard-masked supernet and of the exported model, fp32, in evaluation mode,
-  over as many random structures of random weights as stand in brackets. Their
+  over as many random structures of random weights as stand in brackets; what
+  differs by more than 1e-4 is computed again in double precision, as rounding
+  may decide which points are neighbors or which objects are shown. Their
   predicted MACs and parameters agree with those counted on the exported models
   to the number behind it.
-- *ONNX*: the last of these exported models in ONNX Runtime against PyTorch.
+- *ONNX*: the last of these exported models in ONNX Runtime against PyTorch,
+  fp32 alone.
 - *trained*: whether the last of these exported models took two steps of SGD
   with finite losses and gradients: of its own loss on made-up data, or of the
   squares of its outputs.
@@ -66,7 +69,9 @@ library with new weights for 10 classes and given to `dms_mmrazor.Search`.
 - *MACs*: of the supernet, then the smallest that can be reached.
 - *masked / exported*: largest relative difference between the outputs of the
   hard-masked supernet and of the exported model, fp32, in evaluation mode,
-  over as many random structures of random weights as stand in brackets. Their
+  over as many random structures of random weights as stand in brackets; what
+  differs by more than 1e-4 is computed again in double precision, as rounding
+  may decide which points are neighbors or which objects are shown. Their
   predicted MACs and parameters agree with those counted on the exported models
   to the number behind it.
 - *trained*: whether the last of these exported models took two steps of SGD

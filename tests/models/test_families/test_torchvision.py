@@ -94,3 +94,28 @@ def test_windows_are_those_of_the_stock_attention(kind, size):
     slim.__class__ = block_kind_of(stock).slim
     x = torch.rand(2, *size, 12)
     torch.testing.assert_close(slim(x), stock(x))
+
+
+@pytest.mark.parametrize('kind', ['Conv3DSimple', 'Conv3DNoTemporal'])
+def test_convolutions_of_volumes_of_its_own_are_searched(kind):
+    video = pytest.importorskip('torchvision.models.video.resnet')
+    torch.manual_seed(0)
+    plain = video.VideoResNet(
+        video.BasicBlock,
+        [getattr(video, kind)] * 4,
+        [2, 1, 1, 1],
+        video.BasicStem,
+        num_classes=5,
+    )
+    frames = torch.rand(1, 3, 2, 16, 16)
+    search = Search(plain, frames, 0.5, 2)
+    report = search.mutator.report()
+    assert len(report.layers) == 15 and not report.unsearched
+    assert [number for _, number in report.stages] == [2]
+    search.mutator.set_choices(search.mutator.sample_choices())
+    subnet = search.export(divisor=1)
+    assert subnet.difference <= 1e-5
+    macs = subnet.structure.resources['macs']['subnet']
+    assert macs == count_macs(subnet.model, tuple(frames.shape))
+    assert type(subnet.model.layer1[0].conv1[0]) is getattr(video, kind)
+    subnet.model.train()(torch.rand(2, 3, 2, 16, 16)).sum().backward()
