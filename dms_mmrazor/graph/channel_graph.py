@@ -6,6 +6,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Dict, Sequence, Tuple
 
+import torch
 from mmrazor.structures.graph.base_graph import BaseGraph
 from mmrazor.structures.graph.channel_graph import ChannelGraph
 from mmrazor.structures.graph.channel_nodes import (
@@ -36,8 +37,12 @@ from dms_mmrazor.graph.node_conversion import (
     convert_node,
 )
 from dms_mmrazor.graph.node_values import attribute
-from dms_mmrazor.layers import kind_of
-from dms_mmrazor.layers.attention import attention_kind, core_name
+from dms_mmrazor.layers import channels_of, kind_of
+from dms_mmrazor.layers.attention import (
+    attention_kind,
+    core_name,
+    input_layers,
+)
 from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.multihead import is_multihead
 
@@ -168,9 +173,14 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
         kind = attention_kind(modules[name])
         before = set(trace.nodes)
         with trace.inserting_before(node):
-            read = f'{name}.{kind.input_layer}'
-            qkv = trace.call_module(read, (node.args[0],))
-            x = trace.call_module(name, (qkv,))
+            rows = [
+                _call_in_turn(trace, name, path, node.args[0])
+                for path in kind.paths(modules[name])
+            ]
+            x = rows[0]
+            if len(rows) > 1:
+                x = trace.call_function(torch.cat, (rows, -1))
+            x = trace.call_module(name, (x,))
             x = trace.call_module(f'{name}.{kind.output_layer}', (x,))
             if f'{name}.gamma1.weight' in parameters:
                 scale = trace.get_attr(f'{name}.gamma1.weight')
@@ -179,9 +189,20 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
             new.meta[HAS_CHANNELS] = True
             new.meta[SHAPE] = node.meta[SHAPE][-1:]
         x.meta[SHAPE] = node.meta[SHAPE]
-        qkv.meta[BEHIND_PADDING] = bool(core) or kind.pads
+        for row, layer in zip(rows, input_layers(modules[name])):
+            row.meta[SHAPE] = (channels_of(layer, False),)
+            row.meta[BEHIND_PADDING] = bool(core) or kind.pads
         node.replace_all_uses_with(x)
         trace.erase_node(node)
+
+
+def _call_in_turn(
+    trace: fx.Graph, owner: str, path: Sequence[str], x: fx.Node
+) -> fx.Node:
+    """Modules of an attention, one after another."""
+    for name in path:
+        x = trace.call_module(f'{owner}.{name}', (x,))
+    return x
 
 
 def open_multiheads(trace: fx.Graph, model: nn.Module) -> None:

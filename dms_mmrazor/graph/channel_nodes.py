@@ -27,7 +27,7 @@ from dms_mmrazor.layers import (
     channels_of,
     kind_of,
 )
-from dms_mmrazor.layers.attention import input_layer, output_layer
+from dms_mmrazor.layers.attention import count_rows, output_layer
 
 
 class ParameterChannelNode(InputChannelNode):
@@ -169,7 +169,7 @@ class AttentionChannelNode(MixChannelNode):
 
     @property
     def _in_channels(self) -> int:
-        return channels_of(input_layer(self.val), False)
+        return count_rows(self.val)
 
     @property
     def _out_channels(self) -> int:

@@ -1,6 +1,7 @@
 """Heads and head dims of multi-head attention.
 
-With H heads, the output of ``qkv`` is q [H, D], k [H, D] and v [H, E], and
+With H heads, the output of ``qkv`` is q [H, D], k [H, D] and v [H, E] (where
+several layers give these, their outputs in this order stand for it), and
 that of the heads, which ``proj`` reads, is [H, E]. Three masks choose the
 heads, the D dims of q and k and the E dims of v, the same ones in every
 head. The product of the masks of heads and v dims multiplies the input of
@@ -48,7 +49,8 @@ class AttentionKind(BlockKind):
             Defaults to ``None``, the class itself.
         may_stay (bool): Whether it stays as it is with all heads and dims.
             Defaults to False.
-        input_layer (str): Who gives q, k and v; '' is the attention itself.
+        input_layers (tuple[str]): Who give q, k and v, in this order; '' is
+            the attention itself.
         output_layer (str): Who reads the heads.
         by_head (tuple[str]): What else in it has one entry for each head,
             where it is there.
@@ -61,7 +63,7 @@ class AttentionKind(BlockKind):
     core: ClassVar[Optional[str]] = ''
     slim: ClassVar[Optional[type]] = None
     may_stay: ClassVar[bool] = False
-    input_layer: ClassVar[str] = 'qkv'
+    input_layers: ClassVar[Tuple[str, ...]] = ('qkv',)
     output_layer: ClassVar[str] = 'proj'
     by_head: ClassVar[Tuple[str, ...]] = ('relative_position_bias_table',)
     pads: ClassVar[bool] = False
@@ -78,7 +80,7 @@ class AttentionKind(BlockKind):
 
     def sizes(self, block: nn.Module) -> Dict[str, int]:
         """Number of heads, q/k dims and v dims."""
-        full = block.qkv.out_features // (3 * block.num_heads)
+        full = count_rows(block) // (3 * block.num_heads)
         return {
             HEADS: block.num_heads,
             QK_DIMS: getattr(block, 'qk_dims', full),
@@ -96,6 +98,10 @@ class AttentionKind(BlockKind):
             return 'q and k are normalized over the dims of a head'
         return ''
 
+    def paths(self, block: nn.Module) -> List[Tuple[str, ...]]:
+        """What its input passes, up to each of its input layers."""
+        return [(layer,) for layer in self.input_layers]
+
     def scales_by_dims(self, block: nn.Module) -> bool:
         """Whether the kernel divides by the root of the head dim it sees."""
         if not hasattr(block, 'scaled_dot_product_attention'):
@@ -104,8 +110,9 @@ class AttentionKind(BlockKind):
         return not (isinstance(kernel, partial) and 'scale' in kernel.keywords)
 
     def input_tensors(self, block: nn.Module) -> Tuple[Optional[Tensor], ...]:
-        """Weight and bias that give q, k and v."""
-        return block.qkv.weight, block.qkv.bias
+        """Weight and bias that give q, and others behind it."""
+        first = input_layers(block)[0]
+        return first.weight, first.bias
 
     def make_slim(self, block: nn.Module) -> None:
         """Give it the class that allows any head dims, in place."""
@@ -147,9 +154,12 @@ class AttentionKind(BlockKind):
         queries, values = AttentionKind.products(self, sides, name)
         if (child, is_input) == (self.output_layer, True):
             return [values]
-        if (child, is_input) == (self.input_layer, False):
-            return [(2.0, queries[1]), values]
-        return None
+        if is_input or child not in self.input_layers:
+            return None
+        index = self.input_layers.index(child)
+        last = index + 1 == len(self.input_layers)
+        parts = [queries, queries, values]
+        return parts[index:] if last else parts[index : index + 1]
 
 
 def _is_nothing(module: Optional[nn.Module]) -> bool:
@@ -173,9 +183,37 @@ def core_name(module: object) -> Optional[str]:
     return None if kind is None else kind.core
 
 
-def input_layer(module: nn.Module) -> nn.Module:
-    """Who gives q, k and v; for torch's attention that is itself."""
-    return module.get_submodule(attention_kind(module).input_layer)
+def input_layers(module: nn.Module) -> List[nn.Module]:
+    """Who give q, k and v; for torch's attention that is itself."""
+    names = attention_kind(module).input_layers
+    return [module.get_submodule(name) for name in names]
+
+
+def count_rows(module: nn.Module) -> int:
+    """Number of outputs of all input layers of an attention."""
+    return sum(channels_of(layer, False) for layer in input_layers(module))
+
+
+def rows_by_layer(
+    module: nn.Module, rows: Tensor
+) -> List[Tuple[nn.Module, Tensor, Tensor]]:
+    """Which outputs of an attention's input layers belong to which layer.
+
+    Args:
+        module (nn.Module): The attention.
+        rows (Tensor): int [n], numbers through the outputs of all of them.
+
+    Returns:
+        list[tuple]: Each layer, where its outputs are in ``rows`` (bool [n])
+        and their numbers within the layer.
+    """
+    found, start = [], 0
+    for layer in input_layers(module):
+        end = start + channels_of(layer, False)
+        inside = (rows >= start) & (rows < end)
+        found.append((layer, inside, rows[inside] - start))
+        start = end
+    return found
 
 
 def output_layer(module: nn.Module) -> nn.Module:
@@ -210,7 +248,8 @@ class AttentionDim(ChannelHolder):
         sizes = {**kind.sizes(module), self.kind: len(kept)}
         if self.kind == QK_DIMS and kind.scales_by_dims(module):
             _scale_queries(module, (len(kept) / old) ** 0.5)
-        narrow_layer(input_layer(module), outputs, None)
+        for layer, _, rows in rows_by_layer(module, outputs):
+            narrow_layer(layer, rows, None)
         narrow_layer(output_layer(module), None, inputs)
         kind.make_slim(module)
         module.num_heads = sizes[HEADS]
@@ -225,8 +264,8 @@ class AttentionDim(ChannelHolder):
             QK_DIMS: (True, True, False),
             V_DIMS: (False, False, True),
         }[self.kind]
-        rows = channels_of(input_layer(self.module), False)
-        parts = split_qkv(self.module, torch.arange(rows))
+        rows = torch.arange(count_rows(self.module))
+        parts = split_qkv(self.module, rows)
         first = int(parts[2][0, 0])
         chosen = [
             part.index_select(dim, kept.cpu()) if want else part

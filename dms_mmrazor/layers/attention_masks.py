@@ -104,9 +104,10 @@ def attach_attention(
     module = model.get_submodule(owner)
     attention = attention_kind(module)
     sizes = attention.sizes(module)
+    # The first of its input layers gives q.
     names = [
         '.'.join(filter(None, (owner, layer)))
-        for layer in (attention.input_layer, attention.output_layer)
+        for layer in (attention.input_layers[0], attention.output_layer)
     ]
     if names[0] == owner:  # its weights are its own, not those of a layer
         replace_with_dynamic(model, owner)

@@ -55,7 +55,7 @@ class MultiheadBlock(AttentionKind):
     may_stay: ClassVar[bool] = True
     uncalled: ClassVar[Tuple[str, ...]] = ('out_proj',)
     core: ClassVar[Optional[str]] = None
-    input_layer: ClassVar[str] = ''
+    input_layers: ClassVar[Tuple[str, ...]] = ('',)
     output_layer: ClassVar[str] = 'out_proj'
 
     def applies(self, block: nn.Module) -> bool:

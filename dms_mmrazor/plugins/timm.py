@@ -1,4 +1,4 @@
-"""timm's attentions, cut down, and its norm that looks at all channels.
+"""timm's usual attentions, cut down, and its other layers and blocks.
 
 The supernet keeps the stock modules, which call their ``qkv`` and ``proj``;
 masks are folded into these. What is exported has head dims of q and k unlike
@@ -6,7 +6,7 @@ those of v, which the stock code does not allow. It divides the scores by the
 root of the whole head dim, as the supernet does: that number stays.
 """
 
-from typing import Dict, List, Optional, Set
+from typing import Dict, Optional, Set
 
 import torch
 from timm.layers.blur_pool import BlurPool2d
@@ -14,7 +14,6 @@ from timm.layers.grn import GlobalResponseNorm
 from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dms_mmrazor.layers.attention import (
     AttentionKind,
@@ -28,24 +27,8 @@ from dms_mmrazor.layers.block import (
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import PassingKind, register_kind
 from dms_mmrazor.layers.window_attention import position_bias
+from dms_mmrazor.plugins.timm_attention import attend, weighted_values
 from dms_mmrazor.registry import MODELS
-
-
-def weighted_values(
-    module: nn.Module, parts: List[Tensor], bias: Optional[Tensor]
-) -> Tensor:
-    """Softmax of the scaled scores times v, [B, N, H * E].
-
-    Args:
-        module (nn.Module): The attention: ``scale`` and dropout.
-        parts (list[Tensor]): From :func:`split_heads`.
-        bias (Tensor, optional): Added to the scores [B, H, N, N].
-    """
-    query, key, value = parts
-    scores = (query * module.scale) @ key.transpose(-2, -1)
-    scores = scores if bias is None else scores + bias
-    x = module.attn_drop(scores.softmax(dim=-1)) @ value
-    return x.transpose(1, 2).flatten(2)
 
 
 class SlimAttention(Attention):
@@ -79,17 +62,12 @@ class SlimAttention(Attention):
         """
         query, key, value = split_heads(self, x)
         query, key = self.q_norm(query), self.k_norm(key)
+        parts = [query, key, value]
         if self.fused_attn:
-            # This kernel divides by the root of the dims that it sees.
-            query = query * (self.scale * query.shape[-1] ** 0.5)
-            dropout = self.attn_drop.p if self.training else 0.0
-            x = F.scaled_dot_product_attention(
-                query, key, value, attn_mask, dropout, is_causal
-            )
-            x = x.transpose(1, 2).flatten(2)
+            x = attend(self, parts, attn_mask, is_causal)
         else:
             bias = _added(attn_mask, query, is_causal)
-            x = weighted_values(self, [query, key, value], bias)
+            x = weighted_values(self, parts, bias)
         return self.proj_drop(self.proj(x))
 
 

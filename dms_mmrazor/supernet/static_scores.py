@@ -16,7 +16,8 @@ from dms_mmrazor.layers import (
 from dms_mmrazor.layers.attention import (
     QK_DIMS,
     V_DIMS,
-    input_layer,
+    count_rows,
+    rows_by_layer,
     split_qkv,
 )
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
@@ -121,8 +122,9 @@ def _norms(weight: Tensor) -> Tensor:
 def _producers(unit: DMSChannelUnit) -> Dict[nn.Module, Pairs]:
     """Layers that give a unit's channels, with their outputs."""
     if unit.attention_dim is not None:
-        layer = input_layer(unit.attention_dim.module)
-        return {layer: _in_qkv(unit.attention_dim)}
+        rows, owners = _in_qkv(unit.attention_dim)
+        parts = rows_by_layer(unit.attention_dim.module, rows)
+        return {layer: (own, owners[inside]) for layer, inside, own in parts}
     found: Dict[nn.Module, List[Pairs]] = {}
     for channel in unit.output_related:
         if is_weighted(channel.module):
@@ -141,7 +143,7 @@ def _producers(unit: DMSChannelUnit) -> Dict[nn.Module, Pairs]:
 
 def _in_qkv(dim: AttentionDim) -> Pairs:
     """Outputs of ``qkv`` of each head or dim."""
-    numbers = torch.arange(channels_of(input_layer(dim.module), False))
+    numbers = torch.arange(count_rows(dim.module))
     query, key, value = split_qkv(dim.module, numbers)
     parts = {
         HEADS: (query, key, value),

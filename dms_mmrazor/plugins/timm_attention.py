@@ -1,0 +1,400 @@
+"""Attentions of timm with keys of their own tokens, windows or channels.
+
+Those of PVT, Twins, CaiT, CrossViT, XCiT and VOLO. Each divides the scores by
+the root of the whole head dim, a number of its own that stays. The stock ones
+take the dims of a head from the channels that they read, which a search
+makes fewer: what is exported takes them from its heads.
+"""
+
+from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple
+
+import torch
+from timm.models.cait import ClassAttn, TalkingHeadAttn
+from timm.models.crossvit import CrossAttention
+from timm.models.pvt_v2 import Attention as PyramidAttention
+from timm.models.twins import GlobalSubSampleAttn, LocallyGroupedAttn
+from timm.models.volo import Attention as MapAttention
+from timm.models.volo import ClassAttention
+from timm.models.xcit import XCA
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dms_mmrazor.layers.attention import (
+    HEADS,
+    QK_DIMS,
+    V_DIMS,
+    AttentionKind,
+    input_layers,
+    split_heads,
+)
+from dms_mmrazor.layers.block import Products, register_block
+
+Size = Tuple[int, int]
+
+
+def attend(
+    module: nn.Module,
+    parts: List[Tensor],
+    mask: Optional[Tensor] = None,
+    is_causal: bool = False,
+) -> Tensor:
+    """Softmax of the scaled scores times v by the fused kernel.
+
+    Args:
+        module (nn.Module): The attention: ``scale``, dropout, and whether
+            the kernel may be used.
+        parts (list[Tensor]): q [B, H, N, D], k [B, H, M, D], v [B, H, M, E].
+        mask (Tensor, optional): As of torch's kernel. Defaults to None.
+        is_causal (bool): No token sees a later one. Defaults to False.
+
+    Returns:
+        Tensor: [B, N, H * E].
+    """
+    query, key, value = parts
+    # The kernel divides by the root of the dims that it sees.
+    query = query * (module.scale * query.shape[-1] ** 0.5)
+    dropout = module.attn_drop.p if module.training else 0.0
+    x = F.scaled_dot_product_attention(
+        query, key, value, mask, dropout, is_causal
+    )
+    return x.transpose(1, 2).flatten(2)
+
+
+def weighted_values(
+    module: nn.Module, parts: List[Tensor], bias: Optional[Tensor] = None
+) -> Tensor:
+    """The same step by step, [B, N, H * E].
+
+    Args:
+        module (nn.Module): The attention: ``scale`` and dropout.
+        parts (list[Tensor]): As of :func:`attend`.
+        bias (Tensor, optional): Added to the scores [B, H, N, M]. Defaults
+            to None.
+    """
+    query, key, value = parts
+    scores = (query * module.scale) @ key.transpose(-2, -1)
+    scores = scores if bias is None else scores + bias
+    x = module.attn_drop(scores.softmax(dim=-1)) @ value
+    return x.transpose(1, 2).flatten(2)
+
+
+class AnyDims:
+    """An attention with any numbers of heads and dims.
+
+    Mixed into one of timm's, whose parameters it has.
+
+    Attributes:
+        num_heads (int): Number of heads.
+        qk_dims (int): Dims of q and k of a head.
+        v_dims (int): Dims of v of a head.
+    """
+
+    num_heads: int
+    qk_dims: int
+    v_dims: int
+
+    def split(self, asking: Tensor, asked: Tensor) -> List[Tensor]:
+        """q of some tokens [B, N, C], k and v of others [B, M, C].
+
+        Returns:
+            list[Tensor]: q [B, H, N, D], k [B, H, M, D], v [B, H, M, E].
+        """
+        first, *others = input_layers(self)
+        rows = torch.cat([layer(asked) for layer in others], dim=-1)
+        sizes = [self.num_heads * self.qk_dims, self.num_heads * self.v_dims]
+        return [
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in (first(asking), *rows.split(sizes, dim=-1))
+        ]
+
+    def finish(self, parts: List[Tensor]) -> Tensor:
+        """What the heads give, [B, N, H * E]."""
+        fused = getattr(self, 'fused_attn', False)
+        return (attend if fused else weighted_values)(self, parts)
+
+    def project(self, x: Tensor) -> Tensor:
+        """What the attention gives, [..., C] of [..., H * E]."""
+        return self.proj_drop(self.proj(x))
+
+
+class SlimOfFewerKeys(AnyDims):
+    """Keys are of a smaller feature map: each position may ask all of it."""
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        """Attention of [B, N, C], a map of (height, width)."""
+        parts = self.split(x, self._reduce(x, size))
+        return self.project(self.finish(parts))
+
+    def _reduce(self, x: Tensor, size: Size) -> Tensor:
+        """The smaller map [B, M, C]."""
+        if self.sr is None:
+            return x
+        x = x.transpose(1, 2).unflatten(2, size)
+        pool, act = (getattr(self, key, None) for key in ('pool', 'act'))
+        x = self.sr(x if pool is None else pool(x))
+        x = self.norm(x.flatten(2).transpose(1, 2))
+        return x if act is None else act(x)
+
+
+class SlimPyramidAttention(SlimOfFewerKeys, PyramidAttention):
+    """What PVT's attention becomes in an exported model."""
+
+
+class SlimSubSampleAttention(SlimOfFewerKeys, GlobalSubSampleAttn):
+    """What the global attention of Twins becomes in an exported model."""
+
+
+class SlimGroupedAttention(AnyDims, LocallyGroupedAttn):
+    """What the local attention of Twins becomes in an exported model."""
+
+    def forward(self, x: Tensor, size: Size) -> Tensor:
+        """Attention within windows of [B, N, C], a map of (height, width)."""
+        height, width = size
+        window = (self.ws, self.ws)
+        pads = (0, -width % self.ws, 0, -height % self.ws)
+        x = F.pad(x.unflatten(1, size), (0, 0, *pads))
+        x = x.unflatten(2, (-1, self.ws)).unflatten(1, (-1, self.ws))
+        windows = x.transpose(2, 3)  # [B, down, beside, ws, ws, C]
+        x = windows.flatten(3, 4).flatten(0, 2)
+        x = self.finish(split_heads(self, x))
+        x = x.unflatten(1, window).unflatten(0, windows.shape[:3])
+        x = x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return self.project(x[:, :height, :width].flatten(1, 2))
+
+
+class SlimOfClass(AnyDims):
+    """The first token alone asks."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The class token [B, 1, C] of [B, N, C]."""
+        return self.project(self.finish(self.split(x[:, :1], x)))
+
+
+class SlimClassAttn(SlimOfClass, ClassAttn):
+    """What the class attention of CaiT becomes in an exported model."""
+
+
+class SlimCrossAttention(SlimOfClass, CrossAttention):
+    """What the cross attention of CrossViT becomes in an exported model."""
+
+
+class SlimClassAttention(SlimOfClass, ClassAttention):
+    """What the class attention of VOLO becomes in an exported model."""
+
+
+class SlimTalkingHeads(AnyDims, TalkingHeadAttn):
+    """What the attention of CaiT becomes in an exported model."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Self-attention of [B, N, C] whose heads are mixed twice."""
+        query, key, value = split_heads(self, x)
+        scores = (query * self.scale) @ key.transpose(-2, -1)
+        # The heads are the last dimension here, [B, N, N, H].
+        weights = self.proj_l(scores.movedim(1, -1)).softmax(dim=-2)
+        weights = self.attn_drop(self.proj_w(weights).movedim(-1, 1))
+        return self.project((weights @ value).transpose(1, 2).flatten(2))
+
+
+class SlimCrossCovariance(AnyDims, XCA):
+    """What the attention of XCiT becomes in an exported model."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attention among the dims of each head of [B, N, C]."""
+        query, key, value = split_heads(self, x)
+        query, key = (F.normalize(part, dim=-2) for part in (query, key))
+        scores = query.transpose(-2, -1) @ key * self.temperature
+        weights = self.attn_drop(scores.softmax(dim=-1))
+        x = value @ weights.transpose(-2, -1)
+        return self.project(x.transpose(1, 2).flatten(2))
+
+
+class SlimMapAttention(AnyDims, MapAttention):
+    """What the attention of VOLO becomes in an exported model."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Self-attention of all positions of [B, H, W, C]."""
+        parts = split_heads(self, x.flatten(1, 2))
+        return self.project(self.finish(parts).unflatten(1, x.shape[1:3]))
+
+
+class AnyDimsKind(AttentionKind):
+    """An attention that becomes one of those above."""
+
+    def applies(self, block: nn.Module) -> bool:
+        """One that derives from it may do something else."""
+        return type(block) in (*self.types, self.slim)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """A stock one takes its dims from the channels that it reads."""
+        if type(block) in self.types:
+            sizes = self.sizes(block)
+            self.make_slim(block)
+            block.qk_dims, block.v_dims = sizes[QK_DIMS], sizes[V_DIMS]
+
+
+@register_block
+class FewerKeysKind(AnyDimsKind):
+    """Attention whose keys and values are of a smaller feature map."""
+
+    types = (PyramidAttention,)
+    slim = SlimPyramidAttention
+    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'kv')
+
+    def paths(self, block: nn.Module) -> List[Tuple[str, ...]]:
+        """A convolution makes the map smaller, a norm follows."""
+        smaller = ('sr', 'norm') if block.sr is not None else ()
+        return [('q',), (*smaller, 'kv')]
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Positions times those of the smaller map, of all images."""
+        pool = getattr(block, 'pool', None)
+        x, (height, width) = args
+        if pool is not None:
+            height = width = pool.output_size
+        down, beside = (1, 1) if block.sr is None else block.sr.stride
+        keys = (height // down) * (width // beside)
+        return {'': x.shape[0] * x.shape[1] * keys}
+
+
+@register_block
+class SubSampleKind(FewerKeysKind):
+    """The same of Twins."""
+
+    types = (GlobalSubSampleAttn,)
+    slim = SlimSubSampleAttention
+
+
+@register_block
+class GroupedKind(AnyDimsKind):
+    """Attention within the windows of Twins."""
+
+    types = (LocallyGroupedAttn,)
+    slim = SlimGroupedAttention
+    pads: ClassVar[bool] = True
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Pairs of positions in all windows."""
+        x, size = args
+        down, beside = (-(-side // block.ws) for side in size)
+        return {'': x.shape[0] * down * beside * block.ws**4}
+
+
+class ClassKind(AnyDimsKind):
+    """Attention of one token to all."""
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Tokens of all images."""
+        return {'': args[0].shape[0] * args[0].shape[1]}
+
+
+@register_block
+class ClassAttnKind(ClassKind):
+    """That of CaiT and XCiT."""
+
+    types = (ClassAttn,)
+    slim = SlimClassAttn
+    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'k', 'v')
+
+
+@register_block
+class CrossAttentionKind(ClassKind):
+    """That of CrossViT."""
+
+    types = (CrossAttention,)
+    slim = SlimCrossAttention
+    input_layers: ClassVar[Tuple[str, ...]] = ('wq', 'wk', 'wv')
+
+
+@register_block
+class ClassAttentionKind(ClassKind):
+    """That of VOLO."""
+
+    types = (ClassAttention,)
+    slim = SlimClassAttention
+    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'kv')
+
+
+@register_block
+class TalkingHeadsKind(AnyDimsKind):
+    """Attention whose heads are mixed by layers of their own."""
+
+    types = (TalkingHeadAttn,)
+    slim = SlimTalkingHeads
+
+    def held(self, block: nn.Module, dim: str) -> str:
+        """The heads: two layers mix them."""
+        return 'linear layers mix the heads' if dim == HEADS else ''
+
+
+@register_block
+class CrossCovarianceKind(AnyDimsKind):
+    """Attention among the dims of a head."""
+
+    types = (XCA,)
+    slim = SlimCrossCovariance
+    by_head: ClassVar[Tuple[str, ...]] = ('temperature',)
+
+    def held(self, block: nn.Module, dim: str) -> str:
+        """All but the heads."""
+        if dim == HEADS:
+            return ''
+        return 'a softmax over the dims of a head weights them'
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Tokens of all images."""
+        return {'': args[0].shape[0] * args[0].shape[1]}
+
+    def macs(self, block: nn.Module, part: str = '') -> float:
+        """MACs of both products for one token."""
+        sizes = self.sizes(block)
+        return float(2 * sizes[HEADS] * sizes[QK_DIMS] ** 2)
+
+    def products(self, sides: Any, name: str, part: str = '') -> Products:
+        """Heads times squared dims, twice."""
+        heads, dims = (
+            sides.dim(f'{name}.{kind}', False) for kind in (HEADS, QK_DIMS)
+        )
+        return [(2.0, (heads, dims, dims))]
+
+
+@register_block
+class MapKind(AnyDimsKind):
+    """Self-attention of all positions of a feature map."""
+
+    types = (MapAttention,)
+    slim = SlimMapAttention
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Pairs of positions, of all images."""
+        images, height, width, _ = args[0].shape
+        return {'': images * (height * width) ** 2}
