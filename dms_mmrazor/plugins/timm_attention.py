@@ -1,12 +1,12 @@
-"""Attentions of timm with keys of their own tokens, windows or channels.
+"""Attentions of timm's other families with any numbers of heads and dims.
 
-Those of PVT, Twins, CaiT, CrossViT, XCiT and VOLO. Each divides the scores by
-the root of the whole head dim, a number of its own that stays. The stock ones
-take the dims of a head from the channels that they read, which a search
-makes fewer: what is exported takes them from its heads.
+What those of PVT, Twins, CaiT, CrossViT, XCiT and VOLO become in an exported
+model. Each divides the scores by the root of the whole head dim, a number of
+its own that stays. The stock ones take the dims of a head from the channels
+that they read, which a search makes fewer; these take them from the heads.
 """
 
-from typing import Any, ClassVar, Dict, List, Mapping, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import torch
 from timm.models.cait import ClassAttn, TalkingHeadAttn
@@ -19,15 +19,7 @@ from timm.models.xcit import XCA
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.layers.attention import (
-    HEADS,
-    QK_DIMS,
-    V_DIMS,
-    AttentionKind,
-    input_layers,
-    split_heads,
-)
-from dms_mmrazor.layers.block import Products, register_block
+from dms_mmrazor.layers.attention import input_layers, split_heads
 
 Size = Tuple[int, int]
 
@@ -215,186 +207,3 @@ class SlimMapAttention(AnyDims, MapAttention):
         """Self-attention of all positions of [B, H, W, C]."""
         parts = split_heads(self, x.flatten(1, 2))
         return self.project(self.finish(parts).unflatten(1, x.shape[1:3]))
-
-
-class AnyDimsKind(AttentionKind):
-    """An attention that becomes one of those above."""
-
-    def applies(self, block: nn.Module) -> bool:
-        """One that derives from it may do something else."""
-        return type(block) in (*self.types, self.slim)
-
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """A stock one takes its dims from the channels that it reads."""
-        if type(block) in self.types:
-            sizes = self.sizes(block)
-            self.make_slim(block)
-            block.qk_dims, block.v_dims = sizes[QK_DIMS], sizes[V_DIMS]
-
-
-@register_block
-class FewerKeysKind(AnyDimsKind):
-    """Attention whose keys and values are of a smaller feature map."""
-
-    types = (PyramidAttention,)
-    slim = SlimPyramidAttention
-    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'kv')
-
-    def paths(self, block: nn.Module) -> List[Tuple[str, ...]]:
-        """A convolution makes the map smaller, a norm follows."""
-        smaller = ('sr', 'norm') if block.sr is not None else ()
-        return [('q',), (*smaller, 'kv')]
-
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
-        """Positions times those of the smaller map, of all images."""
-        pool = getattr(block, 'pool', None)
-        x, (height, width) = args
-        if pool is not None:
-            height = width = pool.output_size
-        down, beside = (1, 1) if block.sr is None else block.sr.stride
-        keys = (height // down) * (width // beside)
-        return {'': x.shape[0] * x.shape[1] * keys}
-
-
-@register_block
-class SubSampleKind(FewerKeysKind):
-    """The same of Twins."""
-
-    types = (GlobalSubSampleAttn,)
-    slim = SlimSubSampleAttention
-
-
-@register_block
-class GroupedKind(AnyDimsKind):
-    """Attention within the windows of Twins."""
-
-    types = (LocallyGroupedAttn,)
-    slim = SlimGroupedAttention
-    pads: ClassVar[bool] = True
-
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
-        """Pairs of positions in all windows."""
-        x, size = args
-        down, beside = (-(-side // block.ws) for side in size)
-        return {'': x.shape[0] * down * beside * block.ws**4}
-
-
-class ClassKind(AnyDimsKind):
-    """Attention of one token to all."""
-
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
-        """Tokens of all images."""
-        return {'': args[0].shape[0] * args[0].shape[1]}
-
-
-@register_block
-class ClassAttnKind(ClassKind):
-    """That of CaiT and XCiT."""
-
-    types = (ClassAttn,)
-    slim = SlimClassAttn
-    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'k', 'v')
-
-
-@register_block
-class CrossAttentionKind(ClassKind):
-    """That of CrossViT."""
-
-    types = (CrossAttention,)
-    slim = SlimCrossAttention
-    input_layers: ClassVar[Tuple[str, ...]] = ('wq', 'wk', 'wv')
-
-
-@register_block
-class ClassAttentionKind(ClassKind):
-    """That of VOLO."""
-
-    types = (ClassAttention,)
-    slim = SlimClassAttention
-    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'kv')
-
-
-@register_block
-class TalkingHeadsKind(AnyDimsKind):
-    """Attention whose heads are mixed by layers of their own."""
-
-    types = (TalkingHeadAttn,)
-    slim = SlimTalkingHeads
-
-    def held(self, block: nn.Module, dim: str) -> str:
-        """The heads: two layers mix them."""
-        return 'linear layers mix the heads' if dim == HEADS else ''
-
-
-@register_block
-class CrossCovarianceKind(AnyDimsKind):
-    """Attention among the dims of a head."""
-
-    types = (XCA,)
-    slim = SlimCrossCovariance
-    by_head: ClassVar[Tuple[str, ...]] = ('temperature',)
-
-    def held(self, block: nn.Module, dim: str) -> str:
-        """All but the heads."""
-        if dim == HEADS:
-            return ''
-        return 'a softmax over the dims of a head weights them'
-
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
-        """Tokens of all images."""
-        return {'': args[0].shape[0] * args[0].shape[1]}
-
-    def macs(self, block: nn.Module, part: str = '') -> float:
-        """MACs of both products for one token."""
-        sizes = self.sizes(block)
-        return float(2 * sizes[HEADS] * sizes[QK_DIMS] ** 2)
-
-    def products(self, sides: Any, name: str, part: str = '') -> Products:
-        """Heads times squared dims, twice."""
-        heads, dims = (
-            sides.dim(f'{name}.{kind}', False) for kind in (HEADS, QK_DIMS)
-        )
-        return [(2.0, (heads, dims, dims))]
-
-
-@register_block
-class MapKind(AnyDimsKind):
-    """Self-attention of all positions of a feature map."""
-
-    types = (MapAttention,)
-    slim = SlimMapAttention
-
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
-        """Pairs of positions, of all images."""
-        images, height, width, _ = args[0].shape
-        return {'': images * (height * width) ** 2}

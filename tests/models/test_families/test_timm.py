@@ -12,6 +12,7 @@ from dms_mmrazor import Search, apply_structure  # noqa: E402
 from dms_mmrazor.layers import masked_form  # noqa: E402
 
 IMAGES = (2, 3, 32, 32)
+HEADED = ('vit', 'swin', 'pvt', 'twins', 'cait', 'crossvit')
 MODELS = {
     'vit': ('vit_tiny_patch16_224', dict(img_size=32, depth=3), set()),
     'vit with norms of q and k': (
@@ -55,6 +56,52 @@ MODELS = {
         dict(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32)),
         set(),
     ),
+    'pvt, whose keys are of a smaller map': (
+        'pvt_v2_b0',
+        dict(
+            depths=(1, 1, 1, 1),
+            embed_dims=(12, 24, 24, 40),
+            num_heads=(1, 2, 2, 4),
+        ),
+        set(),
+    ),
+    'pvt, whose keys are of a pooled map': (
+        'pvt_v2_b2_li',
+        dict(
+            depths=(1, 1, 1, 1),
+            embed_dims=(12, 24, 24, 40),
+            num_heads=(1, 2, 2, 4),
+        ),
+        set(),
+    ),
+    'twins, with windows and smaller maps': (
+        'twins_svt_small',
+        dict(
+            img_size=32,
+            depths=(2, 2),
+            embed_dims=(12, 24),
+            num_heads=(1, 2),
+            mlp_ratios=(2, 2),
+            sr_ratios=(4, 2),
+            wss=(3, 2),
+        ),
+        set(),
+    ),
+    'cait, whose heads are mixed': (
+        'cait_xxs24_224',
+        dict(img_size=32, depth=1, embed_dim=16, num_heads=2),
+        {'blocks.0.attn.proj_l', 'blocks.0.attn.proj_w'},
+    ),
+    'crossvit, whose branches ask one another': (
+        'crossvit_tiny_240',
+        dict(
+            img_size=120,
+            embed_dim=(16, 32),
+            depth=((1, 1, 0),),
+            num_heads=(2, 2),
+        ),
+        set(),
+    ),
 }
 
 
@@ -66,18 +113,20 @@ def test_a_search_of_a_model(case, tmp_path):
         torch.manual_seed(0)
         return timm.create_model(name, num_classes=5, **options)
 
-    search = Search(build(), torch.rand(IMAGES), 0.5, 2)
+    size = options.get('img_size', IMAGES[-1])
+    images = torch.rand(2, 3, size, size)
+    search = Search(build(), images, 0.5, 2)
     report = search.mutator.report()
     assert {layer.name for layer in report.unsearched} == held
     units = [unit for unit, _ in report.units]
-    if name.startswith(('vit', 'swin')):
+    if name.startswith(HEADED):
         assert any(unit.endswith('attn.heads') for unit in units)
         assert any(unit.endswith('attn.v_dims') for unit in units)
         dims = any(unit.endswith('attn.qk_dims') for unit in units)
         assert dims == ('qk_norm' not in options)
     optimizer = torch.optim.SGD(search.model.parameters(), lr=0.01)
     for _ in range(2):
-        search.model(torch.rand(IMAGES)).square().mean().backward()
+        search.model(images).square().mean().backward()
         optimizer.step()
         optimizer.zero_grad()
         search.step()
@@ -87,7 +136,7 @@ def test_a_search_of_a_model(case, tmp_path):
     plain = apply_structure(build(), path)
     assert list(plain.state_dict()) == list(build().state_dict())
     plain.load_state_dict(subnet.model.state_dict())
-    plain.train()(torch.rand(IMAGES)).sum().backward()
+    plain.train()(images).sum().backward()
     assert all(p.grad is not None for p in plain.parameters())
 
 

@@ -1,0 +1,219 @@
+"""How the attentions of timm's other families are searched.
+
+Those of PVT, Twins, CaiT, CrossViT, XCiT and VOLO: heads and head dims, but
+for those that something mixes.
+"""
+
+from typing import Any, ClassVar, Dict, List, Mapping, Tuple
+
+from timm.models.cait import ClassAttn, TalkingHeadAttn
+from timm.models.crossvit import CrossAttention
+from timm.models.pvt_v2 import Attention as PyramidAttention
+from timm.models.twins import GlobalSubSampleAttn, LocallyGroupedAttn
+from timm.models.volo import Attention as MapAttention
+from timm.models.volo import ClassAttention
+from timm.models.xcit import XCA
+from torch import nn
+
+from dms_mmrazor.layers.attention import (
+    HEADS,
+    QK_DIMS,
+    V_DIMS,
+    AttentionKind,
+)
+from dms_mmrazor.layers.block import Products, register_block
+from dms_mmrazor.plugins.timm_attention import (
+    SlimClassAttention,
+    SlimClassAttn,
+    SlimCrossAttention,
+    SlimCrossCovariance,
+    SlimGroupedAttention,
+    SlimMapAttention,
+    SlimPyramidAttention,
+    SlimSubSampleAttention,
+    SlimTalkingHeads,
+)
+
+
+class AnyDimsKind(AttentionKind):
+    """An attention that becomes one of those above."""
+
+    def applies(self, block: nn.Module) -> bool:
+        """One that derives from it may do something else."""
+        return type(block) in (*self.types, self.slim)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """A stock one takes its dims from the channels that it reads."""
+        if type(block) in self.types:
+            sizes = self.sizes(block)
+            self.make_slim(block)
+            block.qk_dims, block.v_dims = sizes[QK_DIMS], sizes[V_DIMS]
+
+
+@register_block
+class FewerKeysKind(AnyDimsKind):
+    """Attention whose keys and values are of a smaller feature map."""
+
+    types = (PyramidAttention,)
+    slim = SlimPyramidAttention
+    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'kv')
+
+    def paths(self, block: nn.Module) -> List[Tuple[str, ...]]:
+        """A convolution makes the map smaller, norm and activation follow."""
+        steps = ('sr', 'norm', 'act')
+        smaller = [s for s in steps if getattr(block, s, None) is not None]
+        return [('q',), (*smaller, 'kv')]
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Positions times those of the smaller map, of all images."""
+        pool = getattr(block, 'pool', None)
+        x, (height, width) = args
+        if pool is not None:
+            height = width = pool.output_size
+        down, beside = (1, 1) if block.sr is None else block.sr.stride
+        keys = (height // down) * (width // beside)
+        return {'': x.shape[0] * x.shape[1] * keys}
+
+
+@register_block
+class SubSampleKind(FewerKeysKind):
+    """The same of Twins."""
+
+    types = (GlobalSubSampleAttn,)
+    slim = SlimSubSampleAttention
+
+
+@register_block
+class GroupedKind(AnyDimsKind):
+    """Attention within the windows of Twins."""
+
+    types = (LocallyGroupedAttn,)
+    slim = SlimGroupedAttention
+    pads: ClassVar[bool] = True
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Pairs of positions in all windows."""
+        x, size = args
+        down, beside = (-(-side // block.ws) for side in size)
+        return {'': x.shape[0] * down * beside * block.ws**4}
+
+
+class ClassKind(AnyDimsKind):
+    """Attention of one token to all."""
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Tokens of all images."""
+        return {'': args[0].shape[0] * args[0].shape[1]}
+
+
+@register_block
+class ClassAttnKind(ClassKind):
+    """That of CaiT and XCiT."""
+
+    types = (ClassAttn,)
+    slim = SlimClassAttn
+    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'k', 'v')
+
+
+@register_block
+class CrossAttentionKind(ClassKind):
+    """That of CrossViT."""
+
+    types = (CrossAttention,)
+    slim = SlimCrossAttention
+    input_layers: ClassVar[Tuple[str, ...]] = ('wq', 'wk', 'wv')
+
+
+@register_block
+class ClassAttentionKind(ClassKind):
+    """That of VOLO."""
+
+    types = (ClassAttention,)
+    slim = SlimClassAttention
+    input_layers: ClassVar[Tuple[str, ...]] = ('q', 'kv')
+
+
+@register_block
+class TalkingHeadsKind(AnyDimsKind):
+    """Attention whose heads are mixed by layers of their own."""
+
+    types = (TalkingHeadAttn,)
+    slim = SlimTalkingHeads
+
+    def held(self, block: nn.Module, dim: str) -> str:
+        """The heads: two layers mix them."""
+        return 'linear layers mix the heads' if dim == HEADS else ''
+
+
+@register_block
+class CrossCovarianceKind(AnyDimsKind):
+    """Attention among the dims of a head."""
+
+    types = (XCA,)
+    slim = SlimCrossCovariance
+    by_head: ClassVar[Tuple[str, ...]] = ('temperature',)
+
+    def held(self, block: nn.Module, dim: str) -> str:
+        """All but the heads."""
+        if dim == HEADS:
+            return ''
+        return 'a softmax over the dims of a head weights them'
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Tokens of all images."""
+        return {'': args[0].shape[0] * args[0].shape[1]}
+
+    def macs(self, block: nn.Module, part: str = '') -> float:
+        """MACs of both products for one token."""
+        sizes = self.sizes(block)
+        return float(2 * sizes[HEADS] * sizes[QK_DIMS] ** 2)
+
+    def products(self, sides: Any, name: str, part: str = '') -> Products:
+        """Heads times squared dims, twice."""
+        heads, dims = (
+            sides.dim(f'{name}.{kind}', False) for kind in (HEADS, QK_DIMS)
+        )
+        return [(2.0, (heads, dims, dims))]
+
+
+@register_block
+class MapKind(AnyDimsKind):
+    """Self-attention of all positions of a feature map."""
+
+    types = (MapAttention,)
+    slim = SlimMapAttention
+
+    def positions(
+        self,
+        block: nn.Module,
+        args: Tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        output: Any,
+    ) -> Dict[str, int]:
+        """Pairs of positions, of all images."""
+        images, height, width, _ = args[0].shape
+        return {'': images * (height * width) ** 2}
