@@ -28,8 +28,8 @@ from dms_mmrazor.graph.fx_values import (
     IN_PROJECTION,
     SHAPE,
     annotate,
-    is_embedding,
     place_of,
+    source_of,
 )
 from dms_mmrazor.graph.moved_channels import is_mover
 from dms_mmrazor.graph.node_conversion import (
@@ -274,7 +274,7 @@ def _base_graph(trace: fx.Graph) -> BaseGraph:
     }
     for node in nodes:
         for source in node.all_input_nodes:
-            if source in nodes and not is_embedding(node):
+            if source in nodes and not source_of(node):
                 graph.connect(nodes[source], nodes[node])
     return graph
 

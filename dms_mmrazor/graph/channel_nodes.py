@@ -38,6 +38,16 @@ class ParameterChannelNode(InputChannelNode):
         return True
 
 
+class SourceChannelNode(ParameterChannelNode):
+    """Channels of a map that a layer gives; it reads none of the model's."""
+
+    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
+        """New channels, which have nothing to do with those that it reads."""
+        given = super().channel_forward(tensors)
+        self.in_channel_tensor = ChannelTensor(1)
+        return given
+
+
 def tie_runs(tensor: ChannelTensor, groups: ChannelTensor) -> None:
     """Tie each run of contiguous channels to one element, in place.
 

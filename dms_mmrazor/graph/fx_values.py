@@ -16,6 +16,7 @@ from dms_mmrazor.graph.node_values import (
     ShapeRunner,
     Values,
 )
+from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.channel_holder import is_vector
 
 SHAPE, HAS_CHANNELS = 'dms_shape', 'dms_has_channels'
@@ -135,23 +136,28 @@ def _has_channels(node: fx.Node, value: Any) -> bool:
     if node.op == 'get_attr':
         is_parameter = isinstance(value, nn.Parameter) and value.numel() > 1
         return is_parameter or (_is_tensor(value) and is_vector(value))
-    if is_embedding(node):
+    if source_of(node):
         return True
     if not any(n.meta[HAS_CHANNELS] for n in node.all_input_nodes):
         return False
     return holds_tensor(value)
 
 
-def is_embedding(node: fx.Node) -> bool:
-    """Whether a node looks vectors up, such as those of positions.
+def source_of(node: fx.Node) -> str:
+    """Full name of what alone gives a module's channels; '' for others.
 
-    Their channels are those of the table, whatever is looked up.
+    A table of vectors that are looked up, whatever these are, or a layer
+    that is applied to numbers of the module's own, such as positions.
     """
     model = node.graph.owning_module
     if node.op != 'call_module' or model is None:
-        return False
+        return ''
     module = model.get_submodule(node.target)
-    return type(module) is nn.Embedding and module.max_norm is None
+    if type(module) is nn.Embedding and module.max_norm is None:
+        return f'{node.target}.weight'
+    kind = block_kind_of(module)
+    source = None if kind is None else kind.source
+    return '' if source is None else f'{node.target}.{source}'
 
 
 def holds_tensor(value: Any) -> bool:

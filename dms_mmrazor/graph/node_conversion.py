@@ -32,12 +32,13 @@ from dms_mmrazor.graph.channel_nodes import (
     MovedChannelNode,
     NormChannelNode,
     ParameterChannelNode,
+    SourceChannelNode,
 )
 from dms_mmrazor.graph.fx_values import (
     IN_PROJECTION,
     SHAPE,
-    is_embedding,
     place_of,
+    source_of,
 )
 from dms_mmrazor.graph.moved_channels import is_mover
 from dms_mmrazor.graph.node_values import attribute
@@ -94,8 +95,9 @@ class ModuleGraphConverter(FxTracerToGraphConverter):
             return TracedNode(traced, 'input_placeholder')
         if node.is_get_attr():
             return ParameterNode(traced, traced.target)
-        if is_embedding(traced):
-            return ParameterNode(traced, f'{traced.target}.weight')
+        source = source_of(traced)
+        if source:
+            return ParameterNode(traced, source)
         if IN_PROJECTION in traced.meta:
             return InputProjection(traced, traced.meta[IN_PROJECTION])
         module = _untraced_module(traced, traced.graph.owning_module)
@@ -184,6 +186,13 @@ def _input_node(node: TracedNode) -> Optional[ChannelNode]:
     if isinstance(node, InputProjection):
         size = shape[-1]
         return InProjectionNode(node.name, node.val, input_channels=size)
+    called = node.traced.op == 'call_module'
+    if isinstance(node, ParameterNode) and called and len(shape) == 4:
+        owner = node.traced.graph.owning_module
+        if kind_of(attribute(owner, node.val)) is not None:
+            return SourceChannelNode(
+                node.name, node.val, input_channels=shape[1]
+            )
     if isinstance(node, ParameterNode):
         size = shape[channel_dim(torch.empty(shape, device='meta'))]
         return ParameterChannelNode(node.name, node.val, input_channels=size)

@@ -75,6 +75,9 @@ class BlockKind:
         core (str, optional): Where in it an attention is of which a trace
             shows the input and output layers, if its own code only moves
             positions. Defaults to ``None``, nowhere.
+        source (str, optional): Where in it a layer is that alone gives its
+            channels, and reads none of the model's. It must be `opaque`.
+            Defaults to ``None``, nowhere.
     """
 
     types: ClassVar[Tuple[type, ...]] = ()
@@ -84,6 +87,7 @@ class BlockKind:
     uncalled: ClassVar[Tuple[str, ...]] = ()
     calling: ClassVar[Mapping[type, type]] = {}
     core: ClassVar[Optional[str]] = None
+    source: ClassVar[Optional[str]] = None
 
     def applies(self, block: nn.Module) -> bool:
         """Whether a module of these types is of this kind after all."""

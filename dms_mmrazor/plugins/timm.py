@@ -6,7 +6,7 @@ those of v, which the stock code does not allow. It divides the scores by the
 root of the whole head dim, as the supernet does: that number stays.
 """
 
-from typing import Dict, Optional, Set
+from typing import ClassVar, Dict, Optional, Set
 
 import torch
 from timm.layers.blur_pool import BlurPool2d
@@ -219,6 +219,15 @@ class ScaleKind(BlockKind):
     def refresh(self, block: nn.Module, model: nn.Module) -> None:
         """That shape."""
         block.shape = (len(block.scale), *block.shape[1:])
+
+
+@register_block
+class PositionsKind(BlockKind):
+    """An encoding of positions: one layer reads their sines and cosines."""
+
+    names = ('timm.models.xcit.PositionalEncodingFourier',)
+    opaque: ClassVar[bool] = True
+    source: ClassVar[Optional[str]] = 'token_projection'
 
 
 @register_block

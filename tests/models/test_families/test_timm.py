@@ -92,6 +92,11 @@ MODELS = {
         dict(img_size=32, depth=1, embed_dim=16, num_heads=2),
         {'blocks.0.attn.proj_l', 'blocks.0.attn.proj_w'},
     ),
+    'xcit, whose attention is among dims': (
+        'xcit_nano_12_p16_224',
+        dict(img_size=32, depth=1, embed_dim=16, num_heads=2),
+        set(),
+    ),
     'crossvit, whose branches ask one another': (
         'crossvit_tiny_240',
         dict(
