@@ -94,7 +94,7 @@ MODELS = {
     ),
     'xcit, whose attention is among dims': (
         'xcit_nano_12_p16_224',
-        dict(img_size=32, depth=1, embed_dim=16, num_heads=2),
+        dict(img_size=32, depth=2, embed_dim=16, num_heads=2),
         set(),
     ),
     'crossvit, whose branches ask one another': (
