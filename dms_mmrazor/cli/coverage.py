@@ -278,6 +278,7 @@ def _try_onnx(model: nn.Module, size: Size) -> Dict[str, Any]:
             raise
         except Exception as error:  # whatever torch's exporter may raise
             line = str(error).strip().splitlines()[0]
+            line = line.replace(f'{folder}{os.sep}', '')
             return dict(onnx=None, onnx_error=line)
 
 

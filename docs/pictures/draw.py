@@ -25,17 +25,16 @@ BLUE, ORANGE, GRAY = '#2b6c99', '#c2571a', '#8a949c'
 
 SHOWN = (
     ('uniform', 'uniform', GRAY),
-    ('depth-uniform', 'found depth, uniform widths', ORANGE),
-    ('dms', 'found depth and widths', BLUE),
-    ('dms-removal-pretrained', 'the same, from a trained network', BLUE),
+    ('l1', 'L1, cut globally', ORANGE),
+    ('dms-pretrained', 'DMS', BLUE),
 )
 """Methods of the picture: name in the results, label, color."""
 
-EMPTY = {
-    ('plain', 'depth-uniform'): 'no depth to give',
-    ('transformer', 'dms-removal-pretrained'): 'not measured',
+BEDS = {
+    'plain': '8 plain convolutions',
+    'residual': '12 residual blocks',
+    'transformer': 'transformer, 6 layers',
 }
-"""Why a method has no scores on a bed."""
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -54,12 +53,9 @@ def bare(axes: Any) -> None:
 
 def scores(bed: str) -> Dict[str, List[float]]:
     """Top-1 on the test set of every retraining of a bed, by method."""
-    runs = []
-    for study in ('found_and_retrained', 'trained_first'):
-        path = osp.join(RESULTS, f'{study}-{bed}.json')
-        if osp.exists(path):
-            with open(path, encoding='utf-8') as file:
-                runs += json.load(file)
+    path = osp.join(RESULTS, f'trained_first-{bed}.json')
+    with open(path, encoding='utf-8') as file:
+        runs = json.load(file)
     found: Dict[str, List[float]] = {name: [] for name, _, _ in SHOWN}
     for run in runs:
         method = run['settings'].get('method')
@@ -69,14 +65,10 @@ def scores(bed: str) -> Dict[str, List[float]]:
 
 
 def draw_retrained(path: str) -> None:
-    """A dot for each retraining: uniform, and of what searches found."""
-    figure = new_figure(7.4, 2.6)
-    beds = {
-        'transformer': 'transformer, 6 layers',
-        'plain': '8 plain convolutions',
-    }
-    for index, (bed, title) in enumerate(beds.items()):
-        axes = figure.add_axes([0.32 + 0.35 * index, 0.2, 0.31, 0.68])
+    """A dot for each retraining: uniform, L1, and what searches found."""
+    figure = new_figure(8.4, 1.9)
+    for index, (bed, title) in enumerate(BEDS.items()):
+        axes = figure.add_axes([0.14 + 0.29 * index, 0.25, 0.26, 0.6])
         bare(axes)
         axes.set_title(title, fontsize=10, loc='left')
         found = scores(bed)
@@ -86,7 +78,7 @@ def draw_retrained(path: str) -> None:
                 axes.text(
                     0.5,
                     (row + 0.6) / len(SHOWN),
-                    EMPTY[bed, method],
+                    'not measured',
                     transform=axes.transAxes,
                     fontsize=9,
                     color=color,
