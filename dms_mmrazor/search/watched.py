@@ -294,13 +294,15 @@ def _inputs_of(layer: DMSOp) -> List[Source]:
 
 
 def _queries_of(layer: DMSOp) -> List[Source]:
-    """What a layer gives to the heads of an attention."""
+    """What a layer gives to the heads of an attention: q and k."""
     query = layer.rows
     if not isinstance(query, QueryMask) or kind_of(layer) is None:
         return []
     places = query.mutable.places
     if places is None:
         return []
+    if query.size < 2 * query.heads * places.index.shape[1]:
+        return []  # another layer gives k
     return [QueriesAndKeys(layer, places.index.cpu(), query.heads, query)]
 
 
