@@ -108,6 +108,11 @@ TIMM: Dict[str, PlainCase] = {
     **_timm('cspresnet50', 'cspdarknet53', 'vgg11_bn', 'densenet121'),
     **_timm('dla34', 'repvgg_a0', 'ese_vovnet19b_dw', 'rexnet_100'),
     **_timm('inception_v3', size=96),
+    **_timm('resnetblur18', 'tresnet_m', 'poolformerv2_s12'),
+    **_timm('inception_next_tiny', 'fastvit_t8', 'repvit_m0_9', 'pvt_v2_b0'),
+    **_timm('twins_svt_small', 'cait_xxs24_224', img_size=64),
+    **_timm('xcit_nano_12_p16_224', img_size=64),
+    **_timm('crossvit_tiny_240', size=240),
 }
 TORCHVISION: Dict[str, PlainCase] = {
     **_torchvision(

@@ -87,7 +87,8 @@ def parse_args() -> argparse.Namespace:
         '--only',
         nargs='+',
         choices=sorted(all_cases()),
-        help='rows to measure',
+        metavar='ROW',
+        help='rows to measure, as the tables name them',
     )
     parser.add_argument(
         '--plain', action='store_true', help='models of timm and torchvision'
