@@ -280,10 +280,11 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def compare(args: argparse.Namespace, found: Sequence[Structure]) -> List[Row]:
+def compare(
+    args: argparse.Namespace, found: Sequence[Structure], example: Tensor
+) -> List[Row]:
     """Train what was found, and what is drawn without a search."""
-    data = make_split('train', args.canvases)
-    fresh = Search(build(), data[0][:1], {'macs': TARGET}, 1)
+    fresh = Search(build(), example, {'macs': TARGET}, 1)
     uniform = uniform_structure(fresh.mutator, fresh.targets, 1)
     drawn = [
         random_structure(fresh.mutator, Request(fresh.targets, 1, seed))
@@ -335,7 +336,7 @@ def main() -> None:
             find(model.state_dict(), data, args.search_steps, seed, folder)
         )
     print('networks of equal MACs, from scratch', flush=True)
-    rows = compare(args, found)
+    rows = compare(args, found, data['train'][0][:1])
     full = found[0].resources
     macs, params = (full[kind]['supernet'] for kind in ('macs', 'params'))
     show(rows, Row('whole network', macs, params, [score], 0))

@@ -131,8 +131,18 @@ class AttentionKind(BlockKind):
         kwargs: Mapping[str, Any],
         output: Any,
     ) -> Dict[str, int]:
-        """Pairs of tokens, of all images."""
-        return {'': args[0].shape[0] * args[0].shape[1] ** 2}
+        """Applications of :meth:`macs`: see :meth:`pairs`."""
+        return {'': self.pairs(block, args)}
+
+    def pairs(self, block: nn.Module, args: Tuple[Any, ...]) -> int:
+        """Pairs of tokens whose products are taken, of all images.
+
+        Args:
+            block (nn.Module): The attention.
+            args (tuple): Its positional arguments.
+        """
+        images, tokens = args[0].shape[:2]
+        return images * tokens**2
 
     def macs(self, block: nn.Module, part: str = '') -> float:
         """MACs of both products for one pair of tokens."""

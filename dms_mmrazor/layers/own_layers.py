@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import narrow_layer
 
-_CODE = (AttributeError, RuntimeError, TypeError, ValueError)
+CODE_ERRORS = (
+    AssertionError,
+    AttributeError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 """What a class with other arguments, or for other inputs, raises."""
 
 _KEPT_IN, _KEPT_OUT = torch.tensor([0, 1, 3, 5]), torch.tensor([0, 2, 3])
@@ -58,17 +65,18 @@ def derive_masked(layer_type: type, base: Type[DMSOp]) -> Type[DMSOp]:
     return type(f'DMS{layer_type.__name__}', (base, layer_type), {})
 
 
-def _made(kind: type, *args: int) -> Optional[nn.Module]:
+def made(kind: type, *args: int, **kwargs: str) -> Optional[nn.Module]:
     """A small layer of a class; ``None`` if it takes other arguments."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return kind(*args)
-    except _CODE:
+            return kind(*args, **kwargs)
+    except CODE_ERRORS:
         return None
 
 
-def _numbers(shape: Tuple[int, ...]) -> Tensor:
+def numbers(shape: Tuple[int, ...]) -> Tensor:
+    """The same random numbers for each trial."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(shape, generator=generator)
 
@@ -82,15 +90,15 @@ def normalizes(kind: type, shape: Tuple[int, ...]) -> bool:
             constructor takes the number of channels.
         shape (tuple): Of an input of 6 channels.
     """
-    layer, x = _made(kind, 6), _numbers(shape)
+    layer, x = made(kind, 6), numbers(shape)
     if layer is None or issubclass(kind, DMSOp):
         return False
     stock = nn.LayerNorm if issubclass(kind, nn.LayerNorm) else nn.GroupNorm
     if stock is nn.GroupNorm and layer.num_groups != 1:
         return False
     for parameter in layer.parameters():
-        parameter.copy_(_numbers(tuple(parameter.shape)))
-    return _same(layer, x, stock.forward(layer, x))
+        parameter.copy_(numbers(tuple(parameter.shape)))
+    return same(layer, x, stock.forward(layer, x))
 
 
 @torch.no_grad()
@@ -107,10 +115,10 @@ def folds(
         shape (tuple): Of an input.
         dim (int): Its channels.
     """
-    layer = _made(kind, *args)
+    layer = made(kind, *args)
     if layer is None or issubclass(kind, DMSOp):
         return False
-    x = _numbers(shape)
+    x = numbers(shape)
     masked, cut = deepcopy(layer), deepcopy(layer)
     rows, columns = torch.zeros(4), torch.zeros(6)
     rows[_KEPT_OUT], columns[_KEPT_IN] = 1.0, 1.0
@@ -122,16 +130,16 @@ def folds(
     narrow_layer(cut, _KEPT_OUT, _KEPT_IN)
     try:
         expected = masked(x).index_select(dim, _KEPT_OUT)
-    except _CODE:
+    except CODE_ERRORS:
         return False
-    return _same(cut, x.index_select(dim, _KEPT_IN), expected)
+    return same(cut, x.index_select(dim, _KEPT_IN), expected)
 
 
-def _same(layer: nn.Module, x: Tensor, expected: Tensor) -> bool:
+def same(layer: nn.Module, x: Tensor, expected: Tensor) -> bool:
     """Whether a layer gives what is expected of it."""
     try:
         given = layer(x)
-    except _CODE:
+    except CODE_ERRORS:
         return False
     return (
         isinstance(given, Tensor)

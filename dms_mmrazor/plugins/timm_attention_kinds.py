@@ -4,7 +4,7 @@ Those of PVT, Twins, CaiT, CrossViT, XCiT and VOLO: heads and head dims, but
 for those that something mixes.
 """
 
-from typing import Any, ClassVar, Dict, List, Mapping, Tuple
+from typing import Any, ClassVar, List, Tuple
 
 from timm.models.cait import ClassAttn, TalkingHeadAttn
 from timm.models.crossvit import CrossAttention
@@ -36,7 +36,7 @@ from dms_mmrazor.plugins.timm_attention import (
 
 
 class AnyDimsKind(AttentionKind):
-    """An attention that becomes one of those above."""
+    """An attention with a form in :mod:`timm_attention` to become."""
 
     def applies(self, block: nn.Module) -> bool:
         """One that derives from it may do something else."""
@@ -64,13 +64,7 @@ class FewerKeysKind(AnyDimsKind):
         smaller = [s for s in steps if getattr(block, s, None) is not None]
         return [('q',), (*smaller, 'kv')]
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def pairs(self, block: nn.Module, args: Tuple[Any, ...]) -> int:
         """Positions times those of the smaller map, of all images."""
         pool = getattr(block, 'pool', None)
         x, (height, width) = args
@@ -78,7 +72,7 @@ class FewerKeysKind(AnyDimsKind):
             height = width = pool.output_size
         down, beside = (1, 1) if block.sr is None else block.sr.stride
         keys = (height // down) * (width // beside)
-        return {'': x.shape[0] * x.shape[1] * keys}
+        return x.shape[0] * x.shape[1] * keys
 
 
 @register_block
@@ -97,36 +91,24 @@ class GroupedKind(AnyDimsKind):
     slim = SlimGroupedAttention
     pads: ClassVar[bool] = True
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def pairs(self, block: nn.Module, args: Tuple[Any, ...]) -> int:
         """Pairs of positions in all windows."""
         x, size = args
         down, beside = (-(-side // block.ws) for side in size)
-        return {'': x.shape[0] * down * beside * block.ws**4}
+        return x.shape[0] * down * beside * block.ws**4
 
 
-class ClassKind(AnyDimsKind):
-    """Attention of one token to all."""
+class OncePerTokenKind(AnyDimsKind):
+    """Attention with one pair for each token."""
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def pairs(self, block: nn.Module, args: Tuple[Any, ...]) -> int:
         """Tokens of all images."""
-        return {'': args[0].shape[0] * args[0].shape[1]}
+        return args[0].shape[0] * args[0].shape[1]
 
 
 @register_block
-class ClassAttnKind(ClassKind):
-    """That of CaiT and XCiT."""
+class ClassAttnKind(OncePerTokenKind):
+    """Attention of one token to all, of CaiT and XCiT."""
 
     types = (ClassAttn,)
     slim = SlimClassAttn
@@ -134,7 +116,7 @@ class ClassAttnKind(ClassKind):
 
 
 @register_block
-class CrossAttentionKind(ClassKind):
+class CrossAttentionKind(OncePerTokenKind):
     """That of CrossViT."""
 
     types = (CrossAttention,)
@@ -143,7 +125,7 @@ class CrossAttentionKind(ClassKind):
 
 
 @register_block
-class ClassAttentionKind(ClassKind):
+class ClassAttentionKind(OncePerTokenKind):
     """That of VOLO."""
 
     types = (ClassAttention,)
@@ -164,7 +146,7 @@ class TalkingHeadsKind(AnyDimsKind):
 
 
 @register_block
-class CrossCovarianceKind(AnyDimsKind):
+class CrossCovarianceKind(OncePerTokenKind):
     """Attention among the dims of a head."""
 
     types = (XCA,)
@@ -176,16 +158,6 @@ class CrossCovarianceKind(AnyDimsKind):
         if dim == HEADS:
             return ''
         return 'a softmax over the dims of a head weights them'
-
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
-        """Tokens of all images."""
-        return {'': args[0].shape[0] * args[0].shape[1]}
 
     def macs(self, block: nn.Module, part: str = '') -> float:
         """MACs of both products for one token."""
@@ -207,13 +179,7 @@ class MapKind(AnyDimsKind):
     types = (MapAttention,)
     slim = SlimMapAttention
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def pairs(self, block: nn.Module, args: Tuple[Any, ...]) -> int:
         """Pairs of positions, of all images."""
         images, height, width, _ = args[0].shape
-        return {'': images * (height * width) ** 2}
+        return images * (height * width) ** 2

@@ -14,6 +14,7 @@ from dms_mmrazor.core.redundancy import (
     sums_of,
     unexplained_variance,
 )
+from dms_mmrazor.graph.residual_block import ResidualBlock
 from dms_mmrazor.layers import DMSOp
 from dms_mmrazor.layers.attention_masks import QueryMask
 from dms_mmrazor.layers.kind import LayerKind, channels_of, kind_of
@@ -306,7 +307,9 @@ def _queries_of(layer: DMSOp) -> List[Source]:
     return [QueriesAndKeys(layer, places.index.cpu(), query.heads, query)]
 
 
-def _change_of(supernet: nn.Module, block: Any, index: Tensor) -> List[Source]:
+def _change_of(
+    supernet: nn.Module, block: ResidualBlock, index: Tensor
+) -> List[Source]:
     """What a block does, if the layer at its end tells its channels."""
     end = supernet.get_submodule(block.carrier)
     kind, module = kind_of(end), supernet.get_submodule(block.name)
