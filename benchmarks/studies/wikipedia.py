@@ -1,12 +1,12 @@
 """Real text for the studies of language models, without a download.
 
-The package gensim (``pip install -r requirements/benchmarks.txt``) brings 103
-articles of the English Wikipedia of 2010 as test data, and the code that
-cleans their markup. This writes each of them into a file of its own:
+The package gensim (``pip install -r requirements/benchmarks.txt``) brings 107
+articles of the English Wikipedia as test data, and the code that cleans their
+markup. This writes each of them into a file of its own:
 
     python benchmarks/studies/wikipedia.py work_dirs/wikipedia
 
-About 2.5 million characters. Whole articles are held out by
+About 3 million characters. Whole articles are held out by
 :class:`TokenWindows`.
 """
 
