@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from dms_mmrazor.graph.demo import (
     DemoInput,
+    demo_samples,
     demo_tensor,
     for_norms,
     forward_tensors,
 )
-from dms_mmrazor.graph.demo_samples import demo_samples
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.outputs import flatten_tensors
 from dms_mmrazor.graph.running import one_line, raise_device_error

@@ -17,10 +17,10 @@ from dms_mmrazor.core.durations import (
     phase_lengths,
 )
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.files import plain_value
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import how_found
 from dms_mmrazor.search.loss_scale import scale_of
-from dms_mmrazor.yaml_files import plain_value
 
 
 def get_algorithm(runner: Runner) -> DMSAlgorithm:

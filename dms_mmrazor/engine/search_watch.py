@@ -20,6 +20,7 @@ from dms_mmrazor.engine.runner_access import (
     validated_weights,
 )
 from dms_mmrazor.engine.search_log import describe_subnet, mean_losses
+from dms_mmrazor.files import plain_value
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import (
     ExportedSubnet,
@@ -36,7 +37,6 @@ from dms_mmrazor.search.record import (
 )
 from dms_mmrazor.supernet.resources import format_resource
 from dms_mmrazor.visualization import plot_subnet, rgb_image, write_card
-from dms_mmrazor.yaml_files import plain_value
 
 SECONDS = 60
 """Between two lines that say where a search stands."""

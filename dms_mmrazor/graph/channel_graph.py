@@ -20,23 +20,22 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
 from dms_mmrazor.graph.channel_groups import UNFOLLOWED
-from dms_mmrazor.graph.channel_sets import group_configs
 from dms_mmrazor.graph.demo import DemoInput, demo_tensor
-from dms_mmrazor.graph.fx_values import (
-    BEHIND_PADDING,
-    HAS_CHANNELS,
-    IN_PROJECTION,
-    SHAPE,
-    annotate,
-    place_of,
-    source_of,
-)
 from dms_mmrazor.graph.moved_channels import is_mover
 from dms_mmrazor.graph.node_conversion import (
     ModuleGraphConverter,
     convert_node,
 )
-from dms_mmrazor.graph.node_values import attribute
+from dms_mmrazor.graph.node_values import (
+    BEHIND_PADDING,
+    HAS_CHANNELS,
+    IN_PROJECTION,
+    SHAPE,
+    annotate,
+    attribute,
+    place_of,
+    source_of,
+)
 from dms_mmrazor.layers import channels_of, kind_of
 from dms_mmrazor.layers.attention import (
     attention_kind,
@@ -98,10 +97,6 @@ class DMSChannelGraph(ChannelGraph):
             while node.name in self.nodes:
                 node.name += '_'
         super().add_node(node)
-
-    def generate_units_config(self) -> Dict[Any, Dict[str, Any]]:
-        """mmrazor's groups; those that it gets wrong have a reason."""
-        return dict(enumerate(group_configs(self.topo_traverse())))
 
     def _convert_a_node_to_end_node(self, node: ChannelNode) -> None:
         """Let channels end before a node that does not fit them."""

@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.graph.fx_values import ARGUMENTS, SHAPE
+from dms_mmrazor.graph.node_values import (
+    ARGUMENTS,
+    SHAPE,
+)
 from dms_mmrazor.layers import is_layer, kind_of
 
 _MOST_RUNS = 256

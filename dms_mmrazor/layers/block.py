@@ -37,6 +37,20 @@ Products = List[Tuple[float, Tuple[Any, ...]]]
 """A sum of products: coefficients times numbers of kept channels."""
 
 
+class Call(NamedTuple):
+    """One call of a module.
+
+    Attributes:
+        args (tuple): Positional arguments.
+        kwargs (Mapping[str, Any]): Keyword arguments.
+        output (Any): What it gave.
+    """
+
+    args: Tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    output: Any
+
+
 class RepeatedSlice(NamedTuple):
     """Input channels of a layer that come out of a block alone.
 
@@ -122,13 +136,7 @@ class BlockKind:
 
     # what it costs besides its layers, if it `multiplies`
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def positions(self, block: nn.Module, call: Call) -> Dict[str, int]:
         """How often each part of it is applied in one call, for all images.
 
         Returns:

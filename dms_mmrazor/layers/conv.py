@@ -55,27 +55,15 @@ class FoldedConv(DMSOp):
 class DMSConv1d(FoldedConv, nn.Conv1d):
     """``nn.Conv1d`` with masks multiplied into its weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
-
 
 @MODELS.register_module()
 class DMSConv2d(FoldedConv, nn.Conv2d):
     """``nn.Conv2d`` with masks multiplied into its weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
-
 
 @MODELS.register_module()
 class DMSConv3d(FoldedConv, nn.Conv3d):
     """``nn.Conv3d`` with masks multiplied into its weight."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
 
 
 class FoldedTranspose(DMSOp):
@@ -124,33 +112,21 @@ class FoldedTranspose(DMSOp):
 class DMSConvTranspose1d(FoldedTranspose, nn.ConvTranspose1d):
     """``nn.ConvTranspose1d`` with masks multiplied into its weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
-
 
 @MODELS.register_module()
 class DMSConvTranspose2d(FoldedTranspose, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` with masks multiplied into its weight."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
 
 
 @MODELS.register_module()
 class DMSConvTranspose3d(FoldedTranspose, nn.ConvTranspose3d):
     """``nn.ConvTranspose3d`` with masks multiplied into its weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
-
 
 # `nn.Conv2d` stands among the direct bases because mmengine's initializers
 # recognize a layer by the names of its class and of its direct bases.
 @MODELS.register_module()
-class DMSConv2dAdaptivePadding(Conv2dAdaptivePadding, nn.Conv2d, DMSOp):
+class DMSConv2dAdaptivePadding(DMSOp, Conv2dAdaptivePadding, nn.Conv2d):
     """``Conv2dAdaptivePadding`` with masks multiplied into its weight.
 
     The plain layer calls the convolution function itself, so the masks need
@@ -159,10 +135,6 @@ class DMSConv2dAdaptivePadding(Conv2dAdaptivePadding, nn.Conv2d, DMSOp):
     """
 
     carries_depth: ClassVar[bool] = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [B, C, H, W]."""

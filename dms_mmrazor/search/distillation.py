@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo import evaluating
+from dms_mmrazor.graph.running import removing
 from dms_mmrazor.supernet.mask_state import MaskState
 
 _SETTINGS = (
@@ -245,15 +246,12 @@ class Distiller(nn.Module):
 
             return hook
 
-        handles = [
+        hooks = [
             model.get_submodule(name).register_forward_hook(keep(name))
             for name in dict.fromkeys([*self.logits, *self.hidden])
         ]
-        try:
+        with removing(hooks):
             yield found
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @torch.no_grad()
     def teach(

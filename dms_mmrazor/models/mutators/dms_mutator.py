@@ -34,7 +34,7 @@ from dms_mmrazor.graph import (
     ResidualStage,
     find_stages,
 )
-from dms_mmrazor.graph.adapters import ModelAdapter, find_adapter
+from dms_mmrazor.graph.declared_groups import ModelAdapter, find_adapter
 from dms_mmrazor.graph.layer_profile import run_first
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.layers.linear import move_affines
