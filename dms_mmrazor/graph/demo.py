@@ -199,6 +199,17 @@ def middle_box(size: Sequence[int]) -> Tensor:
 
 
 @contextmanager
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """Whatever mode modules get inside, that of each comes back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's mode comes back.
 
@@ -206,22 +217,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     looked at, on tensors of one shape; on torch < 2 a hook does not tell
     them to.
     """
-    modes = [(module, module.training) for module in model.modules()]
     chosen = [
         (module, key, module.__dict__[key])
-        for module, _ in modes
+        for module in model.modules()
         for key in _KERNELS
         if key in module.__dict__
     ]
-    model.eval()
     try:
-        for module, key, _ in chosen:
-            module.__dict__[key] = 0
-        with torch.no_grad():
+        with keeping_modes(model), torch.no_grad():
+            model.eval()
+            for module, key, _ in chosen:
+                module.__dict__[key] = 0
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for module, key, kernel in chosen:
             module.__dict__[key] = kernel
 
@@ -254,14 +262,12 @@ def enliven(model: nn.Module, shape: Any) -> None:
     ]
     if not norms:
         return
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    for module in norms:
-        module.train()
-        module.momentum = 1.0
-    forward_tensors(model, demo_tensor(model, for_norms(shape)), True)
-    for module, mode in modes:
-        module.training = mode
+    with keeping_modes(model):
+        model.eval()
+        for module in norms:
+            module.train()
+            module.momentum = 1.0
+        forward_tensors(model, demo_tensor(model, for_norms(shape)), True)
 
 
 def check_input(key: str, shape: Any) -> None:

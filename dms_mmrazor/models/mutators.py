@@ -373,10 +373,7 @@ class DMSMutator(ChannelMutator):
         kept = self.topk.hard_kept().tolist()
         return {u.name: n for u, n in zip(self.searched_units, kept)}
 
-    @property
-    def current_choices(self) -> Dict[str, int]:
-        """Current number of kept channels (blocks) by unit (stage)."""
-        return self.choice_template
+    current_choices = choice_template
 
     @property
     def searched_units(self) -> List[nn.Module]:
