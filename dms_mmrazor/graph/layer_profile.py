@@ -25,11 +25,11 @@ from dms_mmrazor.graph.running import (
 )
 from dms_mmrazor.layers import is_weighted, kind_of
 from dms_mmrazor.layers.block import (
-    Call,
     block_kind_of,
     find_multiplier,
     multiplies,
 )
+from dms_mmrazor.layers.kind import Call
 
 try:
     from torch.utils.flop_counter import FlopCounterMode
@@ -94,28 +94,22 @@ def counting_positions(
     def add(name: str, applied: int) -> None:
         positions[name] = positions.get(name, 0) + applied // batch
 
-    def count(module: nn.Module, inputs: Any, output: Any) -> None:
-        applied = kind_of(module).positions(module, inputs, output)
-        add(names[module], applied)
-
     def observe(
         module: nn.Module, forward: Callable[..., Any], *args: Any, **kw: Any
     ) -> Any:
         output = forward(*args, **kw)
-        call = Call(args, kw, output)
-        applied = block_kind_of(module).positions(module, call)
-        for part, number in applied.items():
-            name = names[module]
-            add(f'{name}.{part}' if part else name, number)
+        name, call = names[module], Call(args, kw, output)
+        if is_weighted(module):
+            add(name, kind_of(module).positions(module, call))
+        if multiplies(module):
+            parts = block_kind_of(module).positions(module, call)
+            for part, applied in parts.items():
+                add(f'{name}.{part}' if part else name, applied)
         return output
 
-    blocks = [module for module in names if multiplies(module)]
-    hooks = [
-        module.register_forward_hook(count)
-        for module in names
-        if is_weighted(module)
-    ]
-    with removing(hooks), intercepting(blocks, observe):
+    counted = [m for m in names if is_weighted(m) or multiplies(m)]
+    # Not by hooks, which do not see keyword arguments (torch < 2).
+    with intercepting(counted, observe):
         yield positions
 
 

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from dms_mmrazor.layers.block import (
     BlockKind,
-    Call,
     Products,
     block_kind_of,
 )
 from dms_mmrazor.layers.kind import (
+    Call,
     ChannelHolder,
     channels_of,
     narrow_layer,

@@ -31,24 +31,10 @@ from typing import (
 from torch import nn
 
 from dms_mmrazor.layers.by_type import ByType
-from dms_mmrazor.layers.kind import ChannelHolder
+from dms_mmrazor.layers.kind import Call, ChannelHolder
 
 Products = List[Tuple[float, Tuple[Any, ...]]]
 """A sum of products: coefficients times numbers of kept channels."""
-
-
-class Call(NamedTuple):
-    """One call of a module.
-
-    Attributes:
-        args (tuple): Positional arguments.
-        kwargs (Mapping[str, Any]): Keyword arguments.
-        output (Any): What it gave.
-    """
-
-    args: Tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    output: Any
 
 
 class RepeatedSlice(NamedTuple):

@@ -1,6 +1,6 @@
 """Convolutions of any dimension, plain and transposed, of torch and mmcv."""
 
-from typing import Any, ClassVar, List, Optional, Tuple
+from typing import ClassVar, List, Optional, Tuple
 
 import torch
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
@@ -17,6 +17,7 @@ from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import (
     INPUTS,
     OUTPUTS,
+    Call,
     Entries,
     Indices,
     LayerKind,
@@ -207,13 +208,11 @@ class ConvKind(LayerKind):
         """[B, C, ...]."""
         return True
 
-    def positions(
-        self, layer: nn.Module, inputs: Tuple[Any, ...], output: Any
-    ) -> int:
+    def positions(self, layer: nn.Module, call: Call) -> int:
         """A transposed one is applied to each position that it reads."""
         if is_transposed(layer):
-            return inputs[0].numel() // layer.in_channels
-        return super().positions(layer, inputs, output)
+            return call.args[0].numel() // layer.in_channels
+        return super().positions(layer, call)
 
     def entries(self, layer: nn.Module, key: str) -> Entries:
         """A depthwise one has no inputs that could go by themselves."""

@@ -19,12 +19,11 @@ from dms_mmrazor.layers.attention import (
 )
 from dms_mmrazor.layers.block import (
     BlockKind,
-    Call,
     Products,
     register_block,
 )
 from dms_mmrazor.layers.channel_holder import BareParameter
-from dms_mmrazor.layers.kind import ChannelHolder
+from dms_mmrazor.layers.kind import Call, ChannelHolder
 from dms_mmrazor.layers.multihead import (
     DMSMultiheadAttention,
     DMSTransformerEncoderLayer,

@@ -41,8 +41,9 @@ from dms_mmrazor.layers.attention import (
     attention_kind,
     heads_of,
 )
-from dms_mmrazor.layers.block import BlockKind, Call, register_block
+from dms_mmrazor.layers.block import BlockKind, register_block
 from dms_mmrazor.layers.dms_op import DMSOp
+from dms_mmrazor.layers.kind import Call
 from dms_mmrazor.registry import MODELS
 
 _APART = -100.0

@@ -28,12 +28,11 @@ from torch import Tensor, nn
 from dms_mmrazor.graph.model_kind import ModelKind, register_model
 from dms_mmrazor.layers.block import (
     BlockKind,
-    Call,
     Products,
     register_block,
 )
 from dms_mmrazor.layers.by_type import qualified_name
-from dms_mmrazor.layers.kind import PassingKind, register_kind
+from dms_mmrazor.layers.kind import Call, PassingKind, register_kind
 from dms_mmrazor.layers.rms_norm import masked_rms_norm
 
 DECODERS = {
