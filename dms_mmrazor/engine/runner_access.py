@@ -8,7 +8,7 @@ from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from dms_mmrazor.core.durations import (
     Duration,
@@ -23,15 +23,21 @@ from dms_mmrazor.search.export import how_found
 from dms_mmrazor.search.loss_scale import scale_of
 
 
+def plain_model(runner: Runner) -> nn.Module:
+    """The model of a runner, out of its wrappers."""
+    model = runner.model
+    while is_model_wrapper(model):
+        model = model.module
+    return model
+
+
 def get_algorithm(runner: Runner) -> DMSAlgorithm:
     """The algorithm that a runner trains, out of its wrappers.
 
     Raises:
         DMSError: If it is something else.
     """
-    model = runner.model
-    while is_model_wrapper(model):
-        model = model.module
+    model = plain_model(runner)
     if not isinstance(model, DMSAlgorithm):
         raise DMSError(
             "ResourceHook needs `model=dict(type='DMSAlgorithm', …)`, got "

@@ -15,6 +15,7 @@ from dms_mmrazor.cli.training_length import (
     dataset_length,
     shorten_in_proportion,
 )
+from dms_mmrazor.engine.runner_access import plain_model
 from dms_mmrazor.engine.subnet_fitness import chosen_metric
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.ranking import reduced_data
@@ -128,7 +129,7 @@ class ConfigRecipe:
         """
         cfg = self.short_config(structure, seed)
         runner = command_line.build_runner(cfg)
-        model = command_line.plain_model(runner)
+        model = plain_model(runner)
         lower_resolution(model, self.reduction.resolution)
         device = next(model.parameters()).device
         iterations = cfg.train_cfg.get('max_iters')
@@ -244,7 +245,7 @@ class MeterHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Remember the initial weights."""
         if self.keep:
-            self.start = trained_state(command_line.plain_model(runner))
+            self.start = trained_state(plain_model(runner))
         self.meter.restart()
 
     def after_train_iter(
