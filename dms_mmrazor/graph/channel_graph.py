@@ -159,6 +159,9 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
     modules = dict(model.named_modules())
     parameters = dict(model.named_parameters())
     for node in list(trace.nodes):
+        # Between both layers are heads times dims, which are no channels of
+        # the network: the core cuts what is tied before it off from what is
+        # tied behind it, and heads and dims have groups of their own.
         core = None
         if node.op == 'call_module':
             core = core_name(modules[node.target])
@@ -228,6 +231,7 @@ def open_multiheads(trace: fx.Graph, model: nn.Module) -> None:
         if node.users:
             node.meta[HAS_CHANNELS] = False
         else:
+            # It would tie what it reads to what it gives once more.
             trace.erase_node(node)
 
 

@@ -236,6 +236,7 @@ def _name_groups(
     for group in groups:
         first = next(side for side in group.sides if side.name in modules)
         name = first.name if first.is_output else f'input of {first.name}'
+        # A split layer gives several groups, and users exclude them by name.
         if name in named:
             name = f'{name}[{first.start}:{first.end}]'
         while name in named:

@@ -68,6 +68,7 @@ def _group(
             size = min(size, distinct)
     # What stands for a function has channels, but no name.
     named = [side for side in sides if isinstance(side.name, str)]
+    # Who gives them first: a group is called after its first side.
     ordered = sorted(named, key=lambda side: not side.is_output)
     return ChannelGroup('', size, tuple(ordered), torn=_is_torn(size, parts))
 

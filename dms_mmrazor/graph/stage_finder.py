@@ -98,6 +98,7 @@ def find_stages(
         list[ResidualStage]: In the order of the model's modules.
     """
     model = revert_sync_batchnorm(light_copy(model))
+    # A fresh model's branches may give nothing: all would look removable.
     input_size = small_shape(model, input_size)
     enliven(model, input_size)
     with evaluating(model):
@@ -222,6 +223,7 @@ def _against_chains(
 
     Usually all are, which one trial shows.
     """
+    # Of nested ones only one can lose blocks in a trial.
     nested = any(a.contains(b) for a in stages for b in stages)
     if len(stages) > 1 and not nested:
         if not _against_chain(model, stages, image):

@@ -280,6 +280,8 @@ class AttentionDim(ChannelHolder):
         """Keep some heads or dims, in place."""
         module, old = self.module, self.channels
         kind = attention_kind(module)
+        # Units that keep all are in a structure, too; the stock code is what
+        # users know, and what fused kernels and other tools recognize.
         if len(kept) == old:
             return
         outputs, inputs = self._indices(kept)

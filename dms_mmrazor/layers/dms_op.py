@@ -105,6 +105,8 @@ class DMSOp(DynamicChannelMixin):
         Parameters, buffers and hooks are shared with ``module``, which is
         to be thrown away.
         """
+        # Not by the constructor: it would draw random numbers, and own
+        # classes may take other arguments.
         new = cls.__new__(cls)
         nn.Module.__init__(new)
         new.__dict__.update(module.__dict__)

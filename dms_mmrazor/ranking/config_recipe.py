@@ -1,7 +1,7 @@
 """The short training of one candidate by a config's own recipe."""
 
 from copy import deepcopy
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -29,6 +29,7 @@ from dms_mmrazor.ranking.trainings import (
     DivergedError,
     Meter,
     State,
+    loss_of_data,
     losses_on_line,
     trained_state,
 )
@@ -268,11 +269,7 @@ def _mean_loss(
     losses = []
     for batch in data:
         with runner.optim_wrapper.optim_context(model):
-            if isinstance(batch, Mapping):
-                found = model(**batch, mode='loss')
-            else:
-                found = model(*batch, mode='loss')
-        losses.append(model.parse_losses(found)[0])
+            losses.append(loss_of_data(model, batch))
     return torch.stack(losses).mean()
 
 

@@ -31,16 +31,6 @@ from dms_mmrazor.graph.demo import evaluating
 from dms_mmrazor.graph.running import removing
 from dms_mmrazor.supernet.mask_state import MaskState
 
-_SETTINGS = (
-    'teacher',
-    'temperature',
-    'weight',
-    'task_weight',
-    'logits',
-    'hidden',
-    'hidden_weight',
-)
-
 _HEADS = ('lm_head', 'head.fc', 'fc', 'classifier', 'head')
 """Last layers that are looked for, in this order."""
 
@@ -120,9 +110,10 @@ class DistillSettings(NamedTuple):
                 f'got {settings!r}.'
             )
         for key in settings:
-            if key not in _SETTINGS:
+            if key not in cls._fields:
+                known = list(cls._fields)
                 raise DMSError(
-                    f'`{owner}.{key}` is unknown; it takes {list(_SETTINGS)}.'
+                    f'`{owner}.{key}` is unknown; it takes {known}.'
                 )
         made = cls(**{k: _as_tuple(k, v) for k, v in settings.items()})
         for key in ('temperature', 'weight', 'task_weight', 'hidden_weight'):
