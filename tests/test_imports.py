@@ -38,7 +38,6 @@ LAYERS = [
     'core',
     'registry',
     'compat',
-    'yaml_files',
     'files',
     'errors',
     'type_names',

@@ -7,6 +7,7 @@ from mmengine.evaluator import DumpResults
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.cli import command_line
 from dms_mmrazor.engine import checkpoint_files
+from dms_mmrazor.engine.runner_access import plain_model
 from dms_mmrazor.errors import DMSError
 
 
@@ -41,7 +42,7 @@ def main() -> None:
         state = checkpoint_files.state_dict_of(checkpoint, args.checkpoint)
     runner = command_line.build_runner(cfg)
     if state is not None:
-        model = command_line.plain_model(runner)
+        model = plain_model(runner)
         checkpoint_files.check_fits(model, state, args.checkpoint)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(args.out))

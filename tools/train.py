@@ -15,6 +15,7 @@ from dms_mmrazor.cli.training_start import (
     make_repeatable,
 )
 from dms_mmrazor.engine import checkpoint_files
+from dms_mmrazor.engine.runner_access import plain_model
 from dms_mmrazor.engine.search_config import find_resource_hook
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.type_names import has_type, type_name
@@ -122,7 +123,7 @@ def main() -> None:
     check_search(cfg)
     resumed = checkpoint_files.check_config_checkpoints(cfg)
     runner = command_line.build_runner(cfg)
-    model = command_line.plain_model(runner)
+    model = plain_model(runner)
     check_start_weights(model, cfg)
     if resumed is not None:
         checkpoint_files.check_fits(model, *resumed)

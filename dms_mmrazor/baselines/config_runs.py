@@ -20,6 +20,7 @@ from dms_mmrazor.baselines.structures import STRUCTURES, Request
 from dms_mmrazor.cli import command_line
 from dms_mmrazor.cli.training_length import images_of, shorten
 from dms_mmrazor.engine.loops.evolution_loop import CANDIDATES
+from dms_mmrazor.engine.runner_access import plain_model
 from dms_mmrazor.engine.search_config import (
     build_algorithm,
     find_resource_hook,
@@ -84,7 +85,7 @@ class ConfigRuns:
         cfg = plain_config(cfg, dict(self.cfg.model.architecture))
         runner = self._trained(cfg, run)
         weights = self.study.file(f'{run.name}.pth')
-        model = command_line.plain_model(runner)
+        model = plain_model(runner)
         torch.save({'state_dict': model.state_dict()}, weights)
         cost = round(time.process_time(), 1)
         return {'weights': weights, 'images': seen(runner), 'cost': cost}

@@ -138,6 +138,24 @@ def random_structure(mutator: DMSMutator, request: Request) -> Structure:
     return candidates.structure(portions, request.divisor)
 
 
+def kept_blocks_first(mutator: DMSMutator, structure: Structure) -> Tensor:
+    """Scores by which blocks that a structure keeps stay before others.
+
+    Args:
+        mutator (DMSMutator): Prepared, of the same supernet.
+        structure (Structure): What a search has found.
+
+    Returns:
+        Tensor: Of the elements, 0 for those of units, shape [E].
+    """
+    scores = torch.zeros_like(mutator.topk.importance)
+    kept = {name for stage in structure.stages for name in stage.kept}
+    names = [n for stage in mutator.depth_units for n in stage.block_names]
+    if names:
+        scores[-len(names) :] = scores.new_tensor([n in kept for n in names])
+    return scores
+
+
 def depth_uniform(mutator: DMSMutator, request: Request) -> Structure:
     """The blocks that a search has found, with uniform widths.
 
@@ -149,10 +167,7 @@ def depth_uniform(mutator: DMSMutator, request: Request) -> Structure:
             '`depth-uniform` needs a structure whose blocks it keeps.'
         )
     kept = {name for s in request.found.stages for name in s.kept}
-    names = [n for stage in mutator.depth_units for n in stage.block_names]
-    scores = torch.zeros_like(mutator.topk.importance)
-    if names:
-        scores[-len(names) :] = scores.new_tensor([n in kept for n in names])
+    scores = kept_blocks_first(mutator, request.found)
     portions = [1.0] * len(mutator.units)
     portions += [
         sum(name in kept for name in stage.block_names) / stage.num_blocks

@@ -11,10 +11,8 @@ from typing import Any, Callable, Dict, Optional
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch import nn
 
 from dms_mmrazor.compat.cpu_processes import use_cpu_processes
 from dms_mmrazor.engine.config_keywords import check_keywords
@@ -166,11 +164,3 @@ def leave_processes() -> None:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def plain_model(runner: Runner) -> nn.Module:
-    """The model of a runner, out of its wrappers."""
-    model = runner.model
-    while is_model_wrapper(model):
-        model = model.module
-    return model

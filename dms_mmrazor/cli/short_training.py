@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from dms_mmrazor.graph.demo import (
     DemoInput,
+    demo_samples,
     demo_tensor,
     for_norms,
     forward_tensors,
 )
-from dms_mmrazor.graph.demo_samples import demo_samples
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.outputs import flatten_tensors
 from dms_mmrazor.graph.running import one_line, raise_device_error
@@ -55,13 +55,12 @@ def find_recipe(model: nn.Module, size: DemoInput) -> Recipe:
     return Recipe(inputs)
 
 
-def why_not_trained(model: nn.Module, recipe: Recipe, steps: int = 2) -> str:
-    """Let a plain model take steps of a training.
+def why_not_trained(model: nn.Module, recipe: Recipe) -> str:
+    """Let a plain model take two steps of a training.
 
     Args:
         model (nn.Module): It changes.
         recipe (Recipe): How it is trained.
-        steps (int): Defaults to 2.
 
     Returns:
         str: What went wrong; empty if it ran, and all losses and gradients
@@ -69,7 +68,7 @@ def why_not_trained(model: nn.Module, recipe: Recipe, steps: int = 2) -> str:
     """
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     model.train()
-    for _ in range(steps):
+    for _ in range(2):
         try:
             loss = _losses(model, recipe)
             optimizer.zero_grad()

@@ -1,36 +1,11 @@
 """A search space in words and numbers, before anything is trained."""
 
-import math
 from typing import List, Mapping
 
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.supernet.choice_space import ChoiceSpace
 from dms_mmrazor.supernet.resources import RESOURCES
-
-
-def count_subnets(mutator: DMSMutator) -> float:
-    """Size of a search space as a power of ten.
-
-    Counted are the combinations of numbers of channels and blocks, not
-    which ones are kept.
-
-    Args:
-        mutator (DMSMutator): Of a prepared supernet.
-
-    Returns:
-        float: The logarithm to base 10.
-    """
-    options = [
-        math.ceil(unit.max_kept / unit.step)
-        - math.ceil(unit.min_kept / unit.step)
-        + 1
-        for unit in mutator.units
-    ]
-    options += [
-        stage.max_blocks - stage.min_blocks + 1
-        for stage in mutator.depth_units
-    ]
-    return sum(math.log10(number) for number in options)
 
 
 def describe_supernet(algorithm: DMSAlgorithm, divisor: int = 1) -> List[str]:
@@ -44,12 +19,13 @@ def describe_supernet(algorithm: DMSAlgorithm, divisor: int = 1) -> List[str]:
         list[str]: Lines to print.
     """
     mutator = algorithm.mutator
+    space = ChoiceSpace(mutator)
     size = '×'.join(str(n) for n in mutator.analyzer.input_size[1:])
     lines = [
         str(mutator.report()),
         '',
-        f'About 10^{count_subnets(mutator):.0f} subnets (numbers of channels '
-        'and blocks).',
+        f'About 10^{space.log10_size:.0f} subnets (numbers of channels and '
+        'blocks).',
         f'Resources for an input of {size}:',
         f'{"":8}{"supernet":>18}{"largest":>18}{"smallest":>18}'
         f'{f"smallest, by {divisor}":>18}',

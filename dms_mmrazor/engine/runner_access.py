@@ -8,7 +8,7 @@ from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import AmpOptimWrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from dms_mmrazor.core.durations import (
     Duration,
@@ -17,10 +17,18 @@ from dms_mmrazor.core.durations import (
     phase_lengths,
 )
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.files import plain_value
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import how_found
 from dms_mmrazor.search.loss_scale import scale_of
-from dms_mmrazor.yaml_files import plain_value
+
+
+def plain_model(runner: Runner) -> nn.Module:
+    """The model of a runner, out of its wrappers."""
+    model = runner.model
+    while is_model_wrapper(model):
+        model = model.module
+    return model
 
 
 def get_algorithm(runner: Runner) -> DMSAlgorithm:
@@ -29,9 +37,7 @@ def get_algorithm(runner: Runner) -> DMSAlgorithm:
     Raises:
         DMSError: If it is something else.
     """
-    model = runner.model
-    while is_model_wrapper(model):
-        model = model.module
+    model = plain_model(runner)
     if not isinstance(model, DMSAlgorithm):
         raise DMSError(
             "ResourceHook needs `model=dict(type='DMSAlgorithm', …)`, got "

@@ -5,8 +5,8 @@ from typing import Any, Dict, Iterator, Mapping
 from mmengine.runner import Runner
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.files import plain_value
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.yaml_files import plain_value
 
 KEY = 'dms_search'
 """Where the settings are in a checkpoint."""

@@ -20,6 +20,7 @@ from dms_mmrazor.engine.runner_access import (
     validated_weights,
 )
 from dms_mmrazor.engine.search_log import describe_subnet, mean_losses
+from dms_mmrazor.files import plain_value
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import (
     ExportedSubnet,
@@ -36,10 +37,12 @@ from dms_mmrazor.search.record import (
 )
 from dms_mmrazor.supernet.resources import format_resource
 from dms_mmrazor.visualization import plot_subnet, rgb_image, write_card
-from dms_mmrazor.yaml_files import plain_value
 
 SECONDS = 60
 """Between two lines that say where a search stands."""
+
+EXTREMES = 2
+"""Units at each end that a line shows: the dearest and the cheapest."""
 
 PICTURES = 10
 """Pictures of the structure in one search."""
@@ -180,7 +183,7 @@ def describe_start(runner: Runner, folder: str) -> Dict[str, Any]:
     }
 
 
-def price_line(algorithm: DMSAlgorithm, number: int = 2) -> str:
+def price_line(algorithm: DMSAlgorithm) -> str:
     """The dearest and the cheapest units, against the usual price.
 
     A price is the task loss that one unit of log-resource of a unit saves:
@@ -188,7 +191,6 @@ def price_line(algorithm: DMSAlgorithm, number: int = 2) -> str:
 
     Args:
         algorithm (DMSAlgorithm): During a search.
-        number (int): Of units at each end. Defaults to 2.
     """
     mutator = algorithm.mutator
     prices = algorithm.structure.step.prices()
@@ -205,8 +207,8 @@ def price_line(algorithm: DMSAlgorithm, number: int = 2) -> str:
     rows.sort()
     texts = [f'{name} {price / usual:.1f}' for price, name in rows]
     return (
-        f'; dearest {", ".join(reversed(texts[-number:]))}; cheapest '
-        f'{", ".join(texts[:number])} (1 is the usual price)'
+        f'; dearest {", ".join(reversed(texts[-EXTREMES:]))}; cheapest '
+        f'{", ".join(texts[:EXTREMES])} (1 is the usual price)'
     )
 
 

@@ -35,6 +35,7 @@ from dms_mmrazor.graph.channel_groups import (
     position_group,
 )
 from dms_mmrazor.graph.channel_nodes import LinearChannelNode
+from dms_mmrazor.graph.channel_sets import tied_groups
 from dms_mmrazor.graph.demo import (
     DemoInput,
     check_input,
@@ -49,8 +50,11 @@ from dms_mmrazor.graph.example_inputs import (
     ExampleInputs,
     with_flat_forward,
 )
-from dms_mmrazor.graph.fx_values import BEHIND_PADDING, split_inputs
 from dms_mmrazor.graph.light_copy import light_copy
+from dms_mmrazor.graph.node_values import (
+    BEHIND_PADDING,
+    split_inputs,
+)
 from dms_mmrazor.graph.recorder import record
 from dms_mmrazor.graph.running import one_line, raise_device_error
 from dms_mmrazor.graph.training_pass import (
@@ -181,7 +185,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
                     'by `mutator.parse_cfg.fixed` to leave it as it is, or '
                     'tie layers yourself by `mutator.groups`.'
                 ) from error
-        groups = groups_of(graph.generate_units_config().values(), model)
+        groups = groups_of(tied_groups(graph.topo_traverse()), model)
         groups += [
             position_group(node.module_name)
             for node in graph

@@ -20,23 +20,22 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
 from dms_mmrazor.graph.channel_groups import UNFOLLOWED
-from dms_mmrazor.graph.channel_sets import group_configs
 from dms_mmrazor.graph.demo import DemoInput, demo_tensor
-from dms_mmrazor.graph.fx_values import (
-    BEHIND_PADDING,
-    HAS_CHANNELS,
-    IN_PROJECTION,
-    SHAPE,
-    annotate,
-    place_of,
-    source_of,
-)
 from dms_mmrazor.graph.moved_channels import is_mover
 from dms_mmrazor.graph.node_conversion import (
     ModuleGraphConverter,
     convert_node,
 )
-from dms_mmrazor.graph.node_values import attribute
+from dms_mmrazor.graph.node_values import (
+    BEHIND_PADDING,
+    HAS_CHANNELS,
+    IN_PROJECTION,
+    SHAPE,
+    annotate,
+    attribute,
+    place_of,
+    source_of,
+)
 from dms_mmrazor.layers import channels_of, kind_of
 from dms_mmrazor.layers.attention import (
     attention_kind,
@@ -99,10 +98,6 @@ class DMSChannelGraph(ChannelGraph):
                 node.name += '_'
         super().add_node(node)
 
-    def generate_units_config(self) -> Dict[Any, Dict[str, Any]]:
-        """mmrazor's groups; those that it gets wrong have a reason."""
-        return dict(enumerate(group_configs(self.topo_traverse())))
-
     def _convert_a_node_to_end_node(self, node: ChannelNode) -> None:
         """Let channels end before a node that does not fit them."""
         place = self.places.get(node.name, node.name)
@@ -164,6 +159,9 @@ def open_attentions(trace: fx.Graph, model: nn.Module) -> None:
     modules = dict(model.named_modules())
     parameters = dict(model.named_parameters())
     for node in list(trace.nodes):
+        # Between both layers are heads times dims, which are no channels of
+        # the network: the core cuts what is tied before it off from what is
+        # tied behind it, and heads and dims have groups of their own.
         core = None
         if node.op == 'call_module':
             core = core_name(modules[node.target])
@@ -233,6 +231,7 @@ def open_multiheads(trace: fx.Graph, model: nn.Module) -> None:
         if node.users:
             node.meta[HAS_CHANNELS] = False
         else:
+            # It would tie what it reads to what it gives once more.
             trace.erase_node(node)
 
 

@@ -26,17 +26,33 @@ UNFOLLOWED = 'not followed: '
 """Before the reason, in the name of a node that stands for one."""
 
 
-HEADS_KEY = 'heads'
-"""Key of a config whose elements are heads of an attention."""
-
 POSITIONS = 'positions of '
 """Before the name of a linear layer over the positions of each channel.
 
 So a group knows whose MACs grow with its channels, without a layer to cut.
 """
 
-TORN = 'torn'
-"""Key of a config whose channels are not one set for each element."""
+
+class Side(NamedTuple):
+    """Channels ``start`` … ``end`` on one side of a part of the model.
+
+    Attributes:
+        name (str): Name of the part, or what a trace has in its place
+            ('input_placeholder').
+        start (int): The first of the channels.
+        end (int): The one after the last.
+        is_output (bool): Whether the part gives them.
+    """
+
+    name: str
+    start: int
+    end: int
+    is_output: bool
+
+    def overlaps(self, other: 'Side') -> bool:
+        """Whether both share channels."""
+        same = (self.name, self.is_output) == (other.name, other.is_output)
+        return same and self.start < other.end and other.start < self.end
 
 
 class ChannelGroup(NamedTuple):
@@ -44,31 +60,41 @@ class ChannelGroup(NamedTuple):
 
     Attributes:
         name (str): The layer that produces them first.
-        config (dict): As mmrazor's ``ChannelUnit.init_from_cfg`` reads it.
-        reason (str): Why the group is not searched; empty if it is.
+        size (int): Elements that are chosen one by one. A side with a
+            multiple of as many channels repeats each of them.
+        sides (tuple[Side, ...]): Who gives the channels, then who reads
+            them.
+        reason (str): Why the group is not searched. Defaults to '', it is.
+        heads (bool): Whether the elements are declared to be heads of an
+            attention. Defaults to False.
+        torn (bool): Whether its channels are not one set for each element.
+            Defaults to False.
     """
 
     name: str
-    config: Dict[str, Any]
-    reason: str
+    size: int
+    sides: Tuple[Side, ...]
+    reason: str = ''
+    heads: bool = False
+    torn: bool = False
 
     @property
     def layers(self) -> List[Tuple[str, bool]]:
         """(layer, is output side) of all layers that the group touches."""
-        channels = self.config['channels']
-        sides = (('output_related', True), ('input_related', False))
-        return [
-            (channel['name'], is_output)
-            for key, is_output in sides
-            for channel in channels[key]
-            if isinstance(channel['name'], str)
-        ]
+        return [(side.name, side.is_output) for side in self.sides]
 
-
-def all_channels(config: Dict[str, Any]) -> List[Dict[str, Any]]:
-    """mmrazor's descriptions of all sides of a group."""
-    channels = config['channels']
-    return channels['output_related'] + channels['input_related']
+    @property
+    def config(self) -> Dict[str, Any]:
+        """As mmrazor's ``ChannelUnit.init_from_cfg`` reads it."""
+        keys = ('name', 'start', 'end', 'is_output_channel')
+        channels = {
+            key: [dict(zip(keys, s)) for s in self.sides if s.is_output == out]
+            for key, out in (
+                ('input_related', False),
+                ('output_related', True),
+            )
+        }
+        return dict(init_args=dict(num_channels=self.size), channels=channels)
 
 
 def has_vectors(module: nn.Module) -> bool:
@@ -100,11 +126,9 @@ def _reason_of_layer(module: nn.Module) -> str:
     return '' if kind is None else kind.unsupported(module)
 
 
-def reason_against(
-    config: Dict[str, Any], modules: Dict[str, nn.Module]
-) -> str:
+def reason_against(group: ChannelGroup, modules: Dict[str, nn.Module]) -> str:
     """Why a group of channels cannot be searched; empty if it can."""
-    names = [str(channel['name']) for channel in all_channels(config)]
+    names = [side.name for side in group.sides]
     if 'output_placeholder' in names:
         return TIED_TO_OUTPUT
     if 'input_placeholder' in names:
@@ -118,49 +142,42 @@ def reason_against(
         reason = _reason_of_layer(module)
         if reason:
             return f'{name} {reason}'
-    channels = config['channels']
-    if not _mixing(channels['output_related'], modules):
+    mixing = [side for side in group.sides if _mixes(side, modules)]
+    given = [side.name for side in mixing if side.is_output]
+    if not given:
         return 'no conv or linear layer produces its channels'
-    if not _mixing(channels['input_related'], modules):
+    if len(given) == len(mixing):
         return 'no conv or linear layer reads its channels'
-    if config['init_args']['num_channels'] < 2:
+    if group.size < 2:
         return SINGLE
-    if config.get(TORN):
-        first = _mixing(channels['output_related'], modules)[0]
-        return f'channels of {first} are tied to one another'
+    if group.torn:
+        return f'channels of {given[0]} are tied to one another'
     return ''
 
 
-def _is_in_projection(
-    channel: Dict[str, Any], modules: Dict[str, nn.Module]
-) -> bool:
+def _mixes(side: Side, modules: Dict[str, nn.Module]) -> bool:
+    """Whether each output of a layer depends on several input channels."""
+    module = modules.get(side.name)
+    if is_depthwise(module):
+        return False
+    return is_weighted(module) or _is_in_projection(side, modules)
+
+
+def _is_in_projection(side: Side, modules: Dict[str, nn.Module]) -> bool:
     """Whether channels are what torch's attention reads."""
-    owner, _, key = str(channel['name']).rpartition('.')
-    reads = key == 'in_proj_weight' and not channel['is_output_channel']
+    owner, _, key = side.name.rpartition('.')
+    reads = key == 'in_proj_weight' and not side.is_output
     return reads and is_multihead(modules.get(owner))
 
 
-def _mixing(
-    channels: List[Dict[str, Any]], modules: Dict[str, nn.Module]
-) -> List[str]:
-    """Layers of which each output depends on several input channels."""
-    names = []
-    for channel in channels:
-        module = modules.get(str(channel['name']))
-        if is_depthwise(module):
-            continue
-        if is_weighted(module) or _is_in_projection(channel, modules):
-            names.append(channel['name'])
-    return names
-
-
 def groups_of(
-    configs: Iterable[Dict[str, Any]], model: nn.Module
+    tied: Iterable[ChannelGroup], model: nn.Module
 ) -> List[ChannelGroup]:
     """Groups with a conv or linear layer, then those of all attentions.
 
     Args:
-        configs (Iterable[dict]): What mmrazor's graph ties together.
+        tied (Iterable[ChannelGroup]): What mmrazor's graph ties together,
+            without names and reasons.
         model (nn.Module): The model.
 
     Returns:
@@ -168,14 +185,14 @@ def groups_of(
     """
     modules = dict(model.named_modules())
     groups = []
-    for config in configs:
-        names = [str(channel['name']) for channel in all_channels(config)]
+    for group in tied:
+        names = [side.name for side in group.sides]
         touched = [modules[name] for name in names if name in modules]
         # Heads times head dims: these have groups of their own.
         inside = any(attention_kind(module) for module in touched)
         if any(is_weighted(module) for module in touched) and not inside:
-            reason = reason_against(config, modules)
-            groups.append(ChannelGroup('', config, reason))
+            reason = reason_against(group, modules)
+            groups.append(group._replace(reason=reason))
     return _name_groups(groups, modules) + _attention_groups(model)
 
 
@@ -193,14 +210,10 @@ def _attention_groups(model: nn.Module) -> List[ChannelGroup]:
             others = attention_kind(part.module).by_head
             found = [f'{name[: -len(HEADS)]}{other}' for other in others]
             names += [other for other in found if other in parts]
-        channels = [
-            dict(name=n, start=0, end=size, is_output_channel=True)
-            for n in names
-        ]
-        config = _config(size, channels, [])
+        sides = tuple(Side(n, 0, size, True) for n in names)
         kind = attention_kind(part.module)
         reason = kind.held(part.module, part.kind) if size > 1 else SINGLE
-        groups.append(ChannelGroup(name, config, reason))
+        groups.append(ChannelGroup(name, size, sides, reason))
     return groups
 
 
@@ -210,24 +223,9 @@ def position_group(layer: str) -> ChannelGroup:
     Args:
         layer (str): Its name.
     """
-    side = dict(name=layer, start=0, end=1)
-    config = _config(
-        1,
-        [dict(side, is_output_channel=True)],
-        [dict(side, is_output_channel=False)],
-    )
+    sides = tuple(Side(layer, 0, 1, is_output) for is_output in (True, False))
     reason = 'it mixes the positions of each channel, not channels'
-    return ChannelGroup(f'{POSITIONS}{layer}', config, reason)
-
-
-def _config(
-    size: int,
-    outputs: List[Dict[str, Any]],
-    inputs: List[Dict[str, Any]],
-) -> Dict[str, Any]:
-    """Sides that give and that read ``size`` channels, as mmrazor has it."""
-    channels = dict(output_related=outputs, input_related=inputs)
-    return dict(init_args=dict(num_channels=size), channels=channels)
+    return ChannelGroup(f'{POSITIONS}{layer}', 1, sides, reason)
 
 
 def _name_groups(
@@ -236,14 +234,11 @@ def _name_groups(
     """Name each group after the first layer that produces its channels."""
     named: Dict[str, ChannelGroup] = {}
     for group in groups:
-        first = next(
-            c for c in all_channels(group.config) if str(c['name']) in modules
-        )
-        name = first['name']
-        if not first['is_output_channel']:
-            name = f'input of {name}'
+        first = next(side for side in group.sides if side.name in modules)
+        name = first.name if first.is_output else f'input of {first.name}'
+        # A split layer gives several groups, and users exclude them by name.
         if name in named:
-            name = f'{name}[{first["start"]}:{first["end"]}]'
+            name = f'{name}[{first.start}:{first.end}]'
         while name in named:
             name += "'"
         named[name] = group._replace(name=name)

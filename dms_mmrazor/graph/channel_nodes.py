@@ -17,11 +17,14 @@ from dms_mmrazor.graph.channel_groups import (
     POSITIONS,
     UNFOLLOWED,
 )
-from dms_mmrazor.graph.fx_values import SHAPE, place_of
 from dms_mmrazor.graph.moved_channels import (
     Moved,
     channels_dim,
     moved_channels,
+)
+from dms_mmrazor.graph.node_values import (
+    SHAPE,
+    place_of,
 )
 from dms_mmrazor.layers import (
     channels_of,

@@ -4,12 +4,12 @@ mmrazor asks for the set of every channel by copying the sets below it, level
 by level: minutes for a network with tens of thousands of channels.
 """
 
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from mmrazor.structures.graph.channel_flow import ChannelElem, ChannelTensor
 from mmrazor.structures.graph.channel_nodes import ChannelNode
 
-from dms_mmrazor.graph.channel_groups import TORN
+from dms_mmrazor.graph.channel_groups import ChannelGroup, Side
 
 
 class ChannelSet(NamedTuple):
@@ -25,75 +25,66 @@ class ChannelSet(NamedTuple):
     first: int
 
 
-def group_configs(nodes: Iterable[ChannelNode]) -> List[Dict[str, Any]]:
+def tied_groups(nodes: Iterable[ChannelNode]) -> List[ChannelGroup]:
     """Groups of channels as mmrazor's ``generate_units_config`` has them.
 
     It takes channels for one group that belong to the same tensors. Shuffled
-    several times, they are tied in other ways; such a group is ``TORN``.
+    several times, they are tied in other ways; such a group is torn.
 
     Args:
         nodes (Iterable[ChannelNode]): Nodes through which channels were
             propagated, in their order.
 
     Returns:
-        list[dict]: ``init_args`` and ``channels``, one of each group.
+        list[ChannelGroup]: Without names and reasons.
     """
     sets = _ChannelSets()
-    groups: Dict[frozenset, Dict[str, Any]] = {}
-    parts: List[Tuple[frozenset, List[ChannelSet]]] = []
+    sides: Dict[frozenset, Dict[Side, None]] = {}
+    parts: Dict[frozenset, List[List[ChannelSet]]] = {}
     for node in nodes:
+        name = node.module_name if node.is_module else node.val
         for is_output in (True, False):
             tensor = node.in_channel_tensor
             if is_output:
                 tensor = node.out_channel_tensor
             for start, found in _parts(tensor, sets):
-                side = dict(
-                    name=node.module_name if node.is_module else node.val,
-                    start=start,
-                    end=start + len(found),
-                    is_output_channel=is_output,
-                )
-                group = found[0].tensors
-                channels = groups.setdefault(group, _empty())['channels']
-                key = 'output_related' if is_output else 'input_related'
-                if side not in channels[key]:
-                    channels[key].append(side)
-                parts.append((group, found))
-    for config in groups.values():
-        sides = [s for part in config['channels'].values() for s in part]
-        number = min(side['end'] - side['start'] for side in sides)
-        config['init_args']['num_channels'] = number
-    for group, found in parts:
+                side = Side(name, start, start + len(found), is_output)
+                key = found[0].tensors
+                sides.setdefault(key, {})[side] = None
+                parts.setdefault(key, []).append(found)
+    return [_group(list(sides[key]), parts[key]) for key in sides]
+
+
+def _group(
+    sides: Sequence[Side], parts: Sequence[Sequence[ChannelSet]]
+) -> ChannelGroup:
+    """One group of sides; ``parts``: the sets of all their channels."""
+    size = min(side.end - side.start for side in sides)
+    for part in parts:
         # Those of a group norm go in whole groups: fewer than a side has.
         # If all of them are tied to one another, the group is torn.
-        args = groups[group]['init_args']
-        distinct = len({id(channels) for channels in found})
+        distinct = len({id(channels) for channels in part})
         if distinct > 1:
-            args['num_channels'] = min(args['num_channels'], distinct)
-    _mark_torn(groups, parts)
-    return list(groups.values())
+            size = min(size, distinct)
+    # What stands for a function has channels, but no name.
+    named = [side for side in sides if isinstance(side.name, str)]
+    # Who gives them first: a group is called after its first side.
+    ordered = sorted(named, key=lambda side: not side.is_output)
+    return ChannelGroup('', size, tuple(ordered), torn=_is_torn(size, parts))
 
 
-def _mark_torn(
-    groups: Dict[frozenset, Dict[str, Any]],
-    parts: List[Tuple[frozenset, List[ChannelSet]]],
-) -> None:
-    """Mark groups whose channels are not one set for each element."""
-    known: Dict[frozenset, List[int]] = {}
-    for group, found in parts:
-        size = groups[group]['init_args']['num_channels']
-        ids = [id(channels) for channels in found]  # all of them are alive
+def _is_torn(size: int, parts: Sequence[Sequence[ChannelSet]]) -> bool:
+    """Whether channels are not one set for each of ``size`` elements."""
+    first: List[int] = []
+    for part in parts:
+        ids = [id(channels) for channels in part]  # all of them are alive
         each, rest = divmod(len(ids), size)
-        first = known.setdefault(group, ids[::each])
+        first = first or ids[::each]
         expanded = [number for number in first for _ in range(each)]
         one_each = len(set(first)) == len(first) == size
         if rest or not one_each or expanded != ids:
-            groups[group][TORN] = True
-
-
-def _empty() -> Dict[str, Any]:
-    channels: Dict[str, Any] = dict(input_related=[], output_related=[])
-    return dict(init_args=dict(num_channels=1), channels=channels)
+            return True
+    return False
 
 
 def _parts(

@@ -9,7 +9,9 @@ from typing import Callable, Dict, FrozenSet, List, Set, Tuple
 
 from torch import Tensor, fx, nn
 
-from dms_mmrazor.graph.fx_values import RECORDED
+from dms_mmrazor.graph.node_values import (
+    RECORDED,
+)
 from dms_mmrazor.graph.recorder import Recording
 from dms_mmrazor.layers import channels_of, is_norm, is_weighted
 

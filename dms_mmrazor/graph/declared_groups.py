@@ -1,39 +1,27 @@
-"""Groups of channels that the config declares, where tracing is not enough."""
+"""Groups of channels that are declared, where tracing is not enough.
+
+The config declares them (`mutator.groups`), or an adapter of the model's
+library does: what a tracer does not get through (keyword arguments, rotary
+embeddings, caches) it knows from the names of the layers. That masked and
+exported models agree is proven as for any other model.
+"""
 
 from difflib import get_close_matches
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.channel_groups import (
-    HEADS_KEY,
     ChannelGroup,
+    Side,
     reason_against,
 )
+from dms_mmrazor.graph.stage_finder import ResidualStage
 from dms_mmrazor.layers import Part, can_narrow, channels_of, named_parts
+from dms_mmrazor.layers.by_type import load_plugin
 
 _KEYS = ('outputs', 'inputs', 'name', 'heads')
-
-
-class Side(NamedTuple):
-    """Channels ``start`` … ``end`` on one side of a part of the model."""
-
-    name: str
-    start: int
-    end: int
-    is_output: bool
-
-    @classmethod
-    def of(cls, channel: Mapping[str, Any]) -> 'Side':
-        """The side that mmrazor writes as a dict."""
-        keys = ('name', 'start', 'end', 'is_output_channel')
-        return cls(*(channel[key] for key in keys))
-
-    def overlaps(self, other: 'Side') -> bool:
-        """Whether both share channels."""
-        same = (self.name, self.is_output) == (other.name, other.is_output)
-        return same and self.start < other.end and other.start < self.end
 
 
 def declare_groups(
@@ -73,11 +61,9 @@ def declare_groups(
         sides = _read(declaration, where, parts)
         touched = [g for g in left if _touches(g, sides, where)]
         left = [g for g in left if not any(g is other for other in touched)]
-        config = _merge(where, sides, touched, parts, declaration)
-        name = declaration.get('name') or sides[0].name
-        made.append(
-            ChannelGroup(name, config, reason_against(config, modules))
-        )
+        group = _merge(where, sides, touched, parts, declaration)
+        reason = reason_against(group, modules)
+        made.append(group._replace(reason=reason))
     return [*made, *left]
 
 
@@ -127,13 +113,6 @@ def _read_side(text: Any, where: str, parts: Dict[str, Part]) -> Side:
     return Side(name, start, end, is_output)
 
 
-def _sides(group: ChannelGroup) -> List[Side]:
-    """Sides of a traced group that belong to the model itself."""
-    channels = group.config['channels']
-    every = [*channels['output_related'], *channels['input_related']]
-    return [Side.of(c) for c in every if isinstance(c['name'], str)]
-
-
 def _touches(group: ChannelGroup, sides: Sequence[Side], where: str) -> bool:
     """Whether a traced group becomes part of a declared one.
 
@@ -143,7 +122,7 @@ def _touches(group: ChannelGroup, sides: Sequence[Side], where: str) -> bool:
     pairs = [
         (side, other)
         for side in sides
-        for other in _sides(group)
+        for other in group.sides
         if side.overlaps(other)
     ]
     for side, other in pairs:
@@ -165,9 +144,9 @@ def _merge(
     touched: Sequence[ChannelGroup],
     parts: Dict[str, Part],
     declaration: Mapping[str, Any],
-) -> Dict[str, Any]:
-    """Config of one group of all sides."""
-    traced = [side for group in touched for side in _sides(group)]
+) -> ChannelGroup:
+    """One group of all sides."""
+    traced = [side for group in touched for side in group.sides]
     inside = [side for side in traced if side.name in parts]
     every = list(dict.fromkeys([*sides, *inside]))
     heads = _read_heads(declaration, where)
@@ -181,14 +160,9 @@ def _merge(
                 f'{side.name} to {size} of others: one number must divide '
                 'the other.'
             )
-    return dict(
-        init_args=dict(num_channels=size),
-        **({HEADS_KEY: True} if heads else {}),
-        channels=dict(
-            output_related=[_as_dict(s) for s in every if s.is_output],
-            input_related=[_as_dict(s) for s in every if not s.is_output],
-        ),
-    )
+    name = declaration.get('name') or sides[0].name
+    every.sort(key=lambda side: not side.is_output)
+    return ChannelGroup(name, size, tuple(every), heads=bool(heads))
 
 
 def _read_heads(declaration: Mapping[str, Any], where: str) -> int:
@@ -202,7 +176,39 @@ def _read_heads(declaration: Mapping[str, Any], where: str) -> int:
     return heads
 
 
-def _as_dict(side: Side) -> Dict[str, Any]:
-    """As mmrazor writes a side."""
-    keys: Tuple[str, ...] = ('name', 'start', 'end', 'is_output_channel')
-    return dict(zip(keys, side))
+class ModelAdapter:
+    """What a library's adapter tells of one model."""
+
+    def declarations(self) -> List[Dict[str, Any]]:
+        """Groups of channels, as ``mutator.groups``."""
+        raise NotImplementedError
+
+    def held(self) -> List[ChannelGroup]:
+        """Groups that are not searched, with their reasons."""
+        return []
+
+    def stages(self) -> List[ResidualStage]:
+        """Stages of removable blocks."""
+        return []
+
+
+def find_adapter(
+    model: nn.Module, settings: Optional[Mapping[str, Any]] = None
+) -> Optional[ModelAdapter]:
+    """The adapter of a model, if its library has one that knows it.
+
+    Args:
+        model (nn.Module): A plain model.
+        settings (Mapping, optional): What the user wants of the adapter:
+            `mutator.parse_cfg.decoder`. Defaults to None.
+
+    Raises:
+        DMSError: If the settings are unknown.
+    """
+    for module in model.modules():
+        for kind in type(module).__mro__:
+            plugin = load_plugin(kind.__module__.partition('.')[0])
+            make = getattr(plugin, 'make_adapter', None)
+            if make is not None:
+                return make(model, settings or {})
+    return None

@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 from functools import partial
 from inspect import signature
-from typing import Any, Iterator, Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, Mapping, Sequence, Tuple, Union
 
 import torch
 from mmengine.model import BaseModel
@@ -14,6 +14,7 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.light_copy import is_lifeless
 from dms_mmrazor.graph.model_kind import model_kind_of, vocabulary_of
+from dms_mmrazor.layers.by_type import load_plugin
 
 _SMALL = 128
 """Side of a small image: what usual networks divide without a rest."""
@@ -156,6 +157,58 @@ def small_shape(model: nn.Module, shape: DemoInput) -> DemoInput:
     return small
 
 
+def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> Iterator[Any]:
+    """What a model may want to know of two images; at last, nothing.
+
+    Made up by the plugins of its libraries, where images alone are not
+    enough.
+
+    Args:
+        model (nn.Module): A model of one of OpenMMLab's libraries.
+        size (tuple): (B, C, H, W); B does not matter.
+    """
+    # The library that another one extends comes first, as mmdet for mmyolo.
+    bases = [base.__module__ for base in reversed(type(model).mro())]
+    for library in dict.fromkeys(name.partition('.')[0] for name in bases):
+        make = getattr(load_plugin(library), 'demo_samples', None)
+        if make is not None:
+            yield make(model, size)
+    yield None
+
+
+def image_meta(shape: Sequence[int]) -> Dict[str, Any]:
+    """What a data sample tells of an image that is not padded.
+
+    Args:
+        shape (Sequence[int]): (B, C, H, W).
+    """
+    size = tuple(shape[2:])
+    keys = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    return dict({key: size for key in keys}, scale_factor=(1.0, 1.0))
+
+
+def middle_box(size: Sequence[int]) -> Tensor:
+    """The middle of an image as a box [1, 4], in pixels.
+
+    Args:
+        size (Sequence[int]): (B, C, H, W).
+    """
+    height, width = size[2:]
+    corners = (width / 4, height / 4, width * 3 / 4, height * 3 / 4)
+    return torch.tensor([corners])
+
+
+@contextmanager
+def keeping_modes(model: nn.Module) -> Iterator[None]:
+    """Whatever mode modules get inside, that of each comes back."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients; every module's mode comes back.
@@ -164,22 +217,19 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     looked at, on tensors of one shape; on torch < 2 a hook does not tell
     them to.
     """
-    modes = [(module, module.training) for module in model.modules()]
     chosen = [
         (module, key, module.__dict__[key])
-        for module, _ in modes
+        for module in model.modules()
         for key in _KERNELS
         if key in module.__dict__
     ]
-    model.eval()
     try:
-        for module, key, _ in chosen:
-            module.__dict__[key] = 0
-        with torch.no_grad():
+        with keeping_modes(model), torch.no_grad():
+            model.eval()
+            for module, key, _ in chosen:
+                module.__dict__[key] = 0
             yield
     finally:
-        for module, mode in modes:
-            module.training = mode
         for module, key, kernel in chosen:
             module.__dict__[key] = kernel
 
@@ -212,14 +262,12 @@ def enliven(model: nn.Module, shape: Any) -> None:
     ]
     if not norms:
         return
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    for module in norms:
-        module.train()
-        module.momentum = 1.0
-    forward_tensors(model, demo_tensor(model, for_norms(shape)), True)
-    for module, mode in modes:
-        module.training = mode
+    with keeping_modes(model):
+        model.eval()
+        for module in norms:
+            module.train()
+            module.momentum = 1.0
+        forward_tensors(model, demo_tensor(model, for_norms(shape)), True)
 
 
 def check_input(key: str, shape: Any) -> None:

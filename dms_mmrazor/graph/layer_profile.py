@@ -2,7 +2,8 @@
 
 MACs are multiply-accumulates of convolutions, linear layers and the two
 products of attention for one image. Biases, normalization, activations and
-pooling are not counted.
+pooling are not counted; what a model multiplies outside of layers is told to
+the user.
 """
 
 from contextlib import contextmanager
@@ -17,14 +18,23 @@ from dms_mmrazor.graph.demo import (
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.graph.running import check_demo_input
-from dms_mmrazor.graph.uncounted import counting_elsewhere
+from dms_mmrazor.graph.running import (
+    check_demo_input,
+    intercepting,
+    removing,
+)
 from dms_mmrazor.layers import is_weighted, kind_of
 from dms_mmrazor.layers.block import (
     block_kind_of,
     find_multiplier,
     multiplies,
 )
+from dms_mmrazor.layers.kind import Call
+
+try:
+    from torch.utils.flop_counter import FlopCounterMode
+except ImportError:  # torch < 2.1
+    FlopCounterMode = None
 
 
 class LayerProfile(NamedTuple):
@@ -84,66 +94,23 @@ def counting_positions(
     def add(name: str, applied: int) -> None:
         positions[name] = positions.get(name, 0) + applied // batch
 
-    def count(module: nn.Module, inputs: Any, output: Any) -> None:
-        applied = kind_of(module).positions(module, inputs, output)
-        add(names[module], applied)
-
-    blocks = [module for module in names if multiplies(module)]
-    observed = [_Observed(module, names[module], add) for module in blocks]
-    handles = [
-        module.register_forward_hook(count)
-        for module in names
-        if is_weighted(module)
-    ]
-    try:
-        for block in observed:
-            block.begin()
-        yield positions
-    finally:
-        for handle in handles:
-            handle.remove()
-        for block in observed:
-            block.end()
-
-
-class _Observed:
-    """The forward of a block, which tells what it is given.
-
-    A hook would not see arguments that are given by name (torch < 2).
-
-    Args:
-        module (nn.Module): A block that multiplies.
-        name (str): Its full name.
-        add (Callable): Takes a name and how often it is applied.
-    """
-
-    def __init__(
-        self, module: nn.Module, name: str, add: Callable[[str, int], None]
-    ) -> None:
-        self.module = module
-        self.name = name
-        self.add = add
-        self.forward = module.forward
-        self.own = module.__dict__.get('forward')
-
-    def begin(self) -> None:
-        """Stand in for the module's forward."""
-        self.module.forward = self
-
-    def end(self) -> None:
-        """Leave the module as it was."""
-        if self.own is None:
-            del self.module.forward
-        else:
-            self.module.forward = self.own
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        output = self.forward(*args, **kwargs)
-        kind = block_kind_of(self.module)
-        applied = kind.positions(self.module, args, kwargs, output)
-        for part, number in applied.items():
-            self.add(f'{self.name}.{part}' if part else self.name, number)
+    def observe(
+        module: nn.Module, forward: Callable[..., Any], *args: Any, **kw: Any
+    ) -> Any:
+        output = forward(*args, **kw)
+        name, call = names[module], Call(args, kw, output)
+        if is_weighted(module):
+            add(name, kind_of(module).positions(module, call))
+        if multiplies(module):
+            parts = block_kind_of(module).positions(module, call)
+            for part, applied in parts.items():
+                add(f'{name}.{part}' if part else name, applied)
         return output
+
+    counted = [m for m in names if is_weighted(m) or multiplies(m)]
+    # Not by hooks, which do not see keyword arguments (torch < 2).
+    with intercepting(counted, observe):
+        yield positions
 
 
 def count_macs(model: nn.Module, input_size: DemoInput) -> int:
@@ -171,12 +138,101 @@ def _layer_macs(modules: Mapping[str, nn.Module], name: str) -> float:
     return kind_of(modules[name]).macs(modules[name])
 
 
+@contextmanager
+def counting_elsewhere(
+    model: nn.Module, batch: int
+) -> Iterator[Dict[str, float]]:
+    """Count products inside that no layer makes whose MACs are counted.
+
+    A model may multiply without a layer: attention of its own, or
+    ``functional.linear`` with a weight of its own.
+
+    Args:
+        model (nn.Module): A plain model.
+        batch (int): Images that it is given.
+
+    Yields:
+        dict[str, float]: Name of a module → MACs per image of its own code,
+        those of its submodules left out, filled as it runs; empty with torch
+        < 2.1, which has no counter of operators.
+    """
+    found: Dict[str, float] = {}
+    if FlopCounterMode is None:
+        yield found
+        return
+    names = {module: name for name, module in model.named_modules()}
+    counted = {
+        part
+        for module in names
+        if is_weighted(module) or multiplies(module)
+        for part in module.modules()
+    }
+    # Of each module that runs: the count at its start, that of submodules.
+    running: List[List[int]] = [[0, 0]]
+    counter = FlopCounterMode(display=False)
+
+    def begin(module: nn.Module, inputs: Any) -> None:
+        running.append([counter.get_total_flops(), 0])
+
+    def end(module: nn.Module, inputs: Any, output: Any) -> None:
+        start, inside = running.pop()
+        whole = counter.get_total_flops() - start
+        running[-1][1] += whole
+        if whole > inside and module not in counted:
+            macs = (whole - inside) / 2 / batch
+            found[names[module]] = found.get(names[module], 0.0) + macs
+
+    hooks = [m.register_forward_pre_hook(begin) for m in names]
+    hooks += [m.register_forward_hook(end) for m in names]
+    # The counter waits for gradients of what asks for some, and fails for
+    # views of parameters, which have none here.
+    with removing(hooks), _untrained(model), counter:
+        yield found
+
+
+@contextmanager
+def _untrained(model: nn.Module) -> Iterator[None]:
+    """Let no parameter of a model ask for a gradient inside."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def uncounted_warning(uncounted: Mapping[str, float], counted: float) -> str:
+    """What to tell a user about MACs that are not counted.
+
+    Args:
+        uncounted (dict[str, float]): From :func:`counting_elsewhere`.
+        counted (float): MACs of all counted layers.
+
+    Returns:
+        str: One line; empty if less than 1 % is missing.
+    """
+    missing = sum(uncounted.values())
+    if missing <= 0.01 * (counted + missing):
+        return ''
+    names = sorted(uncounted, key=lambda name: (-uncounted[name], name))
+    shown = ', '.join(f'`{name}`' for name in names[:3])
+    more = f' and {len(names) - 3} more' if len(names) > 3 else ''
+    return (
+        f'{missing / (counted + missing):.1%} of the MACs are not counted: '
+        f'{shown}{more} multiply outside of convolutions, linear layers and '
+        'known attentions. Targets in MACs are about the other '
+        f'{counted / 1e9:.4g}G.'
+    )
+
+
 class FirstRun(NamedTuple):
     """What is known of a model once it ran on the demo input.
 
     Attributes:
         layers (list[LayerProfile]): From :func:`profile_layers`.
-        uncounted (dict[str, float]): From :func:`uncounted_macs`.
+        uncounted (dict[str, float]): From :func:`counting_elsewhere`.
     """
 
     layers: List[LayerProfile]

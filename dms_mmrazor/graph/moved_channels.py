@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.graph.fx_values import ARGUMENTS, SHAPE
+from dms_mmrazor.graph.node_values import (
+    ARGUMENTS,
+    SHAPE,
+)
 from dms_mmrazor.layers import is_layer, kind_of
 
 _MOST_RUNS = 256
@@ -110,6 +113,8 @@ def _is_mover_of_any(node: fx.Node) -> bool:
         return False
     args, kwargs = node.meta[ARGUMENTS]
     size = torch.Size(shape).numel()
+    # From 1: what it pads with are zeros. Two orders tell a function that
+    # moves numbers from one that sorts or selects by them.
     numbers = torch.arange(1, size + 1)
     order = torch.randperm(size, generator=torch.Generator().manual_seed(0))
     others = numbers[order]

@@ -34,14 +34,14 @@ from dms_mmrazor.graph.channel_nodes import (
     ParameterChannelNode,
     SourceChannelNode,
 )
-from dms_mmrazor.graph.fx_values import (
+from dms_mmrazor.graph.moved_channels import is_mover
+from dms_mmrazor.graph.node_values import (
     IN_PROJECTION,
     SHAPE,
+    attribute,
     place_of,
     source_of,
 )
-from dms_mmrazor.graph.moved_channels import is_mover
-from dms_mmrazor.graph.node_values import attribute
 from dms_mmrazor.graph.recorder import written
 from dms_mmrazor.graph.training_pass import read_in_training
 from dms_mmrazor.layers import is_attention, is_layer, kind_of, masked_form

@@ -1,6 +1,11 @@
-"""What a model gives, as named tensors, and how far two outputs differ."""
+"""What a model gives, as named tensors, and whether two give the same.
 
+A model that draws random numbers is compared with the same ones drawn.
+"""
+
+import random
 from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from inspect import isroutine
 from typing import Any, Dict, Iterator, List, Tuple
@@ -9,12 +14,34 @@ import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.graph.demo import evaluating, forward_tensors
+from dms_mmrazor.graph.running import removing
 
 Path = Tuple[str, ...]
 
 _ATOMS = (str, bytes, int, float, complex, type, nn.Module, torch.device)
+
+
+SAME = 1e-5
+"""Difference of two runs that the order of sums on a GPU explains."""
+
+_RANDOM = (
+    'bernoulli',
+    'bernoulli_',
+    'exponential_',
+    'normal',
+    'normal_',
+    'rand',
+    'rand_like',
+    'randn',
+    'randn_like',
+    'uniform',
+    'uniform_',
+)
+"""Operators that fill a tensor, whatever its shape."""
 
 
 class IncomparableError(DMSError):
@@ -152,3 +179,111 @@ def _difference(a: Tensor, b: Tensor) -> float:
     if not b.numel():
         return 0.0
     return float((a - b).abs().max()) / max(float(b.abs().max()), 1e-6)
+
+
+def first_difference(a: nn.Module, b: nn.Module, image: Tensor) -> str:
+    """The first module that gives other numbers in ``b`` than in ``a``.
+
+    Only outputs of the same shape are compared, those of the first call of
+    each module.
+
+    Args:
+        a (nn.Module): A model in evaluation mode.
+        b (nn.Module): One with modules of the same names.
+        image (Tensor): Input [B, C, H, W].
+
+    Returns:
+        str: Full name of the module; '' if there is none.
+    """
+    expected = _first_outputs(a, image)
+    for name, output in _first_outputs(b, image).items():
+        other = expected.get(name)
+        if other is None or other.shape != output.shape:
+            continue
+        scale = max(float(other.abs().max()), 1e-6)
+        if not float((output - other).abs().max()) <= 1e-3 * scale:
+            return name
+    return ''
+
+
+def _first_outputs(model: nn.Module, image: Tensor) -> Dict[str, Tensor]:
+    """What each module gives when it is first called, in this order."""
+    outputs: Dict[str, Tensor] = {}
+    names = {module: name for name, module in model.named_modules()}
+
+    def record(module: nn.Module, args: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.numel():
+            outputs.setdefault(names[module], output.clone())
+
+    hooks = (m.register_forward_hook(record) for m in names)
+    with evaluating(model), removing(hooks):
+        forward_tensors(model, image)
+    return outputs
+
+
+class _SameNumbers(TorchDispatchMode):
+    """Random tensors get the same number everywhere.
+
+    The same seed is not enough: where channels are removed, the remaining
+    ones would get other random numbers than they had.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = func.__name__.partition('.')[0]
+        if name in _RANDOM:
+            # 0.5 may lie outside of a uniform's bounds.
+            bounded = name.startswith('uniform') and len(args) > 2
+            result.fill_(sum(args[1:3]) / 2 if bounded else 0.5)
+        return result
+
+
+@contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Random numbers that depend on neither the past nor the shapes.
+
+    All generators are as before afterwards.
+    """
+    python, arrays = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng():
+            random.seed(0)
+            np.random.seed(0)
+            torch.manual_seed(0)
+            with _SameNumbers():
+                yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+
+
+def is_random(model: nn.Module, image: torch.Tensor) -> bool:
+    """Whether a model computes something else each time.
+
+    Args:
+        model (nn.Module): A plain model.
+        image (Tensor): Input [B, C, H, W].
+
+    Raises:
+        DMSError: If it does so even where all random numbers are the same.
+    """
+    with evaluating(model):
+        outputs = [forward_tensors(model, image) for _ in range(2)]
+        # Most models end here, two passes earlier.
+        if difference(*outputs) <= SAME:
+            return False
+        outputs = []
+        for _ in range(2):
+            with same_random_numbers():
+                outputs.append(forward_tensors(model, image))
+    found = difference(*outputs)
+    if found <= SAME:
+        return True
+    raise DMSError(
+        f'{type(model).__name__} is not deterministic: on the same input in '
+        f'evaluation mode its outputs differ by {found:.1e} (relative), with '
+        'all random generators seeded, too. What it computes must not depend '
+        'on what it did before; `mutator.verify=False` searches it unproven.'
+    )

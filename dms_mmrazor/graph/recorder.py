@@ -16,9 +16,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from dms_mmrazor.graph.example_inputs import ExampleInputs
-from dms_mmrazor.graph.fx_values import RECORDED
 from dms_mmrazor.graph.light_copy import as_shape
-from dms_mmrazor.graph.node_values import INPUT
+from dms_mmrazor.graph.node_values import (
+    INPUT,
+    RECORDED,
+    holds_tensor,
+)
 from dms_mmrazor.graph.outputs import flatten_tensors
 from dms_mmrazor.graph.running import intercepting
 
@@ -117,7 +120,7 @@ class _Recorder(TorchFunctionMode):
             return result
         if func.__name__ == '__setitem__':
             self._add('call_function', written, args, kwargs, args[0])
-        elif _holds_tensor(result):
+        elif holds_tensor(result):
             operation, target = _target(func)
             if isinstance(func, MethodWrapperType):  # a property's getter
                 args = (*args[:1], target)
@@ -185,7 +188,7 @@ class _Recorder(TorchFunctionMode):
         elif isinstance(result, (tuple, list, dict)):
             keys = result if isinstance(result, dict) else range(len(result))
             for key in keys:
-                if _holds_tensor(result[key]):
+                if holds_tensor(result[key]):
                     part = self.graph.call_function(
                         operator.getitem, (node, key)
                     )
@@ -227,15 +230,6 @@ class _Recorder(TorchFunctionMode):
             node = self.graph.get_attr(name)
             self._constants[id(tensor)] = (tensor, node)
         return self._constants[id(tensor)][1]
-
-
-def _holds_tensor(result: Any) -> bool:
-    """Whether a function gave tensors."""
-    if isinstance(result, dict):
-        return _holds_tensor(tuple(result.values()))
-    if isinstance(result, (tuple, list)):
-        return any(_holds_tensor(part) for part in result)
-    return isinstance(result, Tensor)
 
 
 def _target(func: Any) -> Tuple[str, Any]:

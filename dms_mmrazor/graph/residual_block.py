@@ -4,40 +4,32 @@ A block x + f(x) can be removed if its output equals its input once f is
 silenced; that is a fact about the block's arithmetic, whatever its code or
 names look like, so it is tested on the block itself. A transformer layer has
 two residual branches, which one mask silences together.
+
+To find the branches of a block, each of its modules is silenced once. Of a
+second block with the same modules it is enough to silence the same ones: if
+that makes it the identity, it is a block of the same form.
 """
 
-from contextlib import contextmanager
-from types import MappingProxyType
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    FrozenSet,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten
 
-from dms_mmrazor.graph.running import intercepting
+from dms_mmrazor.graph.block_run import BlockRun, close, remembering
+from dms_mmrazor.graph.running import removing
 from dms_mmrazor.layers import masked_form
-
-_TOLERANCE = 1e-6
 
 _FEW = 10
 """Of so many ends all pairs are tried."""
 
 _SUMS = 1e-5
 """Difference of sums of tensors that may be the same."""
+
+Modules = Tuple[Tuple[str, type], ...]
+Kind = Tuple[Modules, Optional[torch.Size]]
+"""Modules of a block, and the shape of its input where that matters."""
 
 Cluster = Tuple[Tensor, List[nn.Module]]
 """What a block gives without an end, and the modules with that effect."""
@@ -68,157 +60,6 @@ class ResidualBlock(NamedTuple):
     def carriers(self) -> Tuple[Tuple[str, bool], ...]:
         """The carrier of every branch, each with whether it folds."""
         return ((self.carrier, self.folds), *self.others)
-
-
-class BlockRun(NamedTuple):
-    """A block with the arguments it once was called with.
-
-    Attributes:
-        block (nn.Module): The block.
-        x (Tensor): Its input, the first argument.
-        y (Tensor): Its output, of the same shape; the first tensor of it
-            if there are more.
-        rest (tuple): Further arguments.
-        named (Mapping[str, Any]): Keyword arguments. Defaults to {}.
-        key (str): Keyword of the input; '' if it has none. Defaults to ''.
-        apart (frozenset[nn.Module]): Modules that end no branch of the
-            block, so that none is silenced alone. Defaults to none.
-    """
-
-    block: nn.Module
-    x: Tensor
-    y: Tensor
-    rest: Tuple[Any, ...] = ()
-    named: Mapping[str, Any] = MappingProxyType({})
-    key: str = ''
-    apart: FrozenSet[nn.Module] = frozenset()
-
-    @property
-    def does_nothing(self) -> bool:
-        """Whether the block gives back its input as it is."""
-        return close(self.y, self.x)
-
-    def output(
-        self,
-        factors: Dict[nn.Module, float],
-        bypassed: Sequence[nn.Module] = (),
-    ) -> Tensor:
-        """Output of the block with outputs of some modules scaled.
-
-        Args:
-            factors (dict[nn.Module, float]): What to scale.
-            bypassed (Sequence[nn.Module]): Modules that give their inputs.
-                Defaults to ().
-        """
-        handles = [
-            module.register_forward_hook(Scale(factor))
-            for module, factor in factors.items()
-        ]
-        handles += [m.register_forward_hook(bypass) for m in bypassed]
-        try:
-            return self._call(self.x)
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _call(self, x: Tensor) -> Tensor:
-        """What the block gives for an input; all arguments are copied."""
-        rest, named = tree_map(copied, (self.rest, dict(self.named)))
-        if self.key:
-            output = self.block(*rest, **{self.key: x.clone()}, **named)
-        else:
-            output = self.block(x.clone(), *rest, **named)
-        return first_tensor(output)
-
-    @property
-    def leads_around(self) -> bool:
-        """Whether its input reaches its output past all of its layers."""
-        layers = [
-            module
-            for module in self.block.modules()
-            if module is not self.block
-            and any(True for _ in module.parameters(recurse=False))
-        ]
-
-        def silence(
-            module: nn.Module,
-            forward: Callable[..., Any],
-            *args: Any,
-            **kw: Any,
-        ) -> Any:
-            return tree_map(silenced, forward(*args, **kw))
-
-        with intercepting(layers, silence):
-            return not close(self._call(self.x), self._call(2 * self.x))
-
-    def is_identity(
-        self,
-        factors: Dict[nn.Module, float],
-        bypassed: Sequence[nn.Module] = (),
-    ) -> bool:
-        """Whether the block then gives back its input."""
-        return close(self.output(factors, bypassed), self.x)
-
-
-@contextmanager
-def remembering(block: nn.Module) -> Iterator[None]:
-    """Let the layers of a block compute their first output once.
-
-    To find the branches of a block, its modules are silenced one by one:
-    what runs before them does the same each time, and large kernels take
-    most of the time. What runs behind them seldom sees the same twice, and
-    its feature maps may be larger than the model.
-
-    Args:
-        block (nn.Module): A part of a throw-away copy of a model.
-    """
-    known: Dict[nn.Module, Tuple[Tensor, Tensor]] = {}
-
-    def look_up(
-        module: nn.Module, forward: Callable[..., Any], *args: Any, **kw: Any
-    ) -> Any:
-        if kw or len(args) != 1 or not isinstance(args[0], Tensor):
-            return forward(*args, **kw)
-        if module in known:
-            x, y = known[module]
-            same = x.shape == args[0].shape and torch.equal(x, args[0])
-            return y.clone() if same else forward(*args)
-        x, y = args[0].clone(), forward(*args)
-        if isinstance(y, Tensor):
-            known[module] = x, y.clone()
-        return y
-
-    layers = [
-        module
-        for module in block.modules()
-        if isinstance(module, (_ConvNd, nn.Linear))
-    ]
-    with intercepting(layers, look_up):
-        yield
-
-
-def bypass(module: nn.Module, args: Any, out: Tensor) -> Tensor:
-    """Give the input of a module, as torch calls a forward hook."""
-    return args[0]
-
-
-class Scale:
-    """Forward hook that multiplies the output of a module.
-
-    Of several outputs, as of an attention, the first one.
-
-    Args:
-        factor (float): The number.
-    """
-
-    def __init__(self, factor: float) -> None:
-        self.factor = factor
-
-    def __call__(self, module: nn.Module, args: Any, out: Any) -> Any:
-        """Multiply, as torch calls a forward hook."""
-        if isinstance(out, tuple):
-            return (out[0] * self.factor, *out[1:])
-        return out * self.factor
 
 
 class Branches(NamedTuple):
@@ -326,15 +167,13 @@ def _inputs_within(run: BlockRun) -> List[Tuple[float, float]]:
     found: Dict[Tuple[float, float], None] = {}
 
     def record(module: nn.Module, args: Any) -> None:
-        for value in tensors_of(args):
-            if value.numel() == run.x.numel():
+        for value in tree_flatten(args)[0]:
+            if isinstance(value, Tensor) and value.numel() == run.x.numel():
                 found[_sums(value)] = None
 
     inner = [m for m in run.block.modules() if m is not run.block]
-    handles = [m.register_forward_pre_hook(record) for m in inner]
-    run.output({})
-    for handle in handles:
-        handle.remove()
+    with removing(m.register_forward_pre_hook(record) for m in inner):
+        run.output({})
     found.pop(_sums(run.x), None)
     return list(found)
 
@@ -381,10 +220,8 @@ def _readers_of_input(run: BlockRun) -> List[nn.Module]:
             readers.append(module)
 
     inner = [m for m in run.block.modules() if m is not run.block]
-    handles = [m.register_forward_hook(record) for m in inner]
-    run.output({})
-    for handle in handles:
-        handle.remove()
+    with removing(m.register_forward_hook(record) for m in inner):
+        run.output({})
     nested = {m for r in readers for m in r.modules() if m is not r}
     return [m for m in readers if m not in nested and readers.count(m) == 1]
 
@@ -418,46 +255,83 @@ def _candidates(run: BlockRun) -> List[nn.Module]:
 
     left_out = {run.block, *run.apart}
     inner = [m for m in run.block.modules() if m not in left_out]
-    handles = [m.register_forward_hook(record) for m in inner]
-    run.output({})
-    for handle in handles:
-        handle.remove()
+    with removing(m.register_forward_hook(record) for m in inner):
+        run.output({})
     return [m for m in reversed(calls) if calls.count(m) == 1]
 
 
-def copied(value: Any) -> Any:
-    """A tensor that may be changed in place; other values as they are."""
-    return value.clone() if isinstance(value, Tensor) else value
+class KnownBlocks:
+    """Finds removable blocks and remembers the branches of each kind."""
+
+    def __init__(self) -> None:
+        self._known: Dict[Kind, Branches] = {}
+        self._unfit: Set[Tuple[Any, ...]] = set()
+
+    def find(self, name: str, run: BlockRun) -> Optional[ResidualBlock]:
+        """The block with its carriers, or ``None`` if it cannot be removed.
+
+        Args:
+            name (str): Full name of the block.
+            run (BlockRun): A call of it.
+        """
+        modules = tuple((n, type(m)) for n, m in run.block.named_modules())
+        kinds = ((modules, None), (modules, run.x.shape))
+        known = [self._known[kind] for kind in kinds if kind in self._known]
+        branches = known[0] if known else None
+        alike = (*kinds[1], settings_of(run))
+        with remembering(run.block):
+            if branches is None or not has_branches(run, branches):
+                if alike in self._unfit or run.does_nothing:
+                    return None
+                branches = find_branches(run)
+        if branches is None:
+            self._unfit.add(alike)
+            return None
+        # With another shape a layer may fold that does not here.
+        everywhere = all(folds for _, folds in branches.carriers)
+        self._known[kinds[0] if everywhere else kinds[1]] = branches
+        return residual_block(name, branches)
 
 
-def silenced(value: Any) -> Any:
-    """Zeros in place of a tensor of numbers."""
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return torch.zeros_like(value)
-    return value
+def settings_of(run: BlockRun) -> Tuple[Any, ...]:
+    """Plain values of a block's modules and of its call, in their order."""
+    owners = [vars(module) for module in run.block.modules()]
+    owners += [dict(enumerate(run.rest)), dict(run.named)]
+    return tuple(
+        (key, repr(value))
+        for owner in owners
+        for key, value in owner.items()
+        if isinstance(value, (bool, int, float, str, tuple))
+    )
 
 
-def first_tensor(output: Any) -> Any:
-    """The first tensor of what a module gives; the whole if it has none."""
-    return next(iter(tensors_of(output)), output)
+def has_branches(run: BlockRun, branches: Branches) -> bool:
+    """Whether a block has the branches that another one of its kind has.
 
+    It has if it does something, is the identity once they are silent, and
+    half a mask on a carrier is half a mask on the end of its branch.
 
-def tensors_of(outputs: Any) -> List[Tensor]:
-    """All tensors of nested tuples, lists, dicts and objects, in order."""
-    if isinstance(outputs, Tensor):
-        return [outputs]
-    if isinstance(outputs, Mapping):
-        outputs = list(outputs.values())
-    elif hasattr(outputs, '__dict__') and not callable(outputs):
-        outputs = list(vars(outputs).values())
-    if isinstance(outputs, (tuple, list)):
-        return [t for part in outputs for t in tensors_of(part)]
-    return []
+    Args:
+        run (BlockRun): A call of the block.
+        branches (Branches): Names of modules that it has.
+    """
+    modules = dict(run.block.named_modules())
+    ends = [modules[name] for name in branches.ends]
+    carriers = [modules[name] for name, _ in branches.carriers]
+    norms = [modules[name] for name in branches.bypassed]
+    calls: List[nn.Module] = []
 
+    def count(module: nn.Module, args: Any) -> None:
+        calls.append(module)
 
-def close(a: Tensor, b: Tensor, tolerance: float = _TOLERANCE) -> bool:
-    """Whether two tensors are equal up to rounding."""
-    if a.shape != b.shape:
+    used = {*ends, *carriers}
+    with removing(m.register_forward_pre_hook(count) for m in used):
+        silent = run.is_identity(dict.fromkeys(carriers, 0.0), norms)
+    if run.does_nothing or not silent or len(calls) != len(used):
         return False
-    scale = torch.max(b.abs().max(), torch.ones_like(b.flatten()[0]))
-    return bool((a - b).abs().max() <= tolerance * scale)
+    if ends == carriers:
+        return True
+    halves = [
+        run.output(dict.fromkeys(part, 0.5)) for part in (ends, carriers)
+    ]
+    return close(*halves)

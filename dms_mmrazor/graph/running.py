@@ -2,7 +2,16 @@
 
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Callable, Collection, Dict, Iterator, List, Tuple
+from typing import (
+    Any,
+    Callable,
+    Collection,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Tuple,
+)
 
 import torch
 from mmengine.model import BaseModel
@@ -12,11 +21,11 @@ from torch.utils.hooks import RemovableHandle
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo import (
     DemoInput,
+    demo_samples,
     demo_tensor,
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.graph.demo_samples import demo_samples
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 
 
@@ -54,9 +63,23 @@ def raise_device_error(error: Exception) -> None:
     Raises:
         Exception: The same, if memory ran out or the device failed.
     """
-    texts = ('out of memory', 'CUDA error', "can't allocate memory")
-    if isinstance(error, MemoryError) or any(t in str(error) for t in texts):
+    if is_out_of_memory(error) or 'CUDA error' in str(error):
         raise error
+
+
+@contextmanager
+def removing(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks after what runs inside, even if it fails.
+
+    Args:
+        hooks (Iterable[RemovableHandle]): What registering them gave.
+    """
+    hooks = list(hooks)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager
@@ -101,19 +124,17 @@ def naming_modules(model: nn.Module) -> Iterator[None]:
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         running.pop()
 
-    handles = [m.register_forward_pre_hook(enter) for m in names]
-    handles += [m.register_forward_hook(leave) for m in names]
+    hooks = [m.register_forward_pre_hook(enter) for m in names]
+    hooks += [m.register_forward_hook(leave) for m in names]
     try:
-        yield
+        with removing(hooks):
+            yield
     except Exception as error:  # whatever a module's code may raise
         if is_out_of_memory(error):
             raise
         name = running[-1] if running else ''
         kind = type(model.get_submodule(name)).__name__
         raise ForwardError(name or 'the model', kind, error) from error
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -155,18 +176,18 @@ def in_double(model: nn.Module, at_once: bool = False) -> Iterator[None]:
             getattr(module, key).data = tensor
 
     modules = list(model.modules())
-    handles: List[RemovableHandle] = []
+    hooks: List[RemovableHandle] = []
     try:
         if at_once:
             for module in modules:
                 convert(module)
         else:
-            handles += [m.register_forward_pre_hook(convert) for m in modules]
-            handles += [m.register_forward_hook(restore) for m in modules]
-        yield
+            hooks += [m.register_forward_pre_hook(convert) for m in modules]
+            hooks += [m.register_forward_hook(restore) for m in modules]
+        with removing(hooks):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
+        # Of modules that run still if one fails, and of all at once.
         while before:
             restore(before[-1][0])
 
@@ -226,45 +247,3 @@ def live_tensors(model: nn.Module) -> Dict[str, Tensor]:
     """All parameters and buffers, whatever a checkpoint has; no copies."""
     tensors = [*model.named_parameters(), *model.named_buffers()]
     return {name: tensor.detach() for name, tensor in tensors}
-
-
-def first_difference(a: nn.Module, b: nn.Module, image: Tensor) -> str:
-    """The first module that gives other numbers in ``b`` than in ``a``.
-
-    Only outputs of the same shape are compared, those of the first call of
-    each module.
-
-    Args:
-        a (nn.Module): A model in evaluation mode.
-        b (nn.Module): One with modules of the same names.
-        image (Tensor): Input [B, C, H, W].
-
-    Returns:
-        str: Full name of the module; '' if there is none.
-    """
-    expected = _outputs(a, image)
-    for name, output in _outputs(b, image).items():
-        other = expected.get(name)
-        if other is None or other.shape != output.shape:
-            continue
-        scale = max(float(other.abs().max()), 1e-6)
-        if not float((output - other).abs().max()) <= 1e-3 * scale:
-            return name
-    return ''
-
-
-def _outputs(model: nn.Module, image: Tensor) -> Dict[str, Tensor]:
-    """What each module gives when it is first called, in this order."""
-    outputs: Dict[str, Tensor] = {}
-    names = {module: name for name, module in model.named_modules()}
-
-    def record(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.numel():
-            outputs.setdefault(names[module], output.clone())
-
-    handles = [m.register_forward_hook(record) for m in names]
-    with evaluating(model):
-        forward_tensors(model, image)
-    for handle in handles:
-        handle.remove()
-    return outputs

@@ -24,9 +24,13 @@ from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from dms_mmrazor.graph.block_containers import (
-    BlockContainer,
-    block_containers,
+from dms_mmrazor.graph.block_run import (
+    BlockRun,
+    Scale,
+    bypass,
+    close,
+    copied,
+    first_tensor,
 )
 from dms_mmrazor.graph.demo import (
     demo_tensor,
@@ -35,24 +39,19 @@ from dms_mmrazor.graph.demo import (
     forward_tensors,
     small_shape,
 )
-from dms_mmrazor.graph.known_blocks import KnownBlocks
 from dms_mmrazor.graph.light_copy import light_copy
-from dms_mmrazor.graph.residual_block import (
-    BlockRun,
-    ResidualBlock,
-    Scale,
-    bypass,
-    close,
-    copied,
-    first_tensor,
-    tensors_of,
-)
+from dms_mmrazor.graph.outputs import flatten_tensors
+from dms_mmrazor.graph.residual_block import KnownBlocks, ResidualBlock
 from dms_mmrazor.graph.running import (
     intercepting,
     one_line,
     raise_device_error,
 )
-from dms_mmrazor.layers.block_lists import remove_blocks
+from dms_mmrazor.layers.block_lists import (
+    BlockContainer,
+    block_containers,
+    remove_blocks,
+)
 
 _ROUNDING = 1e-4
 """Difference of whole networks that add up the same numbers otherwise."""
@@ -99,6 +98,7 @@ def find_stages(
         list[ResidualStage]: In the order of the model's modules.
     """
     model = revert_sync_batchnorm(light_copy(model))
+    # A fresh model's branches may give nothing: all would look removable.
     input_size = small_shape(model, input_size)
     enliven(model, input_size)
     with evaluating(model):
@@ -223,6 +223,7 @@ def _against_chains(
 
     Usually all are, which one trial shows.
     """
+    # Of nested ones only one can lose blocks in a trial.
     nested = any(a.contains(b) for a in stages for b in stages)
     if len(stages) > 1 and not nested:
         if not _against_chain(model, stages, image):
@@ -247,12 +248,12 @@ def _against_chain(
         for norm in block.bypassed:
             silent.get_submodule(norm).register_forward_hook(bypass)
     remove_blocks(short, [block.name for block in blocks])
-    expected = tensors_of(forward_tensors(silent, image, True))
+    expected = flatten_tensors(forward_tensors(silent, image, True))
     if not expected:
         return 'the model gives no tensor that could prove its blocks a chain'
     removed = f'without {blocks[0].name}'
     try:
-        outputs = tensors_of(forward_tensors(short, image, True))
+        outputs = flatten_tensors(forward_tensors(short, image, True))
     except Exception as error:  # whatever a module's code may raise
         raise_device_error(error)
         return f'{removed} the model does not run: {one_line(error)}'

@@ -1,12 +1,11 @@
 """Layers that share a parameter are cut alike, or not at all."""
 
-from typing import Any, Dict, List, Sequence, Set, Tuple
+from typing import Dict, List, Sequence, Set, Tuple
 
 from torch import nn
 
 from dms_mmrazor.graph.channel_groups import (
     ChannelGroup,
-    all_channels,
     reason_against,
 )
 from dms_mmrazor.layers import is_layer, is_norm, kind_of
@@ -14,8 +13,8 @@ from dms_mmrazor.layers.channel_holder import channel_dim
 
 Owner = Tuple[nn.Module, str]
 
-Side = Tuple[str, bool]
-"""A layer, and whether it is its output side."""
+Layer = Tuple[str, bool]
+"""A layer, and whether its output side is meant."""
 
 
 def tied_parameters(model: nn.Module) -> List[List[Owner]]:
@@ -47,20 +46,20 @@ def tie_groups(
     modules = dict(model.named_modules())
     for owners in tied_parameters(model):
         for is_output in (True, False):
-            sides = _sides(owners, modules, is_output)
-            result = _tie(result, sides, modules)
+            layers = _layers(owners, modules, is_output)
+            result = _tie(result, layers, modules)
     return result
 
 
-def _sides(
+def _layers(
     owners: Sequence[Owner], modules: Dict[str, nn.Module], is_output: bool
-) -> List[Side]:
+) -> List[Layer]:
     """What a shared parameter has in its first or second dimension.
 
     What is no layer has its channels under the name of the parameter.
     """
     names = {module: name for name, module in modules.items()}
-    sides = []
+    layers = []
     for module, key in owners:
         name = names[module]
         kind = kind_of(module)
@@ -71,29 +70,29 @@ def _sides(
             if tensor.dim() > 1 and is_output != (channel_dim(tensor) == 0):
                 # Such are the tokens of an embedding: nobody cuts them.
                 part = f'rows of {part}'
-            sides.append((part, True))
+            layers.append((part, True))
         elif is_output or key in columns or is_norm(module):
-            sides.append((name, is_output or is_norm(module)))
-    return sides
+            layers.append((name, is_output or is_norm(module)))
+    return layers
 
 
 def _tie(
     groups: List[ChannelGroup],
-    sides: Sequence[Side],
+    layers: Sequence[Layer],
     modules: Dict[str, nn.Module],
 ) -> List[ChannelGroup]:
-    """Merge groups that are at the same place of several sides."""
-    places = [_places(groups, side) for side in sides]
+    """Merge groups that are at the same place of several layers."""
+    places = [_places(groups, layer) for layer in layers]
     involved = {index for place in places for index in place.values()}
     if not involved:
         return groups
     together = _together(places)
     reasons = [groups[i].reason for i in involved if groups[i].reason]
-    sizes = [{_size(groups[i]) for i in indices} for indices in together]
+    sizes = [{groups[i].size for i in indices} for indices in together]
     alike = all(place.keys() == places[0].keys() for place in places)
     if reasons or not alike or any(len(size) > 1 for size in sizes):
-        layers = ' and '.join(dict.fromkeys(name for name, _ in sides))
-        reason = f'{layers} share a parameter and cannot be cut alike'
+        names = ' and '.join(dict.fromkeys(name for name, _ in layers))
+        reason = f'{names} share a parameter and cannot be cut alike'
         reason = f'{reason}: {reasons[0]}' if reasons else reason
         return [
             group._replace(reason=group.reason or reason * (i in involved))
@@ -102,23 +101,25 @@ def _tie(
     result = list(groups)
     for indices in together:
         first, *others = sorted(indices)
-        config = _merged([groups[index] for index in sorted(indices)])
-        reason = reason_against(config, modules)
-        result[first] = ChannelGroup(groups[first].name, config, reason)
+        sides = [s for i in (first, *others) for s in groups[i].sides]
+        sides.sort(key=lambda side: not side.is_output)
+        merged = groups[first]._replace(sides=tuple(sides))
+        reason = reason_against(merged, modules)
+        result[first] = merged._replace(reason=reason)
         for other in others:
             result[other] = result[other]._replace(name='')
     return [group for group in result if group.name]
 
 
 def _places(
-    groups: Sequence[ChannelGroup], side: Side
+    groups: Sequence[ChannelGroup], layer: Layer
 ) -> Dict[Tuple[int, int], int]:
-    """Channels (start, end) of a side → index of their group."""
+    """Channels (start, end) of a layer's side → index of their group."""
     return {
-        (channel['start'], channel['end']): index
+        (side.start, side.end): index
         for index, group in enumerate(groups)
-        for channel in all_channels(group.config)
-        if (channel['name'], channel['is_output_channel']) == side
+        for side in group.sides
+        if (side.name, side.is_output) == layer
     }
 
 
@@ -132,16 +133,3 @@ def _together(places: Sequence[Dict[Tuple[int, int], int]]) -> List[Set[int]]:
             new |= old
         found.append(new)
     return found
-
-
-def _size(group: ChannelGroup) -> int:
-    return group.config['init_args']['num_channels']
-
-
-def _merged(groups: Sequence[ChannelGroup]) -> Dict[str, Any]:
-    """Config of one group with all channels of some."""
-    channels = {
-        key: [c for group in groups for c in group.config['channels'][key]]
-        for key in ('output_related', 'input_related')
-    }
-    return {**groups[0].config, 'channels': channels}

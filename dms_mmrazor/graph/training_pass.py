@@ -26,11 +26,11 @@ from dms_mmrazor.graph.channel_groups import ChannelGroup
 from dms_mmrazor.graph.compared_features import compared_layers
 from dms_mmrazor.graph.demo import (
     DemoInput,
+    demo_samples,
     demo_tensor,
     for_norms,
     forward_tensors,
 )
-from dms_mmrazor.graph.demo_samples import demo_samples
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.graph.node_values import INPUT

@@ -5,18 +5,18 @@ from typing import Any, Callable, Dict, Tuple
 
 from dms_mmrazor.core import LatencyFit
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.latency.table import (
-    Device,
-    LatencyTable,
-    LayerKind,
-    Point,
-)
-from dms_mmrazor.yaml_files import (
+from dms_mmrazor.files import (
     as_count,
     as_mapping,
     read_field,
     read_yaml,
     write_yaml,
+)
+from dms_mmrazor.latency.table import (
+    Device,
+    LatencyTable,
+    LayerKind,
+    Point,
 )
 
 FORMAT = 'dms_mmrazor latency 1'

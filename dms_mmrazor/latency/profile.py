@@ -9,15 +9,13 @@ from torch import nn
 from dms_mmrazor.core import LatencyFit, fit_latency
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo import demo_tensor, evaluating
-from dms_mmrazor.graph.layer_timer import (
-    device_name,
-    layer_kinds,
-    timed_layers,
-)
 from dms_mmrazor.latency.measure import (
     Measurement,
+    device_name,
     find_device,
+    layer_kinds,
     measure,
+    timed_layers,
     use_threads,
 )
 from dms_mmrazor.latency.sampling import Prepared, SubnetSampler, levels

@@ -5,8 +5,8 @@ from typing import Any, Iterable, Optional
 import torch
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.graph.layer_timer import device_name
 from dms_mmrazor.latency.file import load_latency_table
+from dms_mmrazor.latency.measure import device_name
 from dms_mmrazor.latency.table import LatencyTable
 from dms_mmrazor.models.mutators import DMSMutator
 

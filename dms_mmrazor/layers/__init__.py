@@ -30,7 +30,7 @@ from dms_mmrazor.layers.conv import (
     DMSConv2dAdaptivePadding,
     is_conv,
 )
-from dms_mmrazor.layers.dms_op import DMSOp
+from dms_mmrazor.layers.dms_op import DMSOp, replace_with_dynamic
 from dms_mmrazor.layers.fold import fold_depth, fold_input_mask
 from dms_mmrazor.layers.formatted_norm import FormattedNorm
 from dms_mmrazor.layers.group_norm import DMSGroupNorm
@@ -52,7 +52,6 @@ from dms_mmrazor.layers.kind import (
 )
 from dms_mmrazor.layers.layer_norm import DMSLayerNorm
 from dms_mmrazor.layers.linear import DMSLinear
-from dms_mmrazor.layers.replace import replace_with_dynamic
 from dms_mmrazor.layers.rms_norm import DMSRMSNorm
 
 __all__ = [

@@ -41,12 +41,8 @@ class _ScaledSiLU(torch.autograd.Function):
 
 # YOLO's blocks end in it: x + SiLU(norm(conv(...))).
 @MODELS.register_module()
-class DMSSiLU(nn.SiLU, DMSOp):
+class DMSSiLU(DMSOp, nn.SiLU):
     """``nn.SiLU`` whose output is multiplied by a depth mask."""
-
-    def __init__(self, inplace: bool = False) -> None:
-        super().__init__(inplace)
-        self.init_masks()
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape."""

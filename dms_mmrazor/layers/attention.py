@@ -27,12 +27,29 @@ from dms_mmrazor.layers.block import (
     block_kind_of,
 )
 from dms_mmrazor.layers.kind import (
+    Call,
     ChannelHolder,
     channels_of,
     narrow_layer,
 )
 
 HEADS, QK_DIMS, V_DIMS = 'heads', 'qk_dims', 'v_dims'
+
+
+class HeadDims:
+    """What an attention knows whose dims do not follow from its channels.
+
+    Mixed into those that stock ones become in an exported model.
+
+    Attributes:
+        num_heads (int): Number of heads.
+        qk_dims (int): Dims of q and k of a head.
+        v_dims (int): Dims of v of a head.
+    """
+
+    num_heads: int
+    qk_dims: int
+    v_dims: int
 
 
 class AttentionKind(BlockKind):
@@ -47,8 +64,6 @@ class AttentionKind(BlockKind):
         slim (type, optional): Class that takes any dims of heads, with the
             same parameters: what the attention becomes in an exported model.
             Defaults to ``None``, the class itself.
-        may_stay (bool): Whether it stays as it is with all heads and dims.
-            Defaults to False.
         input_layers (tuple[str]): Who give q, k and v, in this order; '' is
             the attention itself.
         output_layer (str): Who reads the heads.
@@ -62,7 +77,6 @@ class AttentionKind(BlockKind):
     multiplies: ClassVar[bool] = True
     core: ClassVar[Optional[str]] = ''
     slim: ClassVar[Optional[type]] = None
-    may_stay: ClassVar[bool] = False
     input_layers: ClassVar[Tuple[str, ...]] = ('qkv',)
     output_layer: ClassVar[str] = 'proj'
     by_head: ClassVar[Tuple[str, ...]] = ('relative_position_bias_table',)
@@ -114,25 +128,39 @@ class AttentionKind(BlockKind):
         first = input_layers(block)[0]
         return first.weight, first.bias
 
-    def make_slim(self, block: nn.Module) -> None:
-        """Give it the class that allows any head dims, in place."""
+    def make_slim(self, block: nn.Module, sizes: Mapping[str, int]) -> None:
+        """Give it the class that allows any head dims, in place.
+
+        Args:
+            block (nn.Module): The attention.
+            sizes (Mapping[str, int]): As of :meth:`sizes`.
+        """
         if self.slim is not None:
             block.__class__ = self.slim
+        block.num_heads = sizes[HEADS]
+        block.qk_dims = sizes[QK_DIMS]
+        block.v_dims = sizes[V_DIMS]
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """A stock one takes its dims from the channels that it reads.
+
+        So it cannot stay where those alone were cut.
+        """
+        if self.slim is None or type(block) not in self.types:
+            return
+        sizes = self.sizes(block)
+        read = channels_of(input_layers(block)[0], True)
+        if sizes[HEADS] * sizes[QK_DIMS] != read:
+            self.make_slim(block, sizes)
 
     def holders(self, block: nn.Module) -> Dict[str, ChannelHolder]:
         """Its heads and head dims."""
         dims = (HEADS, QK_DIMS, V_DIMS)
         return {dim: AttentionDim(block, dim) for dim in dims}
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def positions(self, block: nn.Module, call: Call) -> Dict[str, int]:
         """Applications of :meth:`macs`: see :meth:`pairs`."""
-        return {'': self.pairs(block, args)}
+        return {'': self.pairs(block, call.args)}
 
     def pairs(self, block: nn.Module, args: Tuple[Any, ...]) -> int:
         """Pairs of tokens whose products are taken, of all images.
@@ -252,7 +280,9 @@ class AttentionDim(ChannelHolder):
         """Keep some heads or dims, in place."""
         module, old = self.module, self.channels
         kind = attention_kind(module)
-        if len(kept) == old and kind.may_stay:
+        # Units that keep all are in a structure, too; the stock code is what
+        # users know, and what fused kernels and other tools recognize.
+        if len(kept) == old:
             return
         outputs, inputs = self._indices(kept)
         sizes = {**kind.sizes(module), self.kind: len(kept)}
@@ -261,10 +291,7 @@ class AttentionDim(ChannelHolder):
         for layer, _, rows in rows_by_layer(module, outputs):
             narrow_layer(layer, rows, None)
         narrow_layer(output_layer(module), None, inputs)
-        kind.make_slim(module)
-        module.num_heads = sizes[HEADS]
-        module.qk_dims = sizes[QK_DIMS]
-        module.v_dims = sizes[V_DIMS]
+        kind.make_slim(module, sizes)
 
     def _indices(self, kept: Tensor) -> Tuple[Tensor, Tensor]:
         """Kept outputs of ``qkv`` and kept inputs of ``proj``."""

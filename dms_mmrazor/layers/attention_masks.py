@@ -11,9 +11,8 @@ from dms_mmrazor.layers.attention import (
     V_DIMS,
     attention_kind,
 )
-from dms_mmrazor.layers.dms_op import RowMask
+from dms_mmrazor.layers.dms_op import RowMask, replace_with_dynamic
 from dms_mmrazor.layers.kind import channels_of
-from dms_mmrazor.layers.replace import replace_with_dynamic
 from dms_mmrazor.models.mutables import (
     DMSChannelContainer,
     DMSMutableChannel,

@@ -6,7 +6,7 @@ Tracing, proving and exporting happen in one process alone, partly on the CPU,
 where they do not run, so they are ordinary norms meanwhile.
 """
 
-from typing import Any, Dict, Optional, Set
+from typing import ClassVar, Dict, Optional
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,21 +25,13 @@ _SYNC_NORM = 'SyncBatchNorm'
 # `_BatchNorm` stands among the direct bases because mmengine's initializers
 # recognize a layer by the names of its class and of its direct bases.
 @MODELS.register_module()
-class DMSBatchNorm2d(nn.BatchNorm2d, _BatchNorm, DMSOp):
+class DMSBatchNorm2d(DMSOp, nn.BatchNorm2d, _BatchNorm):
     """``nn.BatchNorm2d`` whose affine part is multiplied by a depth mask.
 
     Its statistics are those of the unmasked branch.
     """
 
-    accepted_mutable_attrs: Set[str] = {'num_features'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'num_features',
-        'out_channels': 'num_features',
-    }
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
+    one_sided: ClassVar[bool] = True
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize [B, C, H, W]."""

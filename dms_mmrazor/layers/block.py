@@ -31,7 +31,7 @@ from typing import (
 from torch import nn
 
 from dms_mmrazor.layers.by_type import ByType
-from dms_mmrazor.layers.kind import ChannelHolder
+from dms_mmrazor.layers.kind import Call, ChannelHolder
 
 Products = List[Tuple[float, Tuple[Any, ...]]]
 """A sum of products: coefficients times numbers of kept channels."""
@@ -122,13 +122,7 @@ class BlockKind:
 
     # what it costs besides its layers, if it `multiplies`
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def positions(self, block: nn.Module, call: Call) -> Dict[str, int]:
         """How often each part of it is applied in one call, for all images.
 
         Returns:

@@ -1,6 +1,6 @@
 """Convolutions of any dimension, plain and transposed, of torch and mmcv."""
 
-from typing import Any, ClassVar, List, Optional, Tuple
+from typing import ClassVar, List, Optional, Tuple
 
 import torch
 from mmcv.cnn.bricks.conv2d_adaptive_padding import Conv2dAdaptivePadding
@@ -17,6 +17,7 @@ from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import (
     INPUTS,
     OUTPUTS,
+    Call,
     Entries,
     Indices,
     LayerKind,
@@ -55,27 +56,15 @@ class FoldedConv(DMSOp):
 class DMSConv1d(FoldedConv, nn.Conv1d):
     """``nn.Conv1d`` with masks multiplied into its weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
-
 
 @MODELS.register_module()
 class DMSConv2d(FoldedConv, nn.Conv2d):
     """``nn.Conv2d`` with masks multiplied into its weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
-
 
 @MODELS.register_module()
 class DMSConv3d(FoldedConv, nn.Conv3d):
     """``nn.Conv3d`` with masks multiplied into its weight."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
 
 
 class FoldedTranspose(DMSOp):
@@ -124,33 +113,21 @@ class FoldedTranspose(DMSOp):
 class DMSConvTranspose1d(FoldedTranspose, nn.ConvTranspose1d):
     """``nn.ConvTranspose1d`` with masks multiplied into its weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
-
 
 @MODELS.register_module()
 class DMSConvTranspose2d(FoldedTranspose, nn.ConvTranspose2d):
     """``nn.ConvTranspose2d`` with masks multiplied into its weight."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
 
 
 @MODELS.register_module()
 class DMSConvTranspose3d(FoldedTranspose, nn.ConvTranspose3d):
     """``nn.ConvTranspose3d`` with masks multiplied into its weight."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
-
 
 # `nn.Conv2d` stands among the direct bases because mmengine's initializers
 # recognize a layer by the names of its class and of its direct bases.
 @MODELS.register_module()
-class DMSConv2dAdaptivePadding(Conv2dAdaptivePadding, nn.Conv2d, DMSOp):
+class DMSConv2dAdaptivePadding(DMSOp, Conv2dAdaptivePadding, nn.Conv2d):
     """``Conv2dAdaptivePadding`` with masks multiplied into its weight.
 
     The plain layer calls the convolution function itself, so the masks need
@@ -159,10 +136,6 @@ class DMSConv2dAdaptivePadding(Conv2dAdaptivePadding, nn.Conv2d, DMSOp):
     """
 
     carries_depth: ClassVar[bool] = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve [B, C, H, W]."""
@@ -235,13 +208,11 @@ class ConvKind(LayerKind):
         """[B, C, ...]."""
         return True
 
-    def positions(
-        self, layer: nn.Module, inputs: Tuple[Any, ...], output: Any
-    ) -> int:
+    def positions(self, layer: nn.Module, call: Call) -> int:
         """A transposed one is applied to each position that it reads."""
         if is_transposed(layer):
-            return inputs[0].numel() // layer.in_channels
-        return super().positions(layer, inputs, output)
+            return call.args[0].numel() // layer.in_channels
+        return super().positions(layer, call)
 
     def entries(self, layer: nn.Module, key: str) -> Entries:
         """A depthwise one has no inputs that could go by themselves."""

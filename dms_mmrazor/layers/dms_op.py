@@ -1,14 +1,15 @@
-"""What the layers of a supernet have in common."""
+"""What the layers of a supernet have in common, and how they come into it."""
 
-from typing import Any, ClassVar, Dict, List, Optional, Set, Tuple, Type
+from typing import Any, ClassVar, Dict, List, Optional, Tuple, Type
 
 import torch
 from mmrazor.models.architectures.dynamic_ops import DynamicChannelMixin
 from mmrazor.models.mutables.base_mutable import BaseMutable
 from torch import Tensor, nn
 
+from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.fold import fold_masks
-from dms_mmrazor.layers.kind import narrow_layer
+from dms_mmrazor.layers.kind import masked_form, narrow_layer
 from dms_mmrazor.models.mutables import (
     DMSChannelContainer,
     DMSMutableDepth,
@@ -69,9 +70,13 @@ class RowMask:
 class DMSOp(DynamicChannelMixin):
     """A plain layer plus masks; keeps its parameters, buffers and keys.
 
-    Without masks it computes what the plain layer computes.
+    Without masks it computes what the plain layer computes. A class that is
+    made by its constructor, too, has it before the plain layer.
 
     Attributes:
+        one_sided (bool): Whether its inputs and outputs are the same
+            channels, which one container has the masks of. Defaults to
+            False.
         carries_depth (bool): Whether a mask of its inputs or outputs can
             carry the depth mask, too.
         transposed_weight (bool): Whether its weight is [in, out / groups,
@@ -80,19 +85,18 @@ class DMSOp(DynamicChannelMixin):
             they are planned. Defaults to None: it composes them.
     """
 
+    one_sided: ClassVar[bool] = False
     carries_depth: ClassVar[bool] = False
     transposed_weight: ClassVar[bool] = False
-
-    accepted_mutable_attrs: Set[str] = {'in_channels', 'out_channels'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'in_channels',
-        'out_channels': 'out_channels',
-    }
 
     mutable_attrs: nn.ModuleDict
     depth: Optional[DepthHandle]
     rows: Optional[RowMask]
     given: Optional[LayerMasks]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.init_masks()
 
     @classmethod
     def convert_from(cls, module: nn.Module) -> 'DMSOp':
@@ -101,6 +105,8 @@ class DMSOp(DynamicChannelMixin):
         Parameters, buffers and hooks are shared with ``module``, which is
         to be thrown away.
         """
+        # Not by the constructor: it would draw random numbers, and own
+        # classes may take other arguments.
         new = cls.__new__(cls)
         nn.Module.__init__(new)
         new.__dict__.update(module.__dict__)
@@ -116,14 +122,17 @@ class DMSOp(DynamicChannelMixin):
 
     def register_mutable_attr(self, attr: str, mutable: BaseMutable) -> None:
         """Attach the container of one side's masks."""
-        self.check_mutable_attr_valid(attr)
-        self.mutable_attrs[self.attr_mappings[attr]] = mutable
+        self.mutable_attrs[self._side(attr)] = mutable
 
     def get_mutable_attr(self, attr: str) -> Optional[DMSChannelContainer]:
         """The container of one side's masks, or ``None``."""
-        self.check_mutable_attr_valid(attr)
-        name = self.attr_mappings[attr]
+        name = self._side(attr)
         return self.mutable_attrs[name] if name in self.mutable_attrs else None
+
+    def _side(self, attr: str) -> str:
+        """Under which name the container of a side is."""
+        self.check_mutable_attr_valid(attr)
+        return 'in_channels' if self.one_sided else attr
 
     def attach_depth(self, mutable: DMSMutableDepth, index: int) -> None:
         """Carry the depth mask of block ``index`` of a stage."""
@@ -221,3 +230,52 @@ def _plain_state(module: DMSOp) -> Dict[str, Any]:
     state['_parameters'] = dict(module._parameters)
     state['_buffers'] = dict(module._buffers)
     return state
+
+
+def replace_with_dynamic(model: nn.Module, name: str) -> DMSOp:
+    """Make layer ``name`` of ``model`` dynamic, unless it already is.
+
+    A layer that several modules share (the heads of all levels, say) stays
+    shared. What would compute it without calling it is made to call it.
+
+    Returns:
+        DMSOp: The dynamic layer, now part of the model.
+    """
+    parent_name, _, child_name = name.rpartition('.')
+    parent = model.get_submodule(parent_name)
+    module = getattr(parent, child_name)
+    if isinstance(module, DMSOp):
+        return module
+    dynamic = masked_form(type(module)).convert_from(module)
+    _put(model, module, dynamic)
+    call_modules_of(model, parent_name)
+    return dynamic
+
+
+def call_modules_of(model: nn.Module, name: str) -> None:
+    """Let a module and those around it call all modules inside.
+
+    Encoder layers of torch do not in evaluation, where masks and hooks would
+    be lost.
+
+    Args:
+        model (nn.Module): The supernet.
+        name (str): Full name of a module of it.
+    """
+    while name:
+        module = model.get_submodule(name)
+        kind = block_kind_of(module)
+        if kind is not None and type(module) in kind.calling:
+            calling = kind.calling[type(module)]
+            _put(model, module, calling.convert_from(module))
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False  # only torch's kernels read them
+        name = name.rpartition('.')[0]
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Let all modules that have the old one have the new one."""
+    for owner in model.modules():
+        for key, child in owner._modules.items():
+            if child is old:
+                setattr(owner, key, new)

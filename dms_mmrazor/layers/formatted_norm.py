@@ -8,7 +8,7 @@ own, so they are told by what they compute.
 
 from functools import lru_cache
 from inspect import signature
-from typing import ClassVar, Dict, Optional, Set
+from typing import ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
@@ -36,11 +36,7 @@ class FormattedNorm(DMSOp):
         data_format (str): 'channels_last' or 'channels_first'.
     """
 
-    accepted_mutable_attrs: ClassVar[Set[str]] = {'num_features'}
-    attr_mappings: ClassVar[Dict[str, str]] = {
-        'in_channels': 'num_features',
-        'out_channels': 'num_features',
-    }
+    one_sided: ClassVar[bool] = True
 
     weight: Tensor
     bias: Tensor

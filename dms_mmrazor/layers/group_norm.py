@@ -1,6 +1,6 @@
 """Group norms, of one group or of several."""
 
-from typing import Any, Dict, Optional, Set
+from typing import ClassVar, Optional
 
 import torch
 from torch import Tensor, nn
@@ -18,22 +18,14 @@ from dms_mmrazor.registry import MODELS
 
 
 @MODELS.register_module()
-class DMSGroupNorm(nn.GroupNorm, DMSOp):
+class DMSGroupNorm(DMSOp, nn.GroupNorm):
     """``nn.GroupNorm`` of a single group, with masked channels.
 
     Its statistics run over all channels and positions. Group norms of
     several groups lose whole groups instead and need no masks.
     """
 
-    accepted_mutable_attrs: Set[str] = {'num_channels'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'num_channels',
-        'out_channels': 'num_channels',
-    }
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
+    one_sided: ClassVar[bool] = True
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize [B, C, ...]."""

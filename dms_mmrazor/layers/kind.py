@@ -20,6 +20,7 @@ from typing import (
     Dict,
     List,
     Mapping,
+    NamedTuple,
     Optional,
     Tuple,
     Type,
@@ -39,6 +40,20 @@ OUTPUTS, INPUTS = 'outputs', 'inputs'
 Indices = Optional[Tensor]
 Entries = Tuple[float, Tuple[str, ...]]
 """A factor, and the sides whose numbers of channels it is multiplied by."""
+
+
+class Call(NamedTuple):
+    """One call of a module.
+
+    Attributes:
+        args (tuple): Positional arguments.
+        kwargs (Mapping[str, Any]): Keyword arguments.
+        output (Any): What it gave.
+    """
+
+    args: Tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    output: Any
 
 
 class ChannelHolder:
@@ -138,11 +153,9 @@ class LayerKind:
 
     # what it costs
 
-    def positions(
-        self, layer: nn.Module, inputs: Tuple[Any, ...], output: Any
-    ) -> int:
+    def positions(self, layer: nn.Module, call: Call) -> int:
         """How often its weights are applied in one call, for all images."""
-        return output.numel() // self.channels(layer, False)
+        return call.output.numel() // self.channels(layer, False)
 
     def entries(self, layer: nn.Module, key: str) -> Entries:
         """Numbers in one of its parameters.
@@ -173,7 +186,7 @@ class LayerKind:
     def describe(self, layer: nn.Module, output: Tensor) -> str:
         """Type, widths and output size of one call, for latency tables."""
         read, given = (self.channels(layer, side) for side in (True, False))
-        rows = self.positions(layer, (), output)
+        rows = self.positions(layer, Call((), {}, output))
         return f'{type(layer).__name__}, {read} to {given}, {rows}'
 
     # how it is cut

@@ -1,7 +1,7 @@
 """Layer norms, whose statistics are those of the kept features."""
 
 from functools import lru_cache
-from typing import Any, Dict, Optional, Set, Tuple, Type
+from typing import Any, ClassVar, Optional, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -119,20 +119,12 @@ class _WeightedNorm(torch.autograd.Function):
 
 
 @MODELS.register_module()
-class DMSLayerNorm(nn.LayerNorm, DMSOp):
+class DMSLayerNorm(DMSOp, nn.LayerNorm):
     """``nn.LayerNorm`` over the last dimension, with masked features."""
 
-    accepted_mutable_attrs: Set[str] = {'num_features'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'num_features',
-        'out_channels': 'num_features',
-    }
+    one_sided: ClassVar[bool] = True
 
     affine_in_reader: bool
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
 
     def init_masks(self) -> None:
         """Start without masks, scaling and shifting."""

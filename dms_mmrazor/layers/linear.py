@@ -1,6 +1,6 @@
 """Linear layers, of torch and mmcv."""
 
-from typing import Any, ClassVar, Dict, Mapping, Optional, Set, Tuple
+from typing import ClassVar, Mapping, Optional, Tuple
 
 import torch
 from mmcv.cnn.bricks.wrappers import Linear as MMCVLinear
@@ -17,7 +17,7 @@ from dms_mmrazor.layers.kind import (
 )
 from dms_mmrazor.layers.layer_norm import DMSLayerNorm
 from dms_mmrazor.layers.own_layers import (
-    OwnLinear,
+    OwnForward,
     derive_masked,
     folds,
 )
@@ -42,21 +42,12 @@ class NormHandle:
 
 
 @MODELS.register_module()
-class DMSLinear(nn.Linear, DMSOp):
+class DMSLinear(DMSOp, nn.Linear):
     """``nn.Linear`` whose weight is multiplied by the masks of its input."""
 
     carries_depth: ClassVar[bool] = True
-    accepted_mutable_attrs: Set[str] = {'in_features', 'out_features'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'in_features',
-        'out_channels': 'out_features',
-    }
 
     norm: Optional[NormHandle]
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
 
     def init_masks(self) -> None:
         """Start without masks, reading what a norm has scaled itself."""
@@ -113,7 +104,7 @@ class LinearKind(LayerKind):
         """Also of classes that compute like torch's."""
         found = super().find_masked(layer_type)
         if found is None and folds(layer_type, (6, 4), (2, 5, 6), -1):
-            return derive_masked(layer_type, OwnLinear)
+            return derive_masked(layer_type, OwnForward)
         return found
 
     def channels(self, layer: nn.Module, is_input: bool) -> int:

@@ -14,7 +14,7 @@ never calls the modules inside; masks would be lost there. Layers of a
 supernet do without it (:class:`DMSTransformerEncoderLayer`).
 """
 
-from typing import Dict, NamedTuple, Optional, Set, Tuple
+from typing import ClassVar, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -217,11 +217,7 @@ class DMSMultiheadAttention(_OwnForward, nn.MultiheadAttention, DMSOp):
     are the inputs of ``out_proj``.
     """
 
-    accepted_mutable_attrs: Set[str] = {'embed_dim'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'embed_dim',
-        'out_channels': 'embed_dim',
-    }
+    one_sided: ClassVar[bool] = True
 
     @property
     def static_op_factory(self) -> type:

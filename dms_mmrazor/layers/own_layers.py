@@ -7,7 +7,7 @@ code makes of a masked weight must be what it makes of the cut layer.
 """
 
 from copy import deepcopy
-from typing import Any, ClassVar, Dict, Optional, Set, Tuple, Type
+from typing import Any, ClassVar, Optional, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -43,16 +43,6 @@ class OwnForward(DMSOp):
             return super().forward(*args, **kwargs)
         finally:
             del self.__dict__['weight'], self.__dict__['bias']
-
-
-class OwnLinear(OwnForward):
-    """The same for a linear layer."""
-
-    accepted_mutable_attrs: Set[str] = {'in_features', 'out_features'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'in_features',
-        'out_channels': 'out_features',
-    }
 
 
 def derive_masked(layer_type: type, base: Type[DMSOp]) -> Type[DMSOp]:

@@ -1,7 +1,7 @@
 """Norms by the root of the mean square, with masked features."""
 
 from functools import lru_cache
-from typing import Dict, Set, Type
+from typing import ClassVar, Type
 
 import torch
 from torch import Tensor, nn
@@ -38,11 +38,7 @@ class DMSRMSNorm(DMSOp):
         variance_epsilon (float): Added to the mean square.
     """
 
-    accepted_mutable_attrs: Set[str] = {'num_features'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'num_features',
-        'out_channels': 'num_features',
-    }
+    one_sided: ClassVar[bool] = True
 
     weight: Tensor
     variance_epsilon: float

@@ -17,9 +17,13 @@ from dms_mmrazor.layers.attention import (
     V_DIMS,
     AttentionKind,
 )
-from dms_mmrazor.layers.block import BlockKind, Products, register_block
+from dms_mmrazor.layers.block import (
+    BlockKind,
+    Products,
+    register_block,
+)
 from dms_mmrazor.layers.channel_holder import BareParameter
-from dms_mmrazor.layers.kind import ChannelHolder
+from dms_mmrazor.layers.kind import Call, ChannelHolder
 from dms_mmrazor.layers.multihead import (
     DMSMultiheadAttention,
     DMSTransformerEncoderLayer,
@@ -52,7 +56,6 @@ class MultiheadBlock(AttentionKind):
     types = (nn.MultiheadAttention, DMSMultiheadAttention)
     slim = SlimMultiheadAttention
     opaque: ClassVar[bool] = False  # no trace looks into torch's modules
-    may_stay: ClassVar[bool] = True
     uncalled: ClassVar[Tuple[str, ...]] = ('out_proj',)
     core: ClassVar[Optional[str]] = None
     input_layers: ClassVar[Tuple[str, ...]] = ('',)
@@ -79,16 +82,10 @@ class MultiheadBlock(AttentionKind):
         read = InProjection(block, 'in_proj_weight')
         return {'in_proj_weight': read, **super().holders(block)}
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def positions(self, block: nn.Module, call: Call) -> Dict[str, int]:
         """Tokens that ask, tokens that are asked, pairs; of all images."""
         given = signature(nn.MultiheadAttention.forward).bind_partial(
-            block, *args, **kwargs
+            block, *call.args, **call.kwargs
         )
         query, key = (given.arguments[name] for name in ('query', 'key'))
         asking, asked = (x.numel() // x.shape[-1] for x in (query, key))

@@ -8,8 +8,13 @@ from typing import ClassVar, Optional
 
 from torch import Tensor, nn
 
-from dms_mmrazor.layers.attention import is_attention, split_heads
-from dms_mmrazor.layers.block import BlockKind
+from dms_mmrazor.layers.attention import (
+    AttentionKind,
+    HeadDims,
+    is_attention,
+    split_heads,
+)
+from dms_mmrazor.layers.block import BlockKind, register_block
 
 
 def position_bias(module: nn.Module, tokens: int) -> Tensor:
@@ -28,21 +33,12 @@ def position_bias(module: nn.Module, tokens: int) -> Tensor:
     return bias.view(tokens, tokens, -1).permute(2, 0, 1)
 
 
-class WindowsOfAnyDims:
+class WindowsOfAnyDims(HeadDims):
     """A ``WindowMSA`` with head dims of q and k unlike those of v.
 
     Mixed into a library's, whose parameters it has (``qkv``, ``proj``, the
     table of position biases).
-
-    Attributes:
-        num_heads (int): Number of heads.
-        qk_dims (int): Dims of q and k of a head.
-        v_dims (int): Dims of v of a head.
     """
-
-    num_heads: int
-    qk_dims: int
-    v_dims: int
 
     def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
         """Attention within windows.
@@ -63,25 +59,44 @@ class WindowsOfAnyDims:
         return self.proj_drop(self.proj(out))
 
 
-class ShiftedWindowsKind(BlockKind):
-    """What shifts and cuts the windows for the attention in it."""
+def register_swin(
+    windows: type, shifted: type, transformer: str, any_dims: type
+) -> None:
+    """Make the classes of a library's Swin transformer known.
 
-    opaque: ClassVar[bool] = True
-    core: ClassVar[Optional[str]] = 'w_msa'
+    Args:
+        windows (type): Attention within windows.
+        shifted (type): What shifts and cuts the windows for it.
+        transformer (str): Full name of the whole.
+        any_dims (type): What the attention becomes in an exported model:
+            :class:`WindowsOfAnyDims` mixed into it, a class that can be
+            imported by its name, as a pickled model needs it.
+    """
 
-    def applies(self, block: nn.Module) -> bool:
-        """One that derives from it may do something else."""
-        return type(block) in self.types and is_attention(block.w_msa)
+    @register_block
+    class WindowAttentionKind(AttentionKind):
+        types = (windows,)
+        slim = any_dims
 
+    @register_block
+    class ShiftedWindowsKind(BlockKind):
+        types = (shifted,)
+        opaque: ClassVar[bool] = True
+        core: ClassVar[Optional[str]] = 'w_msa'
 
-class SwinKind(BlockKind):
-    """A Swin transformer."""
+        def applies(self, block: nn.Module) -> bool:
+            # One that derives from it may do something else.
+            return type(block) is shifted and is_attention(block.w_msa)
 
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """Widths of the feature maps that it hands out."""
-        numbers = list(block.num_features)
-        for index in block.out_indices:
-            norm = getattr(block, f'norm{index}')
-            if isinstance(norm, nn.LayerNorm):
-                numbers[index] = norm.normalized_shape[0]
-        block.num_features = numbers
+    @register_block
+    class SwinKind(BlockKind):
+        names = (transformer,)
+
+        def refresh(self, block: nn.Module, model: nn.Module) -> None:
+            # Widths of the feature maps that it hands out.
+            numbers = list(block.num_features)
+            for index in block.out_indices:
+                norm = getattr(block, f'norm{index}')
+                if isinstance(norm, nn.LayerNorm):
+                    numbers[index] = norm.normalized_shape[0]
+            block.num_features = numbers

@@ -10,7 +10,6 @@ fixed regions, as many as the first stage hands out in a test. All stages of
 a cascade see the same ones.
 """
 
-import sys
 from typing import (
     Any,
     Callable,
@@ -25,13 +24,14 @@ from typing import (
 
 import torch
 from mmdet.models.backbones.swin import ShiftWindowMSA, WindowMSA
-from mmengine.structures import InstanceData
+from mmdet.structures import DetDataSample
+from mmdet.structures.mask import BitmapMasks
+from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.graph.demo_samples import image_meta
+from dms_mmrazor.graph.demo import image_meta, middle_box
 from dms_mmrazor.graph.model_kind import Forward, ModelKind, register_model
-from dms_mmrazor.layers.attention import AttentionKind
 from dms_mmrazor.layers.block import (
     BlockKind,
     EqualPartsKind,
@@ -41,9 +41,8 @@ from dms_mmrazor.layers.by_type import qualified_name
 from dms_mmrazor.layers.channel_holder import ChannelCount
 from dms_mmrazor.layers.kind import ChannelHolder
 from dms_mmrazor.layers.window_attention import (
-    ShiftedWindowsKind,
-    SwinKind,
     WindowsOfAnyDims,
+    register_swin,
 )
 
 _DETECTORS = 'mmdet.models.detectors'
@@ -247,10 +246,8 @@ class SampleKind(ModelKind):
         self, model: nn.Module, shape: Sequence[int], few: bool = False
     ) -> Optional[Forward]:
         """With a sample for each image, without objects, not padded."""
-        structures = sys.modules['mmdet.structures']
         samples = [
-            structures.DetDataSample(metainfo=image_meta(shape))
-            for _ in range(shape[0])
+            DetDataSample(metainfo=image_meta(shape)) for _ in range(shape[0])
         ]
 
         def tensors(
@@ -259,6 +256,32 @@ class SampleKind(ModelKind):
             return forward(images, samples, mode='tensor')
 
         return tensors
+
+
+def demo_samples(
+    model: nn.Module, size: Tuple[int, ...]
+) -> List[DetDataSample]:
+    """An object with a mask in each of two images.
+
+    Args:
+        model (nn.Module): Any detector.
+        size (tuple): (B, C, H, W).
+    """
+    return [_demo_sample(size) for _ in range(2)]
+
+
+def _demo_sample(size: Tuple[int, ...]) -> DetDataSample:
+    sample = DetDataSample(metainfo=image_meta(size))
+    mask = torch.zeros(1, *size[2:], dtype=torch.uint8).numpy()
+    mask[:, size[2] // 4 : -(size[2] // 4), size[3] // 4 :] = 1
+    sample.gt_instances = InstanceData(
+        bboxes=middle_box(size),
+        labels=torch.zeros(1, dtype=torch.long),
+        masks=BitmapMasks(mask, *size[2:]),
+    )
+    classes = torch.zeros(1, *size[2:], dtype=torch.long)
+    sample.gt_sem_seg = PixelData(sem_seg=classes)
+    return sample
 
 
 @register_block
@@ -289,23 +312,9 @@ class SlimWindowAttention(WindowsOfAnyDims, WindowMSA):
     """What ``WindowMSA`` becomes in an exported model."""
 
 
-@register_block
-class WindowAttentionKind(AttentionKind):
-    """Attention within the windows of a Swin transformer."""
-
-    types = (WindowMSA,)
-    slim = SlimWindowAttention
-
-
-@register_block
-class ShiftedAttentionKind(ShiftedWindowsKind):
-    """What shifts the windows of a Swin transformer."""
-
-    types = (ShiftWindowMSA,)
-
-
-@register_block
-class SwinTransformerKind(SwinKind):
-    """A Swin transformer."""
-
-    names = ('mmdet.models.backbones.swin.SwinTransformer',)
+register_swin(
+    WindowMSA,
+    ShiftWindowMSA,
+    'mmdet.models.backbones.swin.SwinTransformer',
+    SlimWindowAttention,
+)

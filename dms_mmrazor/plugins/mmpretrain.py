@@ -3,7 +3,7 @@
 Imported only when a model uses these layers: mmpretrain is optional.
 """
 
-from typing import Any, Dict, Set
+from typing import ClassVar, List, Tuple
 
 import torch
 from mmpretrain.models.utils.attention import (
@@ -12,10 +12,12 @@ from mmpretrain.models.utils.attention import (
     WindowMSA,
 )
 from mmpretrain.models.utils.norm import GRN, LayerNorm2d
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from dms_mmrazor.layers.attention import (
     AttentionKind,
+    HeadDims,
     split_heads,
 )
 from dms_mmrazor.layers.block import (
@@ -31,9 +33,8 @@ from dms_mmrazor.layers.kind import (
 )
 from dms_mmrazor.layers.layer_norm import DMSLayerNorm
 from dms_mmrazor.layers.window_attention import (
-    ShiftedWindowsKind,
-    SwinKind,
     WindowsOfAnyDims,
+    register_swin,
 )
 from dms_mmrazor.registry import MODELS
 
@@ -53,18 +54,10 @@ class DMSLayerNorm2d(LayerNorm2d, DMSLayerNorm, nn.LayerNorm):
 
 
 @MODELS.register_module()
-class DMSGRN(GRN, DMSOp):
+class DMSGRN(DMSOp, GRN):
     """Global response normalization relative to the kept channels' mean."""
 
-    accepted_mutable_attrs: Set[str] = {'in_channels'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'in_channels',
-        'out_channels': 'in_channels',
-    }
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.init_masks()
+    one_sided: ClassVar[bool] = True
 
     def forward(self, x: Tensor, data_format: str = 'channel_first') -> Tensor:
         """Normalize [B, C, H, W], or [B, H, W, C] if 'channel_last'."""
@@ -106,22 +99,13 @@ class GRNKind(PassingKind):
         layer.in_channels = len(kept)
 
 
-class SlimAttention(MultiheadAttention):
+class SlimAttention(HeadDims, MultiheadAttention):
     """``MultiheadAttention`` with head dims of q and k unlike those of v.
 
     What an attention becomes in an exported model: the same parameters
     (``qkv``, ``proj``, ``gamma1``) and the same attention kernel, which
     divides by the root of its own, kept head dim.
-
-    Attributes:
-        num_heads (int): Number of heads.
-        qk_dims (int): Dims of q and k of a head.
-        v_dims (int): Dims of v of a head.
     """
-
-    num_heads: int
-    qk_dims: int
-    v_dims: int
 
     def forward(self, x: Tensor) -> Tensor:
         """Self-attention of [B, N, C]."""
@@ -148,26 +132,12 @@ class MultiheadAttentionKind(AttentionKind):
     slim = SlimAttention
 
 
-@register_block
-class WindowAttentionKind(AttentionKind):
-    """Attention within the windows of a Swin transformer."""
-
-    types = (WindowMSA,)
-    slim = SlimWindowAttention
-
-
-@register_block
-class ShiftedAttentionKind(ShiftedWindowsKind):
-    """What shifts the windows of a Swin transformer."""
-
-    types = (ShiftWindowMSA,)
-
-
-@register_block
-class SwinTransformerKind(SwinKind):
-    """A Swin transformer."""
-
-    names = ('mmpretrain.models.backbones.swin_transformer.SwinTransformer',)
+register_swin(
+    WindowMSA,
+    ShiftWindowMSA,
+    'mmpretrain.models.backbones.swin_transformer.SwinTransformer',
+    SlimWindowAttention,
+)
 
 
 @register_block
@@ -198,3 +168,13 @@ class GatedConvolutionKind(BlockKind):
         """What each part is multiplied with has as many channels."""
         block.dims = [proj.in_channels for proj in block.projs]
         block.dims.append(block.proj_out.in_channels)
+
+
+def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> List[DataSample]:
+    """The first class for each of two images.
+
+    Args:
+        model (nn.Module): Any classifier.
+        size (tuple): (B, C, H, W).
+    """
+    return [DataSample().set_gt_label([0]) for _ in range(2)]

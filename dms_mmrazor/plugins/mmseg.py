@@ -1,17 +1,17 @@
-"""mmsegmentation's Swin transformer."""
+"""mmsegmentation's Swin transformer, and what its models learn from."""
 
-from mmseg.models.backbones.swin import (
-    ShiftWindowMSA,
-    SwinTransformer,
-    WindowMSA,
-)
+from typing import List, Tuple
 
-from dms_mmrazor.layers.attention import AttentionKind
-from dms_mmrazor.layers.block import register_block
+import torch
+from mmengine.structures import PixelData
+from mmseg.models.backbones.swin import ShiftWindowMSA, WindowMSA
+from mmseg.structures import SegDataSample
+from torch import nn
+
+from dms_mmrazor.graph.demo import image_meta
 from dms_mmrazor.layers.window_attention import (
-    ShiftedWindowsKind,
-    SwinKind,
     WindowsOfAnyDims,
+    register_swin,
 )
 
 
@@ -19,23 +19,27 @@ class SlimWindowAttention(WindowsOfAnyDims, WindowMSA):
     """What ``WindowMSA`` becomes in an exported model."""
 
 
-@register_block
-class WindowAttentionKind(AttentionKind):
-    """Attention within the windows of a Swin transformer."""
-
-    types = (WindowMSA,)
-    slim = SlimWindowAttention
-
-
-@register_block
-class ShiftedAttentionKind(ShiftedWindowsKind):
-    """What shifts the windows of a Swin transformer."""
-
-    types = (ShiftWindowMSA,)
+register_swin(
+    WindowMSA,
+    ShiftWindowMSA,
+    'mmseg.models.backbones.swin.SwinTransformer',
+    SlimWindowAttention,
+)
 
 
-@register_block
-class SwinTransformerKind(SwinKind):
-    """A Swin transformer."""
+def demo_samples(
+    model: nn.Module, size: Tuple[int, ...]
+) -> List[SegDataSample]:
+    """The first class for all pixels of two images.
 
-    types = (SwinTransformer,)
+    Args:
+        model (nn.Module): Any segmentor.
+        size (tuple): (B, C, H, W).
+    """
+    samples = []
+    for _ in range(2):
+        sample = SegDataSample(metainfo=image_meta(size))
+        classes = torch.zeros(1, *size[2:], dtype=torch.long)
+        sample.gt_sem_seg = PixelData(data=classes)
+        samples.append(sample)
+    return samples

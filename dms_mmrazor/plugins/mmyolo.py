@@ -7,12 +7,13 @@ repeats the one before. So the slice goes, and its columns of ``final_conv``
 are added to those of the slice before, which computes exactly the same.
 """
 
-from typing import Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 import torch
 from mmyolo.models.layers import CSPLayerWithTwoConv
 from torch import Tensor, nn
 
+from dms_mmrazor.graph.demo import image_meta, middle_box
 from dms_mmrazor.layers.block import (
     BlockKind,
     RepeatedSlice,
@@ -91,3 +92,18 @@ class SplitLayerKind(BlockKind):
         if sizes[0] != sizes[1]:
             block.__class__ = SlimCSPLayerWithTwoConv
             block.split_sizes = sizes
+
+
+def demo_samples(model: nn.Module, size: Tuple[int, ...]) -> Dict[str, Any]:
+    """An object of each of two images, as mmyolo collates them.
+
+    Args:
+        model (nn.Module): Any detector.
+        size (tuple): (B, C, H, W).
+    """
+    rows = [
+        torch.cat([torch.tensor([[float(index), 0.0]]), middle_box(size)], 1)
+        for index in range(2)
+    ]
+    meta = [image_meta(size)] * 2
+    return dict(bboxes_labels=torch.cat(rows), img_metas=meta)

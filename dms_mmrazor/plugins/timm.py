@@ -6,7 +6,7 @@ those of v, which the stock code does not allow. It divides the scores by the
 root of the whole head dim, as the supernet does: that number stays.
 """
 
-from typing import ClassVar, Dict, Optional, Set
+from typing import ClassVar, Optional
 
 import torch
 from timm.layers.blur_pool import BlurPool2d
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dms_mmrazor.layers.attention import (
     AttentionKind,
+    HeadDims,
     split_heads,
 )
 from dms_mmrazor.layers.block import (
@@ -26,26 +27,17 @@ from dms_mmrazor.layers.block import (
 )
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import PassingKind, register_kind
-from dms_mmrazor.layers.window_attention import position_bias
+from dms_mmrazor.layers.window_attention import WindowsOfAnyDims
 from dms_mmrazor.plugins import timm_attention_kinds  # noqa: F401
 from dms_mmrazor.plugins.timm_attention import attend, weighted_values
 from dms_mmrazor.registry import MODELS
 
 
-class SlimAttention(Attention):
+class SlimAttention(HeadDims, Attention):
     """``Attention`` of timm's vision transformers with any dims of heads.
 
     The same parameters: ``qkv``, ``proj``, norms of q and k.
-
-    Attributes:
-        num_heads (int): Number of heads.
-        qk_dims (int): Dims of q and k of a head.
-        v_dims (int): Dims of v of a head.
     """
-
-    num_heads: int
-    qk_dims: int
-    v_dims: int
 
     def forward(
         self,
@@ -85,46 +77,15 @@ def _added(
     return zeros.masked_fill(~mask.bool(), float('-inf'))
 
 
-class SlimWindowAttention(WindowAttention):
-    """``WindowAttention`` of timm's Swin with any dims of heads.
-
-    The same parameters: ``qkv``, ``proj``, the table of position biases.
-
-    Attributes:
-        num_heads (int): Number of heads.
-        qk_dims (int): Dims of q and k of a head.
-        v_dims (int): Dims of v of a head.
-    """
-
-    num_heads: int
-    qk_dims: int
-    v_dims: int
-
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Attention within windows.
-
-        Args:
-            x (Tensor): [windows * B, N, C].
-            mask (Tensor, optional): [windows, N, N], added to the scores.
-        """
-        parts = split_heads(self, x)
-        bias = position_bias(self, x.shape[1])[None]
-        if mask is not None:
-            images = x.shape[0] // mask.shape[0]
-            bias = bias + mask[:, None].repeat(images, 1, 1, 1)
-        x = weighted_values(self, parts, bias)
-        return self.proj_drop(self.proj(x))
+class SlimWindowAttention(WindowsOfAnyDims, WindowAttention):
+    """``WindowAttention`` of timm's Swin with any dims of heads."""
 
 
 @MODELS.register_module()
 class DMSGlobalResponseNorm(GlobalResponseNorm, DMSOp):
     """``GlobalResponseNorm`` relative to the kept channels' mean."""
 
-    accepted_mutable_attrs: Set[str] = {'in_channels'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'in_channels',
-        'out_channels': 'in_channels',
-    }
+    one_sided: ClassVar[bool] = True
 
     @property
     def in_channels(self) -> int:
@@ -166,11 +127,7 @@ class GlobalResponseNormKind(PassingKind):
 class DMSBlurPool2d(BlurPool2d, DMSOp):
     """``BlurPool2d``: it acts on each channel alone, and needs no mask."""
 
-    accepted_mutable_attrs: Set[str] = {'in_channels'}
-    attr_mappings: Dict[str, str] = {
-        'in_channels': 'channels',
-        'out_channels': 'channels',
-    }
+    one_sided: ClassVar[bool] = True
 
 
 @register_kind

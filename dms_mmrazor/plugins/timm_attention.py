@@ -19,7 +19,11 @@ from timm.models.xcit import XCA
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dms_mmrazor.layers.attention import input_layers, split_heads
+from dms_mmrazor.layers.attention import (
+    HeadDims,
+    input_layers,
+    split_heads,
+)
 
 Size = Tuple[int, int]
 
@@ -70,20 +74,11 @@ def weighted_values(
     return x.transpose(1, 2).flatten(2)
 
 
-class AnyDims:
+class AnyDims(HeadDims):
     """An attention with any numbers of heads and dims.
 
     Mixed into one of timm's, whose parameters it has.
-
-    Attributes:
-        num_heads (int): Number of heads.
-        qk_dims (int): Dims of q and k of a head.
-        v_dims (int): Dims of v of a head.
     """
-
-    num_heads: int
-    qk_dims: int
-    v_dims: int
 
     def split(self, asking: Tensor, asked: Tensor) -> List[Tensor]:
         """q of some tokens [B, N, C], k and v of others [B, M, C].

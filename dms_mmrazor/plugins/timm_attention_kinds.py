@@ -18,7 +18,6 @@ from torch import nn
 from dms_mmrazor.layers.attention import (
     HEADS,
     QK_DIMS,
-    V_DIMS,
     AttentionKind,
 )
 from dms_mmrazor.layers.block import Products, register_block
@@ -41,13 +40,6 @@ class AnyDimsKind(AttentionKind):
     def applies(self, block: nn.Module) -> bool:
         """One that derives from it may do something else."""
         return type(block) in (*self.types, self.slim)
-
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """A stock one takes its dims from the channels that it reads."""
-        if type(block) in self.types:
-            sizes = self.sizes(block)
-            self.make_slim(block)
-            block.qk_dims, block.v_dims = sizes[QK_DIMS], sizes[V_DIMS]
 
 
 @register_block

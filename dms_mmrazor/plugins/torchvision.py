@@ -43,6 +43,7 @@ from dms_mmrazor.layers.attention import (
 )
 from dms_mmrazor.layers.block import BlockKind, register_block
 from dms_mmrazor.layers.dms_op import DMSOp
+from dms_mmrazor.layers.kind import Call
 from dms_mmrazor.registry import MODELS
 
 _APART = -100.0
@@ -236,24 +237,12 @@ class ShiftedWindowsKind(AttentionKind):
         """Always."""
         return True
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def positions(self, block: nn.Module, call: Call) -> Dict[str, int]:
         """Pairs of tokens in all windows, and tokens of its layers."""
-        windows = Windows(block, output.shape)
+        windows = Windows(block, call.output.shape)
         tokens = windows.number * windows.tokens
         uncalled = () if isinstance(block, DMSOp) else self.uncalled
         return {'': tokens * windows.tokens, **dict.fromkeys(uncalled, tokens)}
-
-    def refresh(self, block: nn.Module, model: nn.Module) -> None:
-        """A stock one takes its dims from the channels that it reads."""
-        whole = block.qkv.out_features == 3 * block.qkv.in_features
-        if type(block) in self.types and not whole:
-            self.make_slim(block)
 
 
 @register_block

@@ -49,17 +49,14 @@ def kendall(scores: Sequence[float], truth: Sequence[float]) -> float:
     return float(stats.kendalltau(*ranks).statistic)
 
 
-def best_third(
-    scores: Sequence[float], truth: Sequence[float], portion: float = 1 / 3
-) -> float:
-    """Kendall's τ among those that are best in truth.
+def best_third(scores: Sequence[float], truth: Sequence[float]) -> float:
+    """Kendall's τ among the third, at least two, that is best in truth.
 
     Args:
         scores (Sequence[float]): By candidate.
         truth (Sequence[float]): By candidate.
-        portion (float): Of the candidates, at least two. Defaults to 1/3.
     """
-    number = max(round(portion * len(truth)), 2)
+    number = max(round(len(truth) / 3), 2)
     best = sorted(range(len(truth)), key=lambda i: -truth[i])[:number]
     return kendall([scores[i] for i in best], [truth[i] for i in best])
 

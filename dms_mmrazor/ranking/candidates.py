@@ -9,10 +9,9 @@ import random
 from math import exp
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-import torch
 from mmengine.config import Config
 
-from dms_mmrazor.baselines.structures import Candidates
+from dms_mmrazor.baselines.structures import Candidates, kept_blocks_first
 from dms_mmrazor.cli.checkpoint_export import export_checkpoint
 from dms_mmrazor.engine.search_config import (
     build_algorithm,
@@ -84,7 +83,8 @@ def perturbed(
         DMSError: If so many cannot be found.
     """
     targets = targets_of(structure)
-    candidates = Candidates(mutator, targets, _kept_first(mutator, structure))
+    scores = kept_blocks_first(mutator, structure)
+    candidates = Candidates(mutator, targets, scores)
     start, draw = _portions(mutator, structure), random.Random(seed)
     found: Dict[Shape, Structure] = {_shape(structure): structure}
     for _ in range(TRIES * number):
@@ -129,16 +129,6 @@ def _portions(mutator: DMSMutator, structure: Structure) -> List[float]:
             'the structure is of another search space.'
         )
     return [kept[name] for name in names]
-
-
-def _kept_first(mutator: DMSMutator, structure: Structure) -> torch.Tensor:
-    """Scores [E] by which kept blocks stay before others."""
-    scores = torch.zeros_like(mutator.topk.importance)
-    kept = {name for stage in structure.stages for name in stage.kept}
-    names = [n for stage in mutator.depth_units for n in stage.block_names]
-    if names:
-        scores[-len(names) :] = scores.new_tensor([n in kept for n in names])
-    return scores
 
 
 def _shape(structure: Structure) -> Shape:

@@ -1,7 +1,7 @@
 """The short training of one candidate by a config's own recipe."""
 
 from copy import deepcopy
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.config import Config
@@ -15,6 +15,7 @@ from dms_mmrazor.cli.training_length import (
     dataset_length,
     shorten_in_proportion,
 )
+from dms_mmrazor.engine.runner_access import plain_model
 from dms_mmrazor.engine.subnet_fitness import chosen_metric
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.ranking import reduced_data
@@ -28,6 +29,7 @@ from dms_mmrazor.ranking.trainings import (
     DivergedError,
     Meter,
     State,
+    loss_of_data,
     losses_on_line,
     trained_state,
 )
@@ -128,7 +130,7 @@ class ConfigRecipe:
         """
         cfg = self.short_config(structure, seed)
         runner = command_line.build_runner(cfg)
-        model = command_line.plain_model(runner)
+        model = plain_model(runner)
         lower_resolution(model, self.reduction.resolution)
         device = next(model.parameters()).device
         iterations = cfg.train_cfg.get('max_iters')
@@ -244,7 +246,7 @@ class MeterHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Remember the initial weights."""
         if self.keep:
-            self.start = trained_state(command_line.plain_model(runner))
+            self.start = trained_state(plain_model(runner))
         self.meter.restart()
 
     def after_train_iter(
@@ -267,11 +269,7 @@ def _mean_loss(
     losses = []
     for batch in data:
         with runner.optim_wrapper.optim_context(model):
-            if isinstance(batch, Mapping):
-                found = model(**batch, mode='loss')
-            else:
-                found = model(*batch, mode='loss')
-        losses.append(model.parse_losses(found)[0])
+            losses.append(loss_of_data(model, batch))
     return torch.stack(losses).mean()
 
 

@@ -4,7 +4,6 @@ from copy import deepcopy
 from typing import Any, Callable, Dict, List, Mapping, Optional
 
 import torch
-from mmengine.model import is_model_wrapper
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from mmengine.runner import Runner
@@ -18,6 +17,7 @@ from dms_mmrazor.cli.training_length import (
     shortened_schedulers,
     training_length,
 )
+from dms_mmrazor.engine.runner_access import get_algorithm
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.ranking.reduced_data import TYPE
@@ -27,7 +27,11 @@ from dms_mmrazor.ranking.scores import (
     Trajectory,
     check_score,
 )
-from dms_mmrazor.ranking.trainings import LANDSCAPE_BATCHES, PlainRecipe
+from dms_mmrazor.ranking.trainings import (
+    LANDSCAPE_BATCHES,
+    PlainRecipe,
+    loss_of_data,
+)
 from dms_mmrazor.registry import MODELS, TASK_UTILS
 from dms_mmrazor.subnet import Structure
 from dms_mmrazor.subnet.structure import structure_to_dict
@@ -169,10 +173,8 @@ class ShortTraining:
                 (stage).
             subnet (nn.Module): Of the choices; not used.
         """
-        algorithm = self.runner.model
-        while is_model_wrapper(algorithm):
-            algorithm = algorithm.module
-        structure = algorithm.mutator.structure(dict(choices))
+        mutator = get_algorithm(self.runner).mutator
+        structure = mutator.structure(dict(choices))
         model = dict(
             type='mmrazor.DMSSubModel',
             architecture=self.runner.cfg.model.architecture.to_dict(),
@@ -230,12 +232,7 @@ class _Several:
 
 def task_loss(model: nn.Module, batch: Any) -> Tensor:
     """Loss of a model of mmengine on a batch of a loader."""
-    data = model.data_preprocessor(batch, True)
-    if isinstance(data, Mapping):
-        losses = model(**data, mode='loss')
-    else:
-        losses = model(*data, mode='loss')
-    return model.parse_losses(losses)[0]
+    return loss_of_data(model, model.data_preprocessor(batch, True))
 
 
 def judged(found: Trajectory, score: str) -> Dict[str, float]:

@@ -315,3 +315,12 @@ class PlainRecipe:
 def mean_loss(model: nn.Module, batches: Iterable, loss: Loss) -> Tensor:
     """Mean of the losses of some batches."""
     return torch.stack([loss(model, batch) for batch in batches]).mean()
+
+
+def loss_of_data(model: nn.Module, data: Any) -> Tensor:
+    """Loss of a model of mmengine on what its preprocessor has made."""
+    if isinstance(data, Mapping):
+        losses = model(**data, mode='loss')
+    else:
+        losses = model(*data, mode='loss')
+    return model.parse_losses(losses)[0]

@@ -28,17 +28,8 @@ from torch.nn import functional as F
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo import evaluating
+from dms_mmrazor.graph.running import removing
 from dms_mmrazor.supernet.mask_state import MaskState
-
-_SETTINGS = (
-    'teacher',
-    'temperature',
-    'weight',
-    'task_weight',
-    'logits',
-    'hidden',
-    'hidden_weight',
-)
 
 _HEADS = ('lm_head', 'head.fc', 'fc', 'classifier', 'head')
 """Last layers that are looked for, in this order."""
@@ -119,9 +110,10 @@ class DistillSettings(NamedTuple):
                 f'got {settings!r}.'
             )
         for key in settings:
-            if key not in _SETTINGS:
+            if key not in cls._fields:
+                known = list(cls._fields)
                 raise DMSError(
-                    f'`{owner}.{key}` is unknown; it takes {list(_SETTINGS)}.'
+                    f'`{owner}.{key}` is unknown; it takes {known}.'
                 )
         made = cls(**{k: _as_tuple(k, v) for k, v in settings.items()})
         for key in ('temperature', 'weight', 'task_weight', 'hidden_weight'):
@@ -245,15 +237,12 @@ class Distiller(nn.Module):
 
             return hook
 
-        handles = [
+        hooks = [
             model.get_submodule(name).register_forward_hook(keep(name))
             for name in dict.fromkeys([*self.logits, *self.hidden])
         ]
-        try:
+        with removing(hooks):
             yield found
-        finally:
-            for handle in handles:
-                handle.remove()
 
     @torch.no_grad()
     def teach(

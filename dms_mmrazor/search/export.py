@@ -17,7 +17,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.files import written_at_once
+from dms_mmrazor.files import plain_value, written_at_once
 from dms_mmrazor.graph.demo import DemoInput, demo_tensor
 from dms_mmrazor.graph.outputs import IncomparableError
 from dms_mmrazor.graph.running import ForwardError, live_tensors
@@ -39,7 +39,6 @@ from dms_mmrazor.supernet.plain import plain_copy
 from dms_mmrazor.supernet.resources import RESOURCES
 from dms_mmrazor.supernet.verify import TOLERANCE, compare
 from dms_mmrazor.version import __version__
-from dms_mmrazor.yaml_files import plain_value
 
 STRUCTURE_FILE = 'subnet.yaml'
 WEIGHTS_FILE = 'subnet.pth'

@@ -11,6 +11,8 @@ from mmengine import dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from dms_mmrazor.graph.demo import keeping_modes
+
 
 @torch.no_grad()
 def recalibrate_norms(
@@ -39,22 +41,21 @@ def recalibrate_norms(
     ]
     if not norms:
         return 0
-    modes = {module: module.training for module in model.modules()}
     momenta = [norm.momentum for norm in norms]
-    model.eval()
-    for norm in norms:
-        norm.running_mean = torch.zeros_like(norm.running_mean)
-        norm.running_var = torch.ones_like(norm.running_var)
-        norm.num_batches_tracked = torch.zeros_like(norm.num_batches_tracked)
-        norm.momentum = None  # the mean of all batches
-        norm.train()
-    for batch in batches:
-        forward(batch)
+    with keeping_modes(model):
+        model.eval()
+        for norm in norms:
+            norm.running_mean = torch.zeros_like(norm.running_mean)
+            norm.running_var = torch.ones_like(norm.running_var)
+            counted = torch.zeros_like(norm.num_batches_tracked)
+            norm.num_batches_tracked = counted
+            norm.momentum = None  # the mean of all batches
+            norm.train()
+        for batch in batches:
+            forward(batch)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
         if dist.get_world_size() > 1:
             dist.all_reduce(norm.running_mean, op='mean')
             dist.all_reduce(norm.running_var, op='mean')
-    for module, mode in modes.items():
-        module.training = mode
     return len(norms)

@@ -277,15 +277,11 @@ def describe_search(
         'one_sided': [
             list(row[:3])
             for row in report.layers
-            if row.searched and not (_is_unit(row[1]) and _is_unit(row[2]))
+            if row.searched and not row.on_both_sides
         ],
         'stage_reasons': dict(report.stage_reasons),
         **more,
     }
-
-
-def _is_unit(text: str) -> bool:
-    return text.startswith('unit ')
 
 
 def read_record(folder: str) -> SearchRecord:

@@ -10,7 +10,7 @@ from itertools import takewhile
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.yaml_files import (
+from dms_mmrazor.files import (
     as_count,
     as_mapping,
     read_field,

@@ -21,13 +21,12 @@ from dms_mmrazor.graph import (
     DMSChannelAnalyzer,
     LayerProfile,
 )
-from dms_mmrazor.graph.adapters import ModelAdapter
 from dms_mmrazor.graph.channel_analyzer import TracingError
-from dms_mmrazor.graph.declared_groups import declare_groups
+from dms_mmrazor.graph.declared_groups import ModelAdapter, declare_groups
 from dms_mmrazor.graph.example_inputs import as_example
+from dms_mmrazor.graph.layer_profile import uncounted_warning
 from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.graph.tied_weights import tie_groups
-from dms_mmrazor.graph.uncounted import uncounted_warning
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.supernet.latency_terms import LayerWidths, layer_widths
 from dms_mmrazor.supernet.mask_state import MaskState

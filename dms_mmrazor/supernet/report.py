@@ -7,6 +7,9 @@ from dms_mmrazor.layers import is_weighted
 from dms_mmrazor.models.units import DMSChannelUnit
 from dms_mmrazor.supernet.searched_sides import SearchedSides
 
+_UNIT = 'unit '
+"""Before the names of a side's units, where others have a reason."""
+
 
 class LayerReport(NamedTuple):
     """One conv or linear layer.
@@ -22,6 +25,11 @@ class LayerReport(NamedTuple):
     inputs: str
     outputs: str
     searched: bool
+
+    @property
+    def on_both_sides(self) -> bool:
+        """Whether both widths are searched."""
+        return all(text.startswith(_UNIT) for text in self[1:3])
 
 
 class SearchSpaceReport(NamedTuple):
@@ -61,7 +69,7 @@ class SearchSpaceReport(NamedTuple):
         for kind, (low, high) in self.ranges.items():
             lines.append(f'{kind}: {low:.6g} … {high:.6g}')
         for layer in self.layers:
-            if not (layer.searched and _is_unit(layer)):
+            if not layer.on_both_sides:
                 lines.append(
                     f'  {layer.name}: input: {layer.inputs}; '
                     f'output: {layer.outputs}'
@@ -71,13 +79,6 @@ class SearchSpaceReport(NamedTuple):
         for name, reason in self.stage_reasons.items():
             lines.append(f'  stage {name}: depth is not searched: {reason}')
         return '\n'.join(lines)
-
-
-def _is_unit(layer: LayerReport) -> bool:
-    """Whether both sides are searched."""
-    return layer.inputs.startswith('unit ') and layer.outputs.startswith(
-        'unit '
-    )
 
 
 def report_layers(
@@ -108,7 +109,7 @@ def report_layers(
             found += parts
             lost = 'the tracer does not reach it'
             texts[is_input] = (
-                'unit ' + ', '.join(units[index].name for index in parts)
+                _UNIT + ', '.join(units[index].name for index in parts)
                 if parts
                 else reasons.get((name, is_input), lost)
             )

@@ -15,14 +15,11 @@ from typing import (
     Type,
 )
 
-from mmrazor.models.mutables.mutable_channel.units.channel_unit import (
-    ChannelUnit,
-)
+from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import ChannelGroup, ResidualStage
-from dms_mmrazor.graph.channel_groups import HEADS_KEY
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.registry import MODELS
 
@@ -224,21 +221,6 @@ def merge_args(
     return args
 
 
-class _Names:
-    """A model of which mmrazor asks all names anew for every channel.
-
-    Args:
-        model (nn.Module): The model.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = list(model.named_modules())
-
-    def named_modules(self) -> List[Tuple[str, nn.Module]]:
-        """As the model's, looked up once."""
-        return self._modules
-
-
 def make_channel_units(
     model: nn.Module,
     groups: Sequence[ChannelGroup],
@@ -247,20 +229,30 @@ def make_channel_units(
     units_cfg: Mapping[str, Mapping[str, Any]],
 ) -> List[DMSChannelUnit]:
     """A unit for every group without a reason against it."""
-    units, names = [], _Names(model)
+    # mmrazor's own ``init_from_cfg`` asks all names anew for every channel.
+    units, modules = [], dict(model.named_modules())
     for group in groups:
         if group.reason:
             continue
-        plain = ChannelUnit.init_from_cfg(names, group.config)
         args = merge_args(group.name, default_args, units_cfg)
+        args['num_channels'] = group.size
         try:
-            unit = unit_class.init_from_channel_unit(plain, args)
+            unit = unit_class(**args)
         except DMSError as error:
             raise DMSError(f'unit {group.name}: {error}') from None
         except TypeError as error:
             raise _wrong_args('channel', group.name, args, error) from error
+        for name, start, end, is_output in group.sides:
+            module, place = modules.get(name), (start, end)
+            channel = Channel(name, module, place, is_output_channel=is_output)
+            add = (
+                unit.add_output_related
+                if is_output
+                else unit.add_input_related
+            )
+            add(channel)
         unit.name = group.name
-        unit.declared_heads = bool(group.config.get(HEADS_KEY))
+        unit.declared_heads = group.heads
         units.append(unit)
     return units
 

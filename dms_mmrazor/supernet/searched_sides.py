@@ -71,6 +71,7 @@ class SearchedSides:
     def _dim(self, name: str, is_input: bool, start: int, end: int) -> Dim:
         """Number of channels in a range on one side of a part."""
         tied = self._tied.get((name, is_input), [])
+        # A declaration may name a norm on one side alone.
         if is_norm(self.parts[name]):
             tied = tied or self._tied.get((name, not is_input), [])
         inside = [

@@ -21,7 +21,7 @@ from dms_mmrazor.subnet.surgery import (
 from dms_mmrazor.supernet.searched_sides import SearchedSides
 
 
-def full_structure(
+def _full_structure(
     unit: DMSChannelUnit, modules: Dict[str, Part]
 ) -> UnitStructure:
     """A unit with all its channels, and the layers that it narrows.
@@ -39,23 +39,28 @@ def full_structure(
     )
 
 
-def _is_one_sided(part: Part) -> bool:
-    """Whether inputs and outputs of a part are the same channels."""
-    return is_norm(part) or isinstance(part, ChannelHolder)
+def narrows(part: Optional[Part], is_output: bool) -> bool:
+    """Whether a unit narrows a part for one of its sides.
+
+    What gives the channels that it reads is narrowed once, as a producer.
+
+    Args:
+        part (Part, optional): Layer or holder; None for what a trace has
+            beside these.
+        is_output (bool): Which side.
+    """
+    one_sided = is_norm(part) or isinstance(part, ChannelHolder)
+    return can_narrow(part) and (is_output or not one_sided)
 
 
 def _slices(
     channels: Sequence[Channel], modules: Dict[str, Part]
 ) -> Tuple[LayerSlice, ...]:
-    """Channels of layers; a norm is listed once, as a producer."""
+    """Channels of layers."""
     return tuple(
         LayerSlice(channel.name, channel.start, channel.end)
         for channel in channels
-        if can_narrow(modules.get(channel.name))
-        and (
-            channel.is_output_channel
-            or not _is_one_sided(modules[channel.name])
-        )
+        if narrows(modules.get(channel.name), channel.is_output_channel)
     )
 
 
@@ -74,7 +79,7 @@ class StructureWriter:
         units: Sequence[DMSChannelUnit],
         stages: Sequence[DMSDepthUnit],
     ) -> None:
-        self._units = [full_structure(unit, sides.parts) for unit in units]
+        self._units = [_full_structure(unit, sides.parts) for unit in units]
         self._stages = [
             StageStructure(stage.name, stage.block_names, stage.block_names)
             for stage in stages

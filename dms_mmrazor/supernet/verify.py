@@ -20,14 +20,12 @@ from dms_mmrazor.graph.demo import (
 from dms_mmrazor.graph.outputs import (
     IncomparableError,
     difference,
-)
-from dms_mmrazor.graph.randomness import (
+    first_difference,
     is_random,
     same_random_numbers,
 )
 from dms_mmrazor.graph.running import (
     ForwardError,
-    first_difference,
     in_double,
     is_out_of_memory,
     live_tensors,

@@ -6,7 +6,7 @@ import torch
 from dms_mmrazor.core import Dim, ResourceModel, Term, fit_to_targets
 from dms_mmrazor.core.allowed import Unit
 from dms_mmrazor.core.budget import Budget
-from dms_mmrazor.core.swaps import swap_towards
+from dms_mmrazor.core.fitting import swap_towards
 
 
 def single(coefficients):

@@ -9,6 +9,7 @@ from torch import nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import DMSChannelAnalyzer
 from dms_mmrazor.graph.channel_graph import DMSChannelGraph
+from dms_mmrazor.graph.channel_groups import Side
 from dms_mmrazor.registry import TASK_UTILS
 
 
@@ -145,9 +146,7 @@ def test_concatenated_units():
 
     groups = analyze(Concat())
     assert ('c', False) in groups['b'].layers
-    channels = groups['b'].config['channels']['input_related']
-    (reader,) = [c for c in channels if c['name'] == 'c']
-    assert (reader['start'], reader['end']) == (4, 10)
+    assert Side('c', 4, 10, False) in groups['b'].sides
     assert groups['a'].reason == groups['b'].reason == ''
 
 

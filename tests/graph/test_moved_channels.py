@@ -29,17 +29,9 @@ def slices(model, size=SIZE):
     groups = DMSChannelAnalyzer(size).analyze_groups(model)
     found = {}
     for group in groups:
-        channels = group.config['channels']
-        parts = channels['output_related'] + channels['input_related']
-        found[group.name] = (
-            group.config['init_args']['num_channels'],
-            {
-                (c['name'], c['start'], c['end'])
-                for c in parts
-                if c['name'] in ('first', 'inner', 'last')
-            },
-            group.reason,
-        )
+        ours = [s for s in group.sides if s.name in ('first', 'inner', 'last')]
+        places = {(side.name, side.start, side.end) for side in ours}
+        found[group.name] = (group.size, places, group.reason)
     return found
 
 

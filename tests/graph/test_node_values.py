@@ -4,16 +4,14 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dms_mmrazor.graph.fx_values import (
-    HAS_CHANNELS,
-    SHAPE,
-    annotate,
-)
 from dms_mmrazor.graph.light_copy import shape_copy
 from dms_mmrazor.graph.node_values import (
+    HAS_CHANNELS,
+    SHAPE,
     UNKNOWN,
     NodeRunner,
     ShapeRunner,
+    annotate,
     attribute,
 )
 

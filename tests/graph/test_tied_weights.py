@@ -5,7 +5,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
-from dms_mmrazor.graph.channel_groups import ChannelGroup
+from dms_mmrazor.graph.channel_groups import ChannelGroup, Side
 from dms_mmrazor.graph.tied_weights import (
     tie_groups,
     tied_parameters,
@@ -52,20 +52,9 @@ def test_layers_that_share_a_weight_are_cut_alike(randomize_structure):
 
 
 def group(name, outputs, inputs, size=8, reason=''):
-    def sides(layers, is_output):
-        return [
-            dict(name=n, start=0, end=size, is_output_channel=is_output)
-            for n in layers
-        ]
-
-    config = dict(
-        init_args=dict(num_channels=size),
-        channels=dict(
-            output_related=sides(outputs, True),
-            input_related=sides(inputs, False),
-        ),
-    )
-    return ChannelGroup(name, config, reason)
+    sides = [Side(layer, 0, size, True) for layer in outputs]
+    sides += [Side(layer, 0, size, False) for layer in inputs]
+    return ChannelGroup(name, size, tuple(sides), reason)
 
 
 def test_what_cannot_be_cut_alike_is_held():

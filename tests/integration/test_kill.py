@@ -42,14 +42,14 @@ def _in_last_checkpoint():
 
 def _in_export():
     """The weights are written, the structure is not."""
-    from dms_mmrazor import yaml_files
+    from dms_mmrazor import files
 
     def safe_dump(data, file, **kwargs):
         file.write('format: half of')
         file.flush()
         _kill()
 
-    yaml_files.yaml.safe_dump = safe_dump
+    files.yaml.safe_dump = safe_dump
 
 
 @pytest.mark.parametrize(

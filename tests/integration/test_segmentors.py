@@ -16,7 +16,7 @@ pytest.importorskip(
 )
 
 from dms_mmrazor.engine.search_config import find_resource_hook  # noqa: E402
-from dms_mmrazor.graph.demo_samples import demo_samples  # noqa: E402
+from dms_mmrazor.graph.demo import demo_samples  # noqa: E402
 from dms_mmrazor.subnet import prune  # noqa: E402
 from dms_mmrazor.subnet.structure import save_structure  # noqa: E402
 from dms_mmrazor.supernet.plain import plain_copy  # noqa: E402

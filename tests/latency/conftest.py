@@ -29,8 +29,8 @@ class Profiled(NamedTuple):
 
 def measure_by_formula(monkeypatch: Any) -> List[Dict[str, Any]]:
     """Replace measurements; returns the arguments of those to come."""
-    from dms_mmrazor.graph.layer_timer import timed_layers
     from dms_mmrazor.latency import Measurement, compare, profile
+    from dms_mmrazor.latency.measure import timed_layers
 
     calls: List[Dict[str, Any]] = []
 

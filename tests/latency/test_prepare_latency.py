@@ -9,12 +9,12 @@ from mmengine.runner import Runner
 from dms_mmrazor.core import LatencyFit
 from dms_mmrazor.engine.hooks import ResourceHook
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.graph.layer_timer import device_name
 from dms_mmrazor.latency import (
     divisor_warning,
     prepare_latency,
     save_latency_table,
 )
+from dms_mmrazor.latency.measure import device_name
 from dms_mmrazor.latency.table import Device, LatencyTable, LayerKind
 from dms_mmrazor.subnet import load_structure
 

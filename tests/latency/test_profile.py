@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.graph.layer_timer import timed_layers
 from dms_mmrazor.latency import (
     Settings,
     compare,
@@ -11,7 +10,7 @@ from dms_mmrazor.latency import (
     measure,
     profile_latency,
 )
-from dms_mmrazor.latency.measure import use_threads
+from dms_mmrazor.latency.measure import timed_layers, use_threads
 from dms_mmrazor.supernet.plain import plain_copy
 
 CPU = torch.device('cpu')

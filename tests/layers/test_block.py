@@ -4,6 +4,7 @@ import os.path as osp
 import sys
 from copy import deepcopy
 
+import pytest
 import torch
 from torch import nn
 
@@ -11,6 +12,7 @@ from dms_mmrazor import Search
 from dms_mmrazor.graph import count_macs
 from dms_mmrazor.layers import is_attention
 from dms_mmrazor.layers.block import block_kind_of, known_blocks
+from dms_mmrazor.layers.kind import narrow_layer
 
 sys.path.insert(0, osp.join(osp.dirname(__file__), '..'))
 import rectified_attention  # noqa: E402
@@ -72,3 +74,42 @@ def test_what_derives_from_an_attention_may_be_another():
     gated = deepcopy(ATTENTION(8, 2))
     gated.gate = nn.Linear(8, 2)
     assert not is_attention(gated)
+
+
+def mmpretrain_attention():
+    from mmpretrain.models.utils.attention import MultiheadAttention
+
+    return MultiheadAttention(12, 3)
+
+
+def timm_attention():
+    pytest.importorskip('timm')
+    from timm.models.pvt_v2 import Attention
+
+    return Attention(12, num_heads=3)
+
+
+@pytest.mark.parametrize(
+    'make',
+    [
+        lambda: ATTENTION(12, 3),
+        mmpretrain_attention,
+        lambda: nn.MultiheadAttention(12, 3),
+        timm_attention,
+    ],
+)
+def test_an_attention_changes_its_class_only_where_it_is_cut(make):
+    stock = make()
+    kind = block_kind_of(stock)
+    for holder in kind.holders(stock).values():
+        holder.narrow(torch.arange(holder.channels))
+    kind.refresh(stock, stock)
+    assert type(stock) is type(make())
+    if 'in_proj_weight' in kind.holders(stock):
+        kind.holders(stock)['in_proj_weight'].narrow(torch.arange(9))
+    else:  # its heads are whole, but no longer what follows from 9 channels
+        for name in kind.input_layers:
+            narrow_layer(stock.get_submodule(name), None, torch.arange(9))
+    kind.refresh(stock, stock)
+    assert type(stock) is kind.slim
+    assert kind.sizes(stock) == {'heads': 3, 'qk_dims': 4, 'v_dims': 4}

@@ -10,7 +10,7 @@ from torch import nn
 from dms_mmrazor import Search
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import count_macs
-from dms_mmrazor.graph.layer_timer import layer_kinds
+from dms_mmrazor.latency.measure import layer_kinds
 from dms_mmrazor.layers import (
     acts_alone,
     channels_of,

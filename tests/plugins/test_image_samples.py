@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dms_mmrazor.graph.demo_samples import demo_samples
+from dms_mmrazor.graph.demo import demo_samples
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.search.export import export_subnet
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dms_mmrazor.core import LatencyFit
-from dms_mmrazor.graph.layer_timer import timed_layers
+from dms_mmrazor.latency.measure import timed_layers
 from dms_mmrazor.layers import channels_of
 from dms_mmrazor.subnet import prune
 from dms_mmrazor.supernet.latency_terms import is_depthwise

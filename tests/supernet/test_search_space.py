@@ -2,6 +2,7 @@ import pytest
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import ChannelGroup
+from dms_mmrazor.graph.channel_groups import Side
 from dms_mmrazor.supernet.search_space import (
     check_names,
     exclude_groups,
@@ -13,13 +14,9 @@ from dms_mmrazor.supernet.search_space import (
 
 
 def group(name, *readers, reason='', givers=None):
-    config = dict(
-        channels=dict(
-            output_related=[dict(name=giver) for giver in givers or [name]],
-            input_related=[dict(name=reader) for reader in readers],
-        )
-    )
-    return ChannelGroup(name, config, reason)
+    sides = [Side(giver, 0, 8, True) for giver in givers or [name]]
+    sides += [Side(reader, 0, 8, False) for reader in readers]
+    return ChannelGroup(name, 8, tuple(sides), reason)
 
 
 def test_unknown_names_show_close_ones():

@@ -10,7 +10,7 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import ResidualStage, find_stages
 from dms_mmrazor.layers.block import repeated_slice
 from dms_mmrazor.layers.block_lists import named_lists
-from dms_mmrazor.models.enlarge.factors import factors_of
+from dms_mmrazor.models.enlarge.widen import factors_of
 
 
 class _Addition(NamedTuple):

@@ -1,13 +1,10 @@
 """More channels in the layers of a plain model."""
 
 import logging
-from typing import Dict, List, Mapping, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
-from mmrazor.models.mutables.mutable_channel.units.channel_unit import (
-    ChannelUnit,
-)
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
@@ -29,9 +26,8 @@ from dms_mmrazor.layers import (
 )
 from dms_mmrazor.layers.block import refresh_attributes
 from dms_mmrazor.layers.conv import is_conv, is_transposed
-from dms_mmrazor.models.enlarge.factors import factors_of
 from dms_mmrazor.supernet.search_space import matches
-from dms_mmrazor.supernet.structure_writer import full_structure
+from dms_mmrazor.supernet.structure_writer import narrows
 
 Sides = Dict[Tuple[str, bool], int]
 
@@ -70,7 +66,7 @@ def widen(
     added: Sides = {}
     for group in groups:
         if group.name in wanted:
-            _add(added, model, group, wanted[group.name], parts)
+            _add(added, group, wanted[group.name], parts)
     for name in dict.fromkeys(name for name, _ in added):
         outputs, inputs = (
             channels_of(parts[name], side) + added.get((name, side), 0)
@@ -124,7 +120,6 @@ def _reasons(groups: Sequence[ChannelGroup]) -> str:
 
 def _add(
     added: Sides,
-    model: nn.Module,
     group: ChannelGroup,
     factor: float,
     parts: Dict[str, Part],
@@ -136,14 +131,12 @@ def _add(
             f'`widen`: {group.name} cannot be widened; set heads and width '
             'of an attention in the config of the architecture (`arch`).'
         )
-    size = group.config['init_args']['num_channels']
-    more = _widened(size, factor) - size
-    unit = ChannelUnit.init_from_cfg(model, group.config)
-    sides = full_structure(unit, parts)
-    for is_input, slices in enumerate((sides.outputs, sides.inputs)):
-        for layer, start, end in slices:
-            key = (layer, bool(is_input))
-            added[key] = added.get(key, 0) + (end - start) // size * more
+    more = _widened(group.size, factor) - group.size
+    for name, start, end, is_output in group.sides:
+        if narrows(parts.get(name), is_output):
+            key = (name, not is_output)
+            times = (end - start) // group.size
+            added[key] = added.get(key, 0) + times * more
 
 
 def _widened(size: int, factor: float) -> int:
@@ -189,3 +182,41 @@ def _resize_grouped(
         conv.bias = nn.Parameter(conv.bias.new_empty(outputs))
     conv.groups = groups
     conv.in_channels, conv.out_channels = inputs, outputs
+
+
+def factors_of(
+    key: str, wanted: Mapping[str, Any], known: Sequence[str], kind: str
+) -> Dict[str, float]:
+    """The factor of each part; the last matching pattern counts.
+
+    Args:
+        key (str): Config key, for messages.
+        wanted (Mapping[str, float]): Name or pattern (``*``, ``?``) →
+            factor >= 1.
+        known (Sequence[str]): Names of all parts.
+        kind (str): What they are, in the plural, for messages.
+
+    Raises:
+        DMSError: If a pattern matches nothing or a factor is no number
+            >= 1.
+    """
+    factors: Dict[str, float] = {}
+    for pattern, factor in wanted.items():
+        _check_factor(f'{key}[{pattern!r}]', factor)
+        names = [name for name in known if matches(name, pattern)]
+        if not names:
+            raise DMSError(
+                f'`{key}` names {pattern!r}, which matches none of the '
+                f'{kind}: {", ".join(known) or "there are none"}.'
+            )
+        factors.update(dict.fromkeys(names, factor))
+    return factors
+
+
+def _check_factor(key: str, factor: Any) -> None:
+    is_number = isinstance(factor, (int, float)) and factor is not True
+    if not is_number or not 1 <= factor < float('inf'):
+        raise DMSError(
+            f'`{key}` must be a factor >= 1, got {factor!r}: a supernet is '
+            'larger than its model.'
+        )

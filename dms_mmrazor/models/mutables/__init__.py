@@ -1,9 +1,5 @@
 """MMRazor's view of the differentiable top-k operators."""
 
-from dms_mmrazor.models.mutables.channel_container import (
-    DMSChannelContainer,
-    ExpandedMutableChannel,
-)
 from dms_mmrazor.models.mutables.masks import (
     LayerMasks,
     MaskPlan,
@@ -14,8 +10,10 @@ from dms_mmrazor.models.mutables.masks import (
     beside,
 )
 from dms_mmrazor.models.mutables.topk_mutables import (
+    DMSChannelContainer,
     DMSMutableChannel,
     DMSMutableDepth,
+    ExpandedMutableChannel,
 )
 
 __all__ = [

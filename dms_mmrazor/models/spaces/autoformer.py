@@ -17,6 +17,9 @@ from dms_mmrazor.layers.attention import AttentionKind
 from dms_mmrazor.layers.block import register_block
 from dms_mmrazor.registry import MODELS
 
+LONGEST = 14
+"""Longer distances count as this one, as in AutoFormer's code."""
+
 
 class RelativePosition(nn.Module):
     """A vector for each pair of tokens, by their distance on the grid.
@@ -27,14 +30,11 @@ class RelativePosition(nn.Module):
     Args:
         dims (int): Of the vectors.
         grid (tuple[int, int]): Rows and columns of patches.
-        longest (int): Longer distances count as this one. Defaults to 14.
     """
 
-    def __init__(
-        self, dims: int, grid: Tuple[int, int], longest: int = 14
-    ) -> None:
+    def __init__(self, dims: int, grid: Tuple[int, int]) -> None:
         super().__init__()
-        shape = (2 * longest + 2, dims)
+        shape = (2 * LONGEST + 2, dims)
         self.embeddings_table_v = nn.Parameter(torch.empty(shape))
         self.embeddings_table_h = nn.Parameter(torch.empty(shape))
         for table in self.parameters():
@@ -45,9 +45,9 @@ class RelativePosition(nn.Module):
             ('index_v', position // columns),
             ('index_h', position % columns),
         ):
-            distance = (place - place[:, None]).clamp(-longest, longest)
+            distance = (place - place[:, None]).clamp(-LONGEST, LONGEST)
             index = torch.zeros([1 + len(position)] * 2, dtype=torch.long)
-            index[1:, 1:] = distance + longest + 1
+            index[1:, 1:] = distance + LONGEST + 1
             self.register_buffer(name, index, persistent=False)
 
     def forward(self) -> Tensor:

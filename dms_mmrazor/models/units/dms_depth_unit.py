@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import ResidualStage
 from dms_mmrazor.layers import replace_with_dynamic
-from dms_mmrazor.layers.dms_op import DepthHandle
-from dms_mmrazor.layers.replace import call_modules_of
+from dms_mmrazor.layers.dms_op import DepthHandle, call_modules_of
 from dms_mmrazor.models.mutables import DMSMutableDepth, TopkOperator
 from dms_mmrazor.registry import MODELS
 

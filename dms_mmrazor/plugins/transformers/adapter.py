@@ -10,8 +10,8 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from torch import nn
 
 from dms_mmrazor.errors import DMSError
-from dms_mmrazor.graph.adapters import ModelAdapter
-from dms_mmrazor.graph.channel_groups import ChannelGroup
+from dms_mmrazor.graph.channel_groups import ChannelGroup, Side
+from dms_mmrazor.graph.declared_groups import ModelAdapter
 from dms_mmrazor.graph.model_kind import vocabulary_of
 from dms_mmrazor.graph.residual_block import ResidualBlock
 from dms_mmrazor.graph.stage_finder import ResidualStage
@@ -223,16 +223,8 @@ class DecoderAdapter(ModelAdapter):
 
 def _unsearched(sides: Mapping[str, Any], reason: str) -> ChannelGroup:
     """A group that only says why its layers are not searched."""
-    channels = {
-        key: [
-            dict(name=name, start=0, end=0, is_output_channel=is_output)
-            for name in sides[side]
-        ]
-        for side, key, is_output in (
-            ('outputs', 'output_related', True),
-            ('inputs', 'input_related', False),
-        )
-    }
-    name = sides.get('name') or (*sides['outputs'], *sides['inputs'])[0]
-    config = dict(init_args=dict(num_channels=0), channels=channels)
-    return ChannelGroup(name, config, reason)
+    given, read = sides['outputs'], sides['inputs']
+    every = [Side(name, 0, 0, True) for name in given]
+    every += [Side(name, 0, 0, False) for name in read]
+    name = sides.get('name') or every[0].name
+    return ChannelGroup(name, 0, tuple(every), reason)

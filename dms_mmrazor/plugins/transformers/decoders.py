@@ -17,7 +17,6 @@ from typing import (
     Dict,
     Iterator,
     List,
-    Mapping,
     NamedTuple,
     Optional,
     Sequence,
@@ -27,9 +26,13 @@ from typing import (
 from torch import Tensor, nn
 
 from dms_mmrazor.graph.model_kind import ModelKind, register_model
-from dms_mmrazor.layers.block import BlockKind, Products, register_block
+from dms_mmrazor.layers.block import (
+    BlockKind,
+    Products,
+    register_block,
+)
 from dms_mmrazor.layers.by_type import qualified_name
-from dms_mmrazor.layers.kind import PassingKind, register_kind
+from dms_mmrazor.layers.kind import Call, PassingKind, register_kind
 from dms_mmrazor.layers.rms_norm import masked_rms_norm
 
 DECODERS = {
@@ -199,19 +202,14 @@ class DecoderAttentionKind(BlockKind):
     names = ATTENTIONS
     multiplies: ClassVar[bool] = True
 
-    def positions(
-        self,
-        block: nn.Module,
-        args: Tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        output: Any,
-    ) -> Dict[str, int]:
+    def positions(self, block: nn.Module, call: Call) -> Dict[str, int]:
         """Pairs of tokens, of all images.
 
         A causal mask is not taken advantage of: L² pairs for L tokens.
         """
         # Its input may be a keyword; the first output has the same shape.
-        return {'': output[0].shape[0] * output[0].shape[1] ** 2}
+        images, tokens = call.output[0].shape[:2]
+        return {'': images * tokens**2}
 
     def macs(self, block: nn.Module, part: str = '') -> float:
         """MACs of both products for one pair of tokens."""

@@ -28,6 +28,9 @@ TEMPLATE = '### Instruction:\n{instruction}\n\n{context}### Response:\n'
 
 CONTEXT = '### Input:\n{input}\n\n'
 
+SEPARATOR = '\n\n\n'
+"""Between the documents of a text."""
+
 
 class Document(NamedTuple):
     """Tokens of a document.
@@ -50,7 +53,7 @@ class TokenWindows(Dataset):
 
     Args:
         files (str | Sequence[str]): Files or patterns: ``.txt``, documents
-            apart by ``separator``; ``.jsonl`` or ``.json``, rows with
+            apart by three line breaks; ``.jsonl`` or ``.json``, rows with
             ``text``, or with ``instruction``, ``input`` and ``output``,
             whose answers alone count for the loss; ``.npy``, one array of
             ids, documents ending with ``end_token``.
@@ -66,8 +69,6 @@ class TokenWindows(Dataset):
         seed (int): By which these are chosen. Defaults to 0.
         end_token (int, optional): Id behind each document. Defaults to
             None, the tokenizer's.
-        separator (str): Between documents of a text. Defaults to three
-            line breaks.
         limit (int, optional): Use so many windows at most. Defaults to
             None.
 
@@ -85,7 +86,6 @@ class TokenWindows(Dataset):
         held_out: float = 0.1,
         seed: int = 0,
         end_token: Optional[int] = None,
-        separator: str = '\n\n\n',
         limit: Optional[int] = None,
     ) -> None:
         stride = window if stride is None else stride
@@ -99,7 +99,7 @@ class TokenWindows(Dataset):
             tokenizer = _load_tokenizer(tokenizer)
         if end_token is None and tokenizer is not None:
             end_token = tokenizer.eos_token_id
-        reader = _Reader(tokenizer, end_token, separator)
+        reader = _Reader(tokenizer, end_token)
         paths = _paths([files] if isinstance(files, str) else files)
         found = [doc for path in paths for doc in reader.read(path)]
         chosen = _choose(found, part, held_out, seed)
@@ -139,15 +139,11 @@ class _Reader:
     Args:
         tokenizer (optional): Of transformers.
         end_token (int, optional): Behind each document.
-        separator (str): Between documents of a text.
     """
 
-    def __init__(
-        self, tokenizer: Any, end_token: Optional[int], separator: str
-    ) -> None:
+    def __init__(self, tokenizer: Any, end_token: Optional[int]) -> None:
         self._tokenizer = tokenizer
         self._end = end_token
-        self._separator = separator
 
     def read(self, path: str) -> Iterator[Document]:
         """Documents of one file.
@@ -164,7 +160,7 @@ class _Reader:
                     yield self._row(row, f'{path}, row {number}')
             elif kind == '.txt':
                 with open(path, encoding='utf-8') as file:
-                    for text in file.read().split(self._separator):
+                    for text in file.read().split(SEPARATOR):
                         if text.strip():
                             yield Document(self._ids(text.strip(), path))
             else:

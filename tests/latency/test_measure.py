@@ -1,9 +1,10 @@
+import platform
+
 import pytest
 import torch
 from torch import nn
 
-from dms_mmrazor.graph import layer_timer
-from dms_mmrazor.graph.layer_timer import (
+from dms_mmrazor.latency.measure import (
     Clock,
     device_name,
     layer_kinds,
@@ -128,7 +129,7 @@ def test_kinds_of_grouped_convolutions():
 
 def test_the_device_has_a_name(monkeypatch):
     assert device_name(CPU).strip()
-    monkeypatch.setattr(layer_timer.platform, 'processor', lambda: 'A1')
+    monkeypatch.setattr(platform, 'processor', lambda: 'A1')
 
     def no_file(*args, **kwargs):
         raise FileNotFoundError

@@ -34,7 +34,7 @@ from dms_mmrazor.graph import (
     ResidualStage,
     find_stages,
 )
-from dms_mmrazor.graph.adapters import ModelAdapter, find_adapter
+from dms_mmrazor.graph.declared_groups import ModelAdapter, find_adapter
 from dms_mmrazor.graph.layer_profile import run_first
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.layers.linear import move_affines
@@ -373,10 +373,7 @@ class DMSMutator(ChannelMutator):
         kept = self.topk.hard_kept().tolist()
         return {u.name: n for u, n in zip(self.searched_units, kept)}
 
-    @property
-    def current_choices(self) -> Dict[str, int]:
-        """Current number of kept channels (blocks) by unit (stage)."""
-        return self.choice_template
+    current_choices = choice_template
 
     @property
     def searched_units(self) -> List[nn.Module]:

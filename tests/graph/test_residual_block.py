@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from dms_mmrazor.graph.known_blocks import KnownBlocks
-from dms_mmrazor.graph.residual_block import BlockRun
+from dms_mmrazor.graph.block_run import BlockRun
+from dms_mmrazor.graph.residual_block import KnownBlocks
 
 
 class Block(nn.Module):
