@@ -148,10 +148,29 @@ def moved_channels(node: fx.Node, channels: int) -> Optional[Moved]:
     line = _line(output) if isinstance(output, Tensor) else None
     if line is None or line[1] == list(range(channels)):
         return None
+    if _in_batch(line, channels):
+        return None
     moved = _ordered(line[1], channels)
     if not moved.lost and _has_computed_bounds(node):
         return _cut_evenly(moved, line[1], channels)
     return moved
+
+
+def _in_batch(line: Tuple[int, List[int]], channels: int) -> bool:
+    """Whether channels are among the images for a while, [B * C * n, ...].
+
+    No layer reads them there; what follows takes them out again.
+
+    Args:
+        line (tuple): As of :func:`_line`.
+        channels (int): How many there are.
+    """
+    dim, numbers = line
+    return (
+        dim == 0
+        and len(numbers) > channels
+        and _repeats_all(numbers, channels)
+    )
 
 
 def _has_computed_bounds(node: fx.Node) -> bool:
@@ -321,7 +340,7 @@ def _renumbered(
     shape, dim = source.meta[SHAPE], None
     if isinstance(value, Tensor):
         line = _line(value)
-        if line is None:
+        if line is None or _in_batch(line, channels):
             return value
         dim = line[0]
     if dim is None or shape[dim] != channels:
