@@ -1,6 +1,7 @@
 """A kind of block is one file: here an attention that no library has."""
 
 import os.path as osp
+import pickle
 import sys
 from copy import deepcopy
 
@@ -72,3 +73,45 @@ def test_what_derives_from_an_attention_may_be_another():
     gated = deepcopy(ATTENTION(8, 2))
     gated.gate = nn.Linear(8, 2)
     assert not is_attention(gated)
+
+
+class Foreign(nn.Module):
+    """Self-attention as everybody writes it."""
+
+    def __init__(self, channels, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x):
+        B, N, C = x.shape
+        size = (B, N, 3, self.num_heads, C // self.num_heads)
+        q, k, v = self.qkv(x).reshape(size).permute(2, 0, 3, 1, 4)
+        x = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(x.transpose(1, 2).reshape(B, N, C))
+
+
+def test_what_an_attention_of_anybodys_reads_is_searched():
+    torch.manual_seed(0)
+    model = Block()
+    model.attn = Foreign(12, 3)
+    images = torch.rand(4, *SIZE[1:])
+    search = Search(model, images, {'macs': 0.7}, 3)
+    report = search.mutator.report()
+    assert dict(report.units) == {'embed': 12}
+    for _ in range(3):
+        search.model(images).square().sum().backward()
+        search.step()
+    subnet = search.export(divisor=1)
+    attn = subnet.model.attn
+    assert isinstance(attn, Foreign)
+    assert attn.qkv.in_features == attn.proj.out_features < 12
+    assert attn.proj.in_features == 12
+    assert subnet.difference <= 1e-5
+    assert list(attn.state_dict()) == list(Foreign(12, 3).state_dict())
+    for copied in (deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
+        same = copied(subnet.model)
+        torch.testing.assert_close(same(images), subnet.model(images))
+    subnet.model(images).sum().backward()
+    assert all(p.grad is not None for p in attn.parameters())
