@@ -27,7 +27,10 @@ from dms_mmrazor.layers.block import (
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import PassingKind, register_kind
 from dms_mmrazor.layers.window_attention import position_bias
-from dms_mmrazor.plugins import timm_attention_kinds  # noqa: F401
+from dms_mmrazor.plugins import (  # noqa: F401
+    timm_attention_kinds,
+    timm_splits,
+)
 from dms_mmrazor.plugins.timm_attention import attend, weighted_values
 from dms_mmrazor.registry import MODELS
 
