@@ -85,11 +85,11 @@ class Foreign(nn.Module):
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x):
-        B, N, C = x.shape
-        size = (B, N, 3, self.num_heads, C // self.num_heads)
+        batch, tokens, width = x.shape
+        size = (batch, tokens, 3, self.num_heads, width // self.num_heads)
         q, k, v = self.qkv(x).reshape(size).permute(2, 0, 3, 1, 4)
         x = (q @ k.transpose(-2, -1)).softmax(-1) @ v
-        return self.proj(x.transpose(1, 2).reshape(B, N, C))
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
 
 
 def test_what_an_attention_of_anybodys_reads_is_searched():
