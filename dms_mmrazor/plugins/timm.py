@@ -30,6 +30,7 @@ from dms_mmrazor.layers.window_attention import position_bias
 from dms_mmrazor.plugins import (  # noqa: F401
     timm_attention_kinds,
     timm_splits,
+    timm_std_conv,
 )
 from dms_mmrazor.plugins.timm_attention import attend, weighted_values
 from dms_mmrazor.registry import MODELS

@@ -83,6 +83,36 @@ def focal_modulation():
     return Between(FocalModulation(WIDTH, 3, 2))
 
 
+def standardized():
+    from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d
+    from timm.layers.std_conv import StdConv2dSame
+
+    return Between(
+        nn.Sequential(
+            ScaledStdConv2d(WIDTH, 12, 3, gamma=1.5),
+            nn.ReLU(),
+            ScaledStdConv2dSame(12, 12, 3, groups=2),
+            nn.ReLU(),
+            StdConv2dSame(12, 8, 3, groups=1),
+            nn.ReLU(),
+            StdConv2d(8, WIDTH, 1, bias=True),
+        )
+    )
+
+
+def activating_norms():
+    from timm.layers.norm_act import GroupNorm1Act, LayerNormAct2d
+
+    return Between(
+        nn.Sequential(
+            LayerNormAct2d(WIDTH),
+            nn.Conv2d(WIDTH, 8, 1),
+            GroupNorm1Act(8, act_layer=nn.GELU),
+            nn.Conv2d(8, WIDTH, 1),
+        )
+    )
+
+
 # What of them is not searched: gates that all channels have in common.
 LEVELS = {f'block.focal_layers.{i}.0' for i in range(2)}
 BLOCKS = {
@@ -91,6 +121,8 @@ BLOCKS = {
     'selective kernel': (selective_kernel, set()),
     'mixed conv': (mixed_conv, set()),
     'gated conv': (gated_conv, set()),
+    'standardized convolutions': (standardized, set()),
+    'norms that activate': (activating_norms, set()),
     'focal modulation': (focal_modulation, LEVELS),
 }
 
