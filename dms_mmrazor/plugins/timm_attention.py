@@ -70,6 +70,26 @@ def weighted_values(
     return x.transpose(1, 2).flatten(2)
 
 
+def added_scores(
+    mask: Optional[Tensor], query: Tensor, is_causal: bool
+) -> Optional[Tensor]:
+    """What a mask or causality adds to the scores, if anything.
+
+    Args:
+        mask (Tensor, optional): True for what is allowed, or a number to
+            add.
+        query (Tensor): [B, H, N, D].
+        is_causal (bool): No token sees a later one.
+    """
+    if is_causal:
+        tokens = query.shape[-2]
+        return query.new_full((tokens, tokens), float('-inf')).triu(1)
+    if mask is None or mask.is_floating_point():
+        return mask
+    zeros = query.new_zeros(mask.shape)
+    return zeros.masked_fill(~mask.bool(), float('-inf'))
+
+
 class AnyDims:
     """An attention with any numbers of heads and dims.
 
