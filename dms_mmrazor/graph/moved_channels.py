@@ -19,6 +19,9 @@ from dms_mmrazor.layers import is_layer, kind_of
 _MOST_RUNS = 256
 """How often the channels may follow one another in a flattened tensor."""
 
+OVER_POSITIONS = 'dms_over_positions'
+"""True for a linear layer that mixes the positions of each channel."""
+
 MOVES = 'dms_moves'
 """Whether a function of a model's own code moves numbers, once known."""
 
@@ -371,6 +374,8 @@ def _is_behind_conv(node: fx.Node) -> bool:
     shape = node.meta[SHAPE]
     while isinstance(node, fx.Node) and node.meta.get(SHAPE) == shape:
         module = _module(node)
+        if node.meta.get(OVER_POSITIONS):
+            return True
         if is_layer(module):
             return kind_of(module).channels_first(module)
         node = node.args[0] if node.args else None

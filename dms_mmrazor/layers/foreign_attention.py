@@ -12,7 +12,12 @@ from typing import Any, Callable, Dict, Optional, Tuple, Type
 from torch import Tensor, nn
 
 from dms_mmrazor.layers.block import block_kind_of
-from dms_mmrazor.layers.kind import channels_of, is_weighted, kind_of
+from dms_mmrazor.layers.kind import (
+    channels_of,
+    is_layer,
+    is_weighted,
+    kind_of,
+)
 
 _READERS = (
     ('qkv',),
@@ -109,7 +114,15 @@ def fit_foreign_attentions(model: nn.Module) -> None:
         found = None if block_kind_of(module) else layers_of(module)
         if found is None or isinstance(module, ReadsFewer):
             continue
-        (reader, *_), writer = found
-        read = channels_of(getattr(module, reader), True)
-        if read < channels_of(getattr(module, writer), True):
+        readers, writer = found
+        read = channels_of(getattr(module, readers[0]), True)
+        others = {*module._modules} - {*readers, writer}
+        passed = any(
+            is_layer(module._modules[name])
+            and channels_of(module._modules[name], True) == read
+            for name in others
+        )
+        inside = channels_of(getattr(module, writer), True)
+        # What reads its input besides, a norm, must see it as it is.
+        if read < inside and not passed:
             module.__class__ = reads_fewer(type(module))

@@ -221,7 +221,10 @@ class ScaleKind(BlockKind):
 class PositionsKind(BlockKind):
     """An encoding of positions: one layer reads their sines and cosines."""
 
-    names = ('timm.models.xcit.PositionalEncodingFourier',)
+    names = (
+        'timm.models.edgenext.PositionalEncodingFourier',
+        'timm.models.xcit.PositionalEncodingFourier',
+    )
     opaque: ClassVar[bool] = True
     source: ClassVar[Optional[str]] = 'token_projection'
 

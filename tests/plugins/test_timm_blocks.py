@@ -83,6 +83,31 @@ def focal_modulation():
     return Between(FocalModulation(WIDTH, 3, 2))
 
 
+def outlook():
+    from timm.models.volo import OutlookAttention
+
+    return Between(OutlookAttention(WIDTH, 2, stride=2), 'last')
+
+
+def split_transpose():
+    from timm.models.edgenext import SplitTransposeBlock
+
+    return Between(
+        SplitTransposeBlock(WIDTH, 2, num_heads=2, use_pos_emb=True)
+    )
+
+
+def gated_tokens():
+    from timm.layers import GluMlp
+    from timm.models.mlp_mixer import MixerBlock
+
+    # As many tokens after the first layer as there are channels.
+    return Between(
+        MixerBlock(WIDTH, 64, mlp_ratio=(1, 2), mlp_layer=GluMlp),
+        'tokens',
+    )
+
+
 def standardized():
     from timm.layers import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d
     from timm.layers.std_conv import StdConv2dSame
@@ -115,6 +140,7 @@ def activating_norms():
 
 # What of them is not searched: gates that all channels have in common.
 LEVELS = {f'block.focal_layers.{i}.0' for i in range(2)}
+TOKEN_LAYERS = {f'block.mlp_tokens.fc{i}' for i in (1, 2)}
 BLOCKS = {
     'mobilevit': (mobilevit, set()),
     'second mobilevit': (second_mobilevit, set()),
@@ -123,6 +149,9 @@ BLOCKS = {
     'gated conv': (gated_conv, set()),
     'standardized convolutions': (standardized, set()),
     'norms that activate': (activating_norms, set()),
+    'outlook attention': (outlook, set()),
+    'split transpose block': (split_transpose, set()),
+    'gated tokens': (gated_tokens, TOKEN_LAYERS),
     'focal modulation': (focal_modulation, LEVELS),
 }
 
