@@ -18,6 +18,7 @@ from dms_mmrazor.graph.channel_groups import (
     UNFOLLOWED,
 )
 from dms_mmrazor.graph.moved_channels import (
+    OVER_POSITIONS,
     Moved,
     channels_dim,
     moved_channels,
@@ -155,7 +156,10 @@ class LinearChannelNode(PassUnionChannelNode):
         if len(shape) > 3 and shape[-1] == channels:
             return False  # [B, H, W, C], although H may be C
         dim = channels_dim(source, channels)
-        return dim is not None and dim != len(shape) - 1
+        found = dim is not None and dim != len(shape) - 1
+        # It may give as many positions as there are channels.
+        self.traced.meta[OVER_POSITIONS] = found
+        return found
 
     def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
         """New channels, or those that are read."""

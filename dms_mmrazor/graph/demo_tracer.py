@@ -6,11 +6,13 @@ fits. For the shape that the model will be used with, the demo input answers.
 Conditions on the values of tensors stay what a trace cannot follow.
 """
 
+import math
 from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from mmrazor.models.task_modules.tracer.fx_tracer import MMFxTracer
 from torch import Tensor, fx, nn
+from torch.fx.proxy import Attribute
 
 from dms_mmrazor.graph.node_values import (
     UNKNOWN,
@@ -42,6 +44,34 @@ class SizedProxy(fx.Proxy):
             return self.tracer.answer(self.node, len)
         return super().__len__()
 
+    # Functions of `math` ask their argument for these.
+
+    def __ceil__(self) -> fx.Proxy:
+        return self.tracer.create_proxy(
+            'call_function', math.ceil, (self,), {}
+        )
+
+    def __floor__(self) -> fx.Proxy:
+        return self.tracer.create_proxy(
+            'call_function', math.floor, (self,), {}
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """A device has a kind, of which contexts of autocast insist on one."""
+        if name == 'device':
+            return PlaceProxy(self, name)
+        return super().__getattr__(name)
+
+
+class PlaceProxy(Attribute):
+    """The device of a traced tensor."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Its kind, a plain text."""
+        if name == 'type':
+            return self.tracer.device.type
+        return super().__getattr__(name)
+
 
 class DemoTracer(MMFxTracer):
     """mmrazor's tracer; conditions are decided by a demo input.
@@ -63,6 +93,7 @@ class DemoTracer(MMFxTracer):
     ) -> None:
         super().__init__(**kwargs)
         self._opaque = tuple(opaque)
+        self.device = image.device
         # Where shapes do not tell, the model is run.
         self._shapes = ShapeRunner(model, image)
         runners = (self._shapes, NodeRunner(model, image))

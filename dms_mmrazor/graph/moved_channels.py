@@ -22,6 +22,9 @@ from dms_mmrazor.layers import is_layer, kind_of
 _MOST_RUNS = 256
 """How often the channels may follow one another in a flattened tensor."""
 
+OVER_POSITIONS = 'dms_over_positions'
+"""True for a linear layer that mixes the positions of each channel."""
+
 MOVES = 'dms_moves'
 """Whether a function of a model's own code moves numbers, once known."""
 
@@ -153,10 +156,29 @@ def moved_channels(node: fx.Node, channels: int) -> Optional[Moved]:
     line = _line(output) if isinstance(output, Tensor) else None
     if line is None or line[1] == list(range(channels)):
         return None
+    if _in_batch(line, channels):
+        return None
     moved = _ordered(line[1], channels)
     if not moved.lost and _has_computed_bounds(node):
         return _cut_evenly(moved, line[1], channels)
     return moved
+
+
+def _in_batch(line: Tuple[int, List[int]], channels: int) -> bool:
+    """Whether channels are among the images for a while, [B * C * n, ...].
+
+    No layer reads them there; what follows takes them out again.
+
+    Args:
+        line (tuple): As of :func:`_line`.
+        channels (int): How many there are.
+    """
+    dim, numbers = line
+    return (
+        dim == 0
+        and len(numbers) > channels
+        and _repeats_all(numbers, channels)
+    )
 
 
 def _has_computed_bounds(node: fx.Node) -> bool:
@@ -326,7 +348,7 @@ def _renumbered(
     shape, dim = source.meta[SHAPE], None
     if isinstance(value, Tensor):
         line = _line(value)
-        if line is None:
+        if line is None or _in_batch(line, channels):
             return value
         dim = line[0]
     if dim is None or shape[dim] != channels:
@@ -357,6 +379,8 @@ def _is_behind_conv(node: fx.Node) -> bool:
     shape = node.meta[SHAPE]
     while isinstance(node, fx.Node) and node.meta.get(SHAPE) == shape:
         module = _module(node)
+        if node.meta.get(OVER_POSITIONS):
+            return True
         if is_layer(module):
             return kind_of(module).channels_first(module)
         node = node.args[0] if node.args else None

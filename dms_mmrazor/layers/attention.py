@@ -128,6 +128,17 @@ class AttentionKind(BlockKind):
         first = input_layers(block)[0]
         return first.weight, first.bias
 
+    def narrow_rows(self, block: nn.Module, rows: Tensor) -> None:
+        """Keep some of the outputs of q, k and v, in place.
+
+        Args:
+            block (nn.Module): The attention.
+            rows (Tensor): int [n], numbers through the outputs of all its
+                input layers.
+        """
+        for layer, _, kept in rows_by_layer(block, rows):
+            narrow_layer(layer, kept, None)
+
     def make_slim(self, block: nn.Module, sizes: Mapping[str, int]) -> None:
         """Give it the class that allows any head dims, in place.
 
@@ -288,8 +299,7 @@ class AttentionDim(ChannelHolder):
         sizes = {**kind.sizes(module), self.kind: len(kept)}
         if self.kind == QK_DIMS and kind.scales_by_dims(module):
             _scale_queries(module, (len(kept) / old) ** 0.5)
-        for layer, _, rows in rows_by_layer(module, outputs):
-            narrow_layer(layer, rows, None)
+        kind.narrow_rows(module, outputs)
         narrow_layer(output_layer(module), None, inputs)
         kind.make_slim(module, sizes)
 

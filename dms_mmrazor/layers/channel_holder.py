@@ -63,9 +63,19 @@ class ChannelCount(ChannelHolder):
 
 
 def channel_dim(parameter: Tensor) -> int:
-    """The only dimension with several entries, else the last one."""
+    """The only dimension with several entries, else the last one.
+
+    Of an embedding of the positions of square maps, [1, C, H, W], the
+    second one.
+    """
     long = [dim for dim, size in enumerate(parameter.shape) if size > 1]
-    return long[0] if len(long) == 1 else parameter.dim() - 1
+    if len(long) == 1:
+        return long[0]
+    if parameter.dim() == 4 and parameter.shape[0] == 1:
+        channels, height, width = parameter.shape[1:]
+        if height == width != channels:
+            return 1
+    return parameter.dim() - 1
 
 
 def is_vector(tensor: Tensor) -> bool:

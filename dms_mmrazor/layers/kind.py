@@ -147,6 +147,10 @@ class LayerKind:
         """
         return self.is_depthwise(layer)
 
+    def fewest_inputs(self, layer: nn.Module) -> int:
+        """With how many input channels its code can do."""
+        return 1
+
     def channels_first(self, layer: nn.Module) -> bool:
         """Whether channels precede positions in what it gives."""
         return False

@@ -27,9 +27,20 @@ from dms_mmrazor.layers.block import (
 )
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import PassingKind, register_kind
-from dms_mmrazor.layers.window_attention import WindowsOfAnyDims
-from dms_mmrazor.plugins import timm_attention_kinds  # noqa: F401
-from dms_mmrazor.plugins.timm_attention import attend, weighted_values
+from dms_mmrazor.layers.window_attention import (
+    WindowsOfAnyDims,
+)
+from dms_mmrazor.plugins import (  # noqa: F401
+    timm_attention_kinds,
+    timm_joined_bias,
+    timm_splits,
+    timm_std_conv,
+)
+from dms_mmrazor.plugins.timm_attention import (
+    added_scores,
+    attend,
+    weighted_values,
+)
 from dms_mmrazor.registry import MODELS
 
 
@@ -59,22 +70,9 @@ class SlimAttention(HeadDims, Attention):
         if self.fused_attn:
             x = attend(self, parts, attn_mask, is_causal)
         else:
-            bias = _added(attn_mask, query, is_causal)
+            bias = added_scores(attn_mask, query, is_causal)
             x = weighted_values(self, parts, bias)
         return self.proj_drop(self.proj(x))
-
-
-def _added(
-    mask: Optional[Tensor], query: Tensor, is_causal: bool
-) -> Optional[Tensor]:
-    """What is added to the scores, if anything."""
-    if is_causal:
-        tokens = query.shape[-2]
-        return query.new_full((tokens, tokens), float('-inf')).triu(1)
-    if mask is None or mask.is_floating_point():
-        return mask
-    zeros = query.new_zeros(mask.shape)
-    return zeros.masked_fill(~mask.bool(), float('-inf'))
 
 
 class SlimWindowAttention(WindowsOfAnyDims, WindowAttention):
@@ -182,7 +180,10 @@ class ScaleKind(BlockKind):
 class PositionsKind(BlockKind):
     """An encoding of positions: one layer reads their sines and cosines."""
 
-    names = ('timm.models.xcit.PositionalEncodingFourier',)
+    names = (
+        'timm.models.edgenext.PositionalEncodingFourier',
+        'timm.models.xcit.PositionalEncodingFourier',
+    )
     opaque: ClassVar[bool] = True
     source: ClassVar[Optional[str]] = 'token_projection'
 

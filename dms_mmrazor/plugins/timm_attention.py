@@ -14,7 +14,7 @@ from timm.models.crossvit import CrossAttention
 from timm.models.pvt_v2 import Attention as PyramidAttention
 from timm.models.twins import GlobalSubSampleAttn, LocallyGroupedAttn
 from timm.models.volo import Attention as MapAttention
-from timm.models.volo import ClassAttention
+from timm.models.volo import ClassAttention, OutlookAttention
 from timm.models.xcit import XCA
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,6 +72,26 @@ def weighted_values(
     scores = scores if bias is None else scores + bias
     x = module.attn_drop(scores.softmax(dim=-1)) @ value
     return x.transpose(1, 2).flatten(2)
+
+
+def added_scores(
+    mask: Optional[Tensor], query: Tensor, is_causal: bool
+) -> Optional[Tensor]:
+    """What a mask or causality adds to the scores, if anything.
+
+    Args:
+        mask (Tensor, optional): True for what is allowed, or a number to
+            add.
+        query (Tensor): [B, H, N, D].
+        is_causal (bool): No token sees a later one.
+    """
+    if is_causal:
+        tokens = query.shape[-2]
+        return query.new_full((tokens, tokens), float('-inf')).triu(1)
+    if mask is None or mask.is_floating_point():
+        return mask
+    zeros = query.new_zeros(mask.shape)
+    return zeros.masked_fill(~mask.bool(), float('-inf'))
 
 
 class AnyDims(HeadDims):
@@ -202,3 +222,25 @@ class SlimMapAttention(AnyDims, MapAttention):
         """Self-attention of all positions of [B, H, W, C]."""
         parts = split_heads(self, x.flatten(1, 2))
         return self.project(self.finish(parts).unflatten(1, x.shape[1:3]))
+
+
+class SlimOutlook(OutlookAttention):
+    """What the outlook attention of VOLO becomes in an exported model.
+
+    As wide inside as it was, whatever it reads.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums of neighbors, weighted by each position of [B, H, W, C]."""
+        heads, area = self.num_heads, self.kernel_size**2
+        value = self.unfold(self.v(x).permute(0, 3, 1, 2))
+        value = value.unflatten(1, (heads, -1, area)).transpose(2, 4)
+        # value: [B, heads, windows, area, E], weights: [..., area, area]
+        seen = self.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        weights = self.attn(seen).flatten(1, 2)
+        weights = weights.unflatten(2, (heads, area, area)).transpose(1, 2)
+        weights = self.attn_drop((weights * self.scale).softmax(dim=-1))
+        summed = (weights @ value).transpose(2, 4).flatten(1, 3)
+        shape = x.shape[1:3], self.kernel_size
+        out = F.fold(summed, *shape, padding=self.padding, stride=self.stride)
+        return self.proj_drop(self.proj(out.permute(0, 2, 3, 1)))

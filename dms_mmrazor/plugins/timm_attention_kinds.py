@@ -11,7 +11,7 @@ from timm.models.crossvit import CrossAttention
 from timm.models.pvt_v2 import Attention as PyramidAttention
 from timm.models.twins import GlobalSubSampleAttn, LocallyGroupedAttn
 from timm.models.volo import Attention as MapAttention
-from timm.models.volo import ClassAttention
+from timm.models.volo import ClassAttention, OutlookAttention
 from timm.models.xcit import XCA
 from torch import nn
 
@@ -20,7 +20,7 @@ from dms_mmrazor.layers.attention import (
     QK_DIMS,
     AttentionKind,
 )
-from dms_mmrazor.layers.block import Products, register_block
+from dms_mmrazor.layers.block import BlockKind, Products, register_block
 from dms_mmrazor.plugins.timm_attention import (
     SlimClassAttention,
     SlimClassAttn,
@@ -28,6 +28,7 @@ from dms_mmrazor.plugins.timm_attention import (
     SlimCrossCovariance,
     SlimGroupedAttention,
     SlimMapAttention,
+    SlimOutlook,
     SlimPyramidAttention,
     SlimSubSampleAttention,
     SlimTalkingHeads,
@@ -175,3 +176,16 @@ class MapKind(AnyDimsKind):
         """Pairs of positions, of all images."""
         images, height, width, _ = args[0].shape
         return images * (height * width) ** 2
+
+
+@register_block
+class OutlookKind(BlockKind):
+    """The outlook attention of VOLO, whose heads stay."""
+
+    types = (OutlookAttention,)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """A stock one is as wide inside as what it reads."""
+        whole = block.v.in_features == block.v.out_features
+        if type(block) is OutlookAttention and not whole:
+            block.__class__ = SlimOutlook

@@ -23,6 +23,7 @@ from dms_mmrazor.layers import (
 )
 from dms_mmrazor.layers.block import refresh_attributes
 from dms_mmrazor.layers.block_lists import remove_blocks
+from dms_mmrazor.layers.foreign_attention import fit_foreign_attentions
 from dms_mmrazor.subnet.structure import (
     LayerSlice,
     Structure,
@@ -65,6 +66,7 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
     # Last: names of layers would be others in shorter lists.
     remove_blocks(model, structure.removed_blocks)
     refresh_attributes(model)
+    fit_foreign_attentions(model)
     return model
 
 

@@ -1,4 +1,5 @@
 import logging
+import math
 from importlib import import_module
 
 import pytest
@@ -181,6 +182,29 @@ def test_a_small_input_proves_where_the_code_does_the_same(limit, size, proof):
     groups = analyzer.analyze_groups(Resized(limit))
     assert [group.name for group in groups if not group.reason] == ['first']
     assert analyzer.proof_size == (1, 3, *proof)
+
+
+class Rounded(nn.Module):
+    """Its code rounds the size of the image, and asks where it is."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.second = nn.Conv2d(8, 5, 1)
+
+    def forward(self, image):
+        return self.second(self.inner(self.first(image)))
+
+    def inner(self, x):
+        size = math.ceil(x.shape[2] / 3) * 3, math.floor(x.shape[3] / 3) * 3
+        if size != x.shape[2:]:
+            x = nn.functional.interpolate(x, size)
+        with torch.autocast(x.device.type, enabled=False):
+            return x.float()
+
+
+def test_code_that_rounds_sizes_is_followed():
+    assert reasons(Rounded())['first'] == ''
 
 
 def test_inserted_nodes_have_names_of_their_own():

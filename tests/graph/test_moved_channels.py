@@ -93,6 +93,19 @@ def test_flattened_channels(flatten):
     assert layers == {('first', 0, 6), ('inner', 0, 384)}
 
 
+def test_channels_among_the_images_for_a_while():
+    def patches(x):
+        batch, channels, height, width = x.shape
+        x = x.reshape(batch * channels * height // 2, 2, width // 2, 2)
+        x = x.transpose(1, 2).reshape(batch, channels, -1, 4)
+        x = x.permute(0, 2, 3, 1).flatten(0, 1).transpose(1, 2)
+        return x.unflatten(0, (batch, -1)).transpose(1, 2)
+
+    size, layers, reason = slices(Between(patches, 6, 6))['first']
+    assert (size, reason) == (6, '')
+    assert layers == {('first', 0, 6), ('inner', 0, 6)}
+
+
 def test_a_vector_of_all_channels():
     found = slices(Between(lambda x: x[0, :, 0, 0], 6, 6, linear=True))
     size, layers, reason = found['first']

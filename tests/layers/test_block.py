@@ -1,6 +1,7 @@
 """A kind of block is one file: here an attention that no library has."""
 
 import os.path as osp
+import pickle
 import sys
 from copy import deepcopy
 
@@ -113,3 +114,45 @@ def test_an_attention_changes_its_class_only_where_it_is_cut(make):
     kind.refresh(stock, stock)
     assert type(stock) is kind.slim
     assert kind.sizes(stock) == {'heads': 3, 'qk_dims': 4, 'v_dims': 4}
+
+
+class Foreign(nn.Module):
+    """Self-attention as everybody writes it."""
+
+    def __init__(self, channels, num_heads):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def forward(self, x):
+        batch, tokens, width = x.shape
+        size = (batch, tokens, 3, self.num_heads, width // self.num_heads)
+        q, k, v = self.qkv(x).reshape(size).permute(2, 0, 3, 1, 4)
+        x = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return self.proj(x.transpose(1, 2).reshape(batch, tokens, width))
+
+
+def test_what_an_attention_of_anybodys_reads_is_searched():
+    torch.manual_seed(0)
+    model = Block()
+    model.attn = Foreign(12, 3)
+    images = torch.rand(4, *SIZE[1:])
+    search = Search(model, images, {'macs': 0.7}, 3)
+    report = search.mutator.report()
+    assert dict(report.units) == {'embed': 12}
+    for _ in range(3):
+        search.model(images).square().sum().backward()
+        search.step()
+    subnet = search.export(divisor=1)
+    attn = subnet.model.attn
+    assert isinstance(attn, Foreign)
+    assert attn.qkv.in_features == attn.proj.out_features < 12
+    assert attn.proj.in_features == 12
+    assert subnet.difference <= 1e-5
+    assert list(attn.state_dict()) == list(Foreign(12, 3).state_dict())
+    for copied in (deepcopy, lambda m: pickle.loads(pickle.dumps(m))):
+        same = copied(subnet.model)
+        torch.testing.assert_close(same(images), subnet.model(images))
+    subnet.model(images).sum().backward()
+    assert all(p.grad is not None for p in attn.parameters())

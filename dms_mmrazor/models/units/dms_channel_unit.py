@@ -18,6 +18,8 @@ from dms_mmrazor.layers import (
     channels_of,
     is_layer,
     is_norm,
+    is_weighted,
+    kind_of,
     replace_with_dynamic,
 )
 from dms_mmrazor.layers.block import find_holder
@@ -100,8 +102,19 @@ class DMSChannelUnit(MutableChannelUnit):
     @property
     def min_kept(self) -> int:
         """Smallest number of channels, a multiple of ``step``."""
-        wanted = max(1, math.ceil(self.min_ratio * self.num_channels - 1e-9))
+        wanted = math.ceil(self.min_ratio * self.num_channels - 1e-9)
+        wanted = max(wanted, self._fewest_read())
         return math.ceil(wanted / self.step) * self.step
+
+    def _fewest_read(self) -> int:
+        """How many of its channels must be left for the layers' code."""
+        layers = [channel.module for channel in self.input_related]
+        fewest = [
+            kind_of(layer).fewest_inputs(layer)
+            for layer in layers
+            if is_weighted(layer)
+        ]
+        return min(max(fewest, default=1), self.num_channels)
 
     @property
     def max_kept(self) -> int:

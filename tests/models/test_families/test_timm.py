@@ -12,7 +12,8 @@ from dms_mmrazor import Search, apply_structure  # noqa: E402
 from dms_mmrazor.layers import masked_form  # noqa: E402
 
 IMAGES = (2, 3, 32, 32)
-HEADED = ('vit', 'swin', 'pvt', 'twins', 'cait', 'crossvit')
+HEADED = ('vit', 'swin', 'pvt', 'twins', 'cait', 'crossvit', 'beit', 'eva')
+WHOLE_QK = ('swinv2', 'eva')
 MODELS = {
     'vit': ('vit_tiny_patch16_224', dict(img_size=32, depth=3), set()),
     'vit with norms of q and k': (
@@ -107,6 +108,27 @@ MODELS = {
         ),
         set(),
     ),
+    'beit, whose biases are joined': (
+        'beit_base_patch16_224',
+        dict(img_size=32, depth=2, embed_dim=24, num_heads=3),
+        set(),
+    ),
+    'eva, whose positions rotate': (
+        'eva02_tiny_patch14_224',
+        dict(img_size=28, depth=2, embed_dim=24, num_heads=3),
+        set(),
+    ),
+    'swin v2, whose attention is of cosines': (
+        'swinv2_tiny_window8_256',
+        dict(
+            img_size=32,
+            window_size=2,
+            embed_dim=24,
+            depths=(2, 2),
+            num_heads=(2, 4),
+        ),
+        {f'layers.{i}.blocks.{j}.attn.cpb_mlp.0' for i in '01' for j in '01'},
+    ),
 }
 
 
@@ -128,7 +150,8 @@ def test_a_search_of_a_model(case, tmp_path):
         assert any(unit.endswith('attn.heads') for unit in units)
         assert any(unit.endswith('attn.v_dims') for unit in units)
         dims = any(unit.endswith('attn.qk_dims') for unit in units)
-        assert dims == ('qk_norm' not in options)
+        whole = 'qk_norm' in options or name.startswith(WHOLE_QK)
+        assert dims != whole
     optimizer = torch.optim.SGD(search.model.parameters(), lr=0.01)
     for _ in range(2):
         search.model(images).square().mean().backward()
@@ -150,15 +173,15 @@ def test_layers_of_its_own_that_compute_like_stock_ones():
     from timm.layers.conv2d_same import Conv2dSame
     from timm.layers.linear import Linear
     from timm.layers.norm_act import LayerNormAct2d
-    from timm.layers.std_conv import ScaledStdConv2d, StdConv2d
 
     for kind in (LayerNorm, LayerNorm2d, GroupNorm1, Conv2dSame, Linear):
         dynamic = masked_form(kind)
         assert dynamic is not None and issubclass(dynamic, kind)
         assert type(dynamic.convert_from(kind(*_sizes(kind))).to_plain_op())
-    # These take statistics of their weight, or do something besides.
-    for kind in (StdConv2d, ScaledStdConv2d, LayerNormAct2d):
-        assert masked_form(kind) is None
+    # Nobody knows what this one does besides.
+    other = type('Other', (LayerNormAct2d,), {})
+    assert masked_form(LayerNormAct2d) is not None
+    assert masked_form(other) is None
 
 
 def _sizes(kind):
@@ -198,6 +221,44 @@ def test_attentions_compute_as_the_stock_ones():
     x, mask = torch.rand(6, 4, 12), torch.rand(3, 4, 4)
     for given in (None, mask):
         torch.testing.assert_close(slim(x, given), stock(x, given))
+
+
+def test_attentions_with_joined_biases_compute_as_the_stock_ones():
+    from timm.models.beit import Attention
+    from timm.models.eva import EvaAttention
+    from timm.models.swin_transformer_v2 import WindowAttention
+
+    from dms_mmrazor.plugins import timm_joined_bias as forms
+
+    torch.manual_seed(0)
+    rope = torch.rand(4, 8)  # sines and cosines
+    mask, shared = torch.rand(3, 4, 4), torch.rand(1, 3, 5, 5)
+    cases = (
+        (Attention(12, 3, True, window_size=(2, 2)), 'Beit', 5, (shared,)),
+        (EvaAttention(12, 3, scale_norm=False), 'Eva', 5, (rope,)),
+        (
+            EvaAttention(12, 3, scale_norm=False, rotate_half=True),
+            'Eva',
+            5,
+            (rope, shared),
+        ),
+        (WindowAttention(12, (2, 2), 3), 'Cosine', 4, (mask,)),
+    )
+    names = dict(Beit='BeitAttention', Eva='EvaAttention')
+    names['Cosine'] = 'CosineWindows'
+    for stock, name, tokens, given in cases:
+        for parameter in stock.parameters():
+            nn.init.normal_(parameter)
+        stock.eval()
+        slim = _slim(stock, getattr(forms, f'Slim{names[name]}'))
+        calling = getattr(forms, f'DMS{names[name]}').convert_from(stock)
+        x = torch.rand(6, tokens, 12)
+        for fused in (True, False):
+            for module in (stock, slim, calling):
+                module.fused_attn = fused
+            expected = stock(x, *given)
+            torch.testing.assert_close(slim(x, *given), expected)
+            torch.testing.assert_close(calling(x, *given), expected)
 
 
 def _split_stages():
