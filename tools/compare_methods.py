@@ -20,7 +20,8 @@ def parse_args() -> argparse.Namespace:
         '--methods',
         nargs='+',
         default=['uniform', 'dms', 'depth-uniform'],
-        help='dms mes sns get minmax (searches), ea random-best (try many '
+        help='dms mes sns get minmax (searches), the same as dms-pretrained '
+        '(from the trained whole network), ea random-best (try many '
         'structures), uniform random depth-uniform compound l1 taylor '
         'greedy (without a search)',
     )
@@ -49,6 +50,13 @@ def parse_args() -> argparse.Namespace:
         type=float,
         help='images of a search relative to one retraining: 0.1, or 0.02 '
         'to be fast; by default a search is as long as its config says',
+    )
+    parser.add_argument(
+        '--pretrained-lr',
+        type=float,
+        default=0.25,
+        help='learning rate of the weights in a search from the trained '
+        "whole network, relative to the config's",
     )
     parser.add_argument(
         '--retrain',

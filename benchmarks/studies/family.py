@@ -1,9 +1,11 @@
 """A family from one search, against a search for each of its networks.
 
-Three arms for every seed and budget, all retrained alike from new weights:
+Four arms for every seed and budget, all retrained alike from new weights:
 *family*, one search whose target stops at each budget; *single*, a search of
 the same length to each budget alone; *short*, single searches that together
-cost what the family does. One command, which goes on where it was stopped:
+cost what the family does; *uniform*, no search. Searches start from the
+trained whole network, whose training is nobody's cost, with a quarter of the
+learning rate. One command, which goes on where it was stopped:
 
     DMS_CIFAR10=cifar10.tar.xz python benchmarks/studies/family.py residual
 """
@@ -18,30 +20,37 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 import bed_runs
 import beds
 import searches
+import torch
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.files import write_text
+from dms_mmrazor.search.export import uniform_structure
 from dms_mmrazor.subnet import load_structure, save_structure
 
 BUDGETS = (0.75, 0.5, 0.25)
-ARMS = ('family', 'single', 'short')
+ARMS = ('family', 'single', 'short', 'uniform')
 PORTION = 0.1
 """Images of the family's search relative to one retraining."""
 
+OPTIONS = {'weights_lr': 0.25}
+"""Of the searches; as in the study `trained_first`."""
+
 
 def plan(args: argparse.Namespace) -> List[Run]:
-    """Searches, and the training of every network that they find."""
+    """Whole networks, searches, the training of all that they find."""
     epochs = args.epochs or beds.BEDS[args.bed].epochs
     budgets = sorted(args.budgets, reverse=True)
     common = {
         'bed': args.bed,
         'epochs': epochs,
         'divisor': args.divisor,
-        'retrained': True,
+        'retrained': True,  # weights are trained during a search
     }
     runs = []
     for seed in args.seeds:
+        whole = f'supernet-s{seed}'
+        runs.append(Run(whole, 'supernet', {**common, 'seed': seed}))
         for arm in ARMS:
             length = args.search_epochs or PORTION * epochs
             length /= len(budgets) if arm == 'short' else 1
@@ -49,7 +58,8 @@ def plan(args: argparse.Namespace) -> List[Run]:
             for aims in _aims(arm, budgets):
                 found = f'found-{arm}-{_label(aims)}-s{seed}'
                 search = {**base, 'budgets': aims, 'search_epochs': length}
-                runs.append(Run(found, 'found', search))
+                needs = () if arm == 'uniform' else (whole,)
+                runs.append(Run(found, 'found', search, needs))
                 runs += [
                     Run(
                         f'trained-{arm}-t{budget:g}-s{seed}',
@@ -76,24 +86,44 @@ def _label(aims: Sequence[float]) -> str:
 class FamilyRuns(bed_runs.RunsByKind):
     """Does the runs."""
 
+    def supernet(
+        self, run: Run, needs: Mapping[str, Record]
+    ) -> Dict[str, Any]:
+        """Train the whole network."""
+        settings = run.settings
+        bed = beds.BEDS[settings['bed']]._replace(epochs=settings['epochs'])
+        model = beds.new_network(bed, settings['seed'])
+        beds.train(model, bed, self.data['train'], settings['seed'])
+        weights = self.study.file(f'{run.name}.pth')
+        torch.save(model.state_dict(), weights)
+        score = beds.accuracy(model, self.data['test'])
+        return {'weights': weights, 'score': score}
+
     def found(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
-        """One search, to one budget or through several."""
+        """One search, to one budget or through several, or none."""
         settings = run.settings
         bed = beds.BEDS[settings['bed']]
         bed = bed._replace(epochs=settings['search_epochs'])
+        weights = [record['result']['weights'] for record in needs.values()]
         started = time.process_time()
-        supernet, mutator = beds.prepare(bed, settings['seed'])
+        supernet, mutator = beds.prepare(bed, settings['seed'], *weights)
         *milestones, last = settings['budgets']
-        found, images = searches.search_family(
-            supernet,
-            mutator,
-            bed,
-            self.data['train'],
-            {'macs': last * mutator.table.full['macs']},
-            settings,
-            {},
-            milestones,
-        )
+        targets = {'macs': last * mutator.table.full['macs']}
+        if settings['arm'] == 'uniform':
+            divisor = settings['divisor']
+            structure = uniform_structure(mutator, targets, divisor)
+            found, images = {'subnet': structure}, 0
+        else:
+            found, images = searches.search_family(
+                supernet,
+                mutator,
+                bed,
+                self.data['train'],
+                targets,
+                settings,
+                OPTIONS,
+                milestones,
+            )
         cost = round(time.process_time() - started, 1)
         rows = {}
         for budget, structure in zip(settings['budgets'], found.values()):
@@ -134,6 +164,8 @@ def table(records: Mapping[str, Record]) -> str:
     lines.append('| --- ' * (len(names) + 1) + '|')
     for arm in ARMS:
         mine = [r for r in rows if r['settings']['arm'] == arm]
+        if not mine:
+            continue
         cells = [_mean_of(mine, budget) for budget in budgets]
         ratios = [r['result']['ratio'] / r['settings']['budget'] for r in mine]
         cells.append(f'{min(ratios):.4f} to {max(ratios):.4f} of each budget')

@@ -6,32 +6,44 @@ same number of tokens: what DMS spends on its search the others have more in
 their finetuning. Perplexity is that of held-out documents, windows of 128
 tokens that do not overlap. Nothing is chosen by it.
 
-    python benchmarks/studies/llama.py 'text/*.txt' --work work_dirs/llama
+    python benchmarks/studies/llama.py 'text/*.txt' --jobs 2
 
-One run after the other; each is written when it ends, so that the same
-command goes on where it was stopped and prints the table. Three texts of a
-few lines and `--steps 4 --base-steps 4 --seeds 1` show that all of it runs.
+The text is what ``wikipedia.py`` beside it writes, or any other. Each run is
+a process of its own and is written when it ends, so that the same command
+goes on where it was stopped; it ends with the table. Three texts of a few
+lines and ``--steps 4 --base-steps 4 --seeds 0`` show that all of it runs.
 """
 
 import argparse
 import json
 import os
 import statistics
-import time
+import sys
 from functools import partial
 from glob import glob
-from typing import Any, Dict, Iterator, List, NamedTuple
+from typing import (
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from torch import Tensor, nn
 
 from dms_mmrazor import Search
+from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.baselines.structures import (
     STRUCTURES,
     Candidates,
     Request,
     taylor_scores,
 )
+from dms_mmrazor.files import write_text
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.plugins.transformers.causal_lm import perplexity
 from dms_mmrazor.plugins.transformers.folder import load_model
@@ -44,24 +56,7 @@ TARGETS = (0.8, 0.5)
 WINDOW = 128
 VOCABULARY = 4096
 
-
-class Run(NamedTuple):
-    """One line of the table's data.
-
-    Attributes:
-        method (str): One of :data:`METHODS`.
-        target (float): Portion of the parameters.
-        seed (int): Of batches and random choices.
-    """
-
-    method: str
-    target: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Name of its file."""
-        return f'{self.method}_{self.target}_{self.seed}'
+Settings = Dict[str, Any]
 
 
 class Data(NamedTuple):
@@ -112,12 +107,10 @@ def optimizer_of(model: nn.Module, lr: float, steps: int) -> Any:
     return optimizer, schedule
 
 
-def train_base(data: Data, folder: str, steps: int) -> None:
-    """The whole model, once."""
+def train_base(data: Data, folder: str, steps: int) -> nn.Module:
+    """The whole model."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    if os.path.isfile(os.path.join(folder, 'config.json')):
-        return
     torch.manual_seed(0)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -144,6 +137,7 @@ def train_base(data: Data, folder: str, steps: int) -> None:
         if step % 50 == 0:
             print(f'base {step}/{steps}: loss {loss.item():.3f}', flush=True)
     model.save_pretrained(folder)
+    return model
 
 
 def llm_pruner_rule(mutator: Any, request: Request) -> Structure:
@@ -177,19 +171,19 @@ def _layer(name: str) -> int:
 
 
 def found_by_dms(
-    model: nn.Module, data: Data, run: Run, steps: int
+    model: nn.Module, data: Data, settings: Settings, steps: int
 ) -> nn.Module:
     """Search with trained weights and the model itself as the teacher."""
     search = Search(
         model,
         dict(input_ids=data.train[0]['inputs'][None]),
-        {'params': run.target},
+        {'params': settings['target']},
         total_steps=steps,
         distill=dict(),
     )
     optimizer, _ = optimizer_of(model, 3e-4, steps)
     model.train()
-    for tokens in batches(data.train, steps, run.seed):
+    for tokens in batches(data.train, steps, settings['seed']):
         _, loss = search.distill(input_ids=tokens, use_cache=False)
         loss.backward()
         optimizer.step()
@@ -199,7 +193,7 @@ def found_by_dms(
 
 
 def found_without_search(
-    folder: str, data: Data, run: Run, scored: int
+    folder: str, data: Data, settings: Settings, scored: int
 ) -> nn.Module:
     """Cut the trained model by a rule."""
     model = load_model(folder, 'float32')
@@ -210,15 +204,15 @@ def found_without_search(
         return model(input_ids=tokens, labels=tokens, use_cache=False).loss
 
     request = Request(
-        {'params': run.target * mutator.table.full['params']},
-        seed=run.seed,
+        {'params': settings['target'] * mutator.table.full['params']},
+        seed=settings['seed'],
         losses=[
             partial(loss_of, tokens)
-            for tokens in batches(data.train, scored, run.seed)
+            for tokens in batches(data.train, scored, settings['seed'])
         ],
     )
     methods = {**STRUCTURES, 'llm-pruner': llm_pruner_rule}
-    structure = methods[run.method](mutator, request)
+    structure = methods[settings['method']](mutator, request)
     return prune(load_model(folder, 'float32'), structure)
 
 
@@ -238,102 +232,152 @@ def finetune(
         optimizer.zero_grad()
 
 
-def execute(run: Run, folder: str, data: Data, steps: int) -> Dict[str, Any]:
-    """One method at one target with one seed."""
-    torch.manual_seed(run.seed)
-    begin = time.perf_counter()
-    searched = steps // 3
-    if run.method == 'dms':
-        model = load_model(folder, 'float32')
-        model = found_by_dms(model, data, run, searched)
-        left = steps - searched
-    else:
-        scored = min(10, searched)
-        model = found_without_search(folder, data, run, scored)
-        used = run.method in ('taylor', 'llm-pruner')
-        left = steps - scored * used
-    before = perplexity(model, data.held_out)
-    finetune(model, load_model(folder, 'float32').eval(), data, left, run.seed)
-    return {
-        **run._asdict(),
-        'params': sum(p.numel() for p in model.parameters()),
-        'perplexity_before': before,
-        'perplexity': perplexity(model, data.held_out),
-        'tokens': steps * 16 * WINDOW,
-        'seconds': time.perf_counter() - begin,
-    }
+class Runs:
+    """Does the runs of the study.
+
+    Args:
+        study (Study): Where files go.
+        text (Sequence[str]): Files or patterns.
+    """
+
+    def __init__(self, study: Study, text: Sequence[str]) -> None:
+        self.base = study.file('base')
+        files = sorted(path for pattern in text for path in glob(pattern))
+        tokenizer = train_tokenizer(files, self.base)
+        self.data = Data(
+            *(
+                TokenWindows(files, WINDOW, tokenizer, part=part)
+                for part in ('train', 'held_out')
+            )
+        )
+
+    def __call__(
+        self, run: Run, needs: Mapping[str, Record]
+    ) -> Dict[str, Any]:
+        """Do one run."""
+        torch.set_num_threads(1)  # others run beside it
+        torch.set_flush_denormal(True)
+        return getattr(self, run.kind)(run.settings)
+
+    def whole(self, settings: Settings) -> Dict[str, Any]:
+        """Train the whole model."""
+        model = train_base(self.data, self.base, settings['base_steps'])
+        return {
+            'params': sum(p.numel() for p in model.parameters()),
+            'perplexity': perplexity(model.eval(), self.data.held_out),
+            'train_windows': len(self.data.train),
+            'held_out_windows': len(self.data.held_out),
+        }
+
+    def cut(self, settings: Settings) -> Dict[str, Any]:
+        """One method at one target with one seed."""
+        torch.manual_seed(settings['seed'])
+        steps, data = settings['steps'], self.data
+        searched = steps // 3
+        if settings['method'] == 'dms':
+            model = load_model(self.base, 'float32')
+            model = found_by_dms(model, data, settings, searched)
+            left = steps - searched
+        else:
+            scored = min(10, searched)
+            model = found_without_search(self.base, data, settings, scored)
+            used = settings['method'] in ('taylor', 'llm-pruner')
+            left = steps - scored * used
+        before = perplexity(model, data.held_out)
+        teacher = load_model(self.base, 'float32').eval()
+        finetune(model, teacher, data, left, settings['seed'])
+        return {
+            'params': sum(p.numel() for p in model.parameters()),
+            'perplexity_before': before,
+            'perplexity': perplexity(model, data.held_out),
+            'tokens': steps * 16 * WINDOW,
+            'layers': layer_sizes(model),
+        }
 
 
-def table(results: List[Dict[str, Any]], whole: float) -> str:
-    """Mean and spread over the seeds."""
+def layer_sizes(model: nn.Module) -> List[str]:
+    """Of each layer the dimensions of all heads and of the FFN."""
+    return [
+        f'{layer.self_attn.o_proj.in_features} + '
+        f'{layer.mlp.down_proj.in_features}'
+        for layer in model.model.layers
+    ]
+
+
+def plan(args: argparse.Namespace) -> List[Run]:
+    """All runs, the whole model first."""
+    base = {'base_steps': args.base_steps}
+    runs = [Run('whole', 'whole', base)]
+    for seed in args.seeds:
+        for target in args.targets:
+            for method in args.methods:
+                settings = dict(
+                    **base,
+                    steps=args.steps,
+                    method=method,
+                    target=target,
+                    seed=seed,
+                )
+                name = f'{method}-t{target:g}-s{seed}'
+                runs.append(Run(name, 'cut', settings, ('whole',)))
+    return runs
+
+
+def table(records: Mapping[str, Record]) -> str:
+    """Mean and spread over the seeds, the largest networks first."""
+    whole = records['whole']['result']
     lines = [
         '| parameters | method | kept / M | before finetuning | perplexity '
         '| s |',
         '|---|---|---|---|---|---|',
-        f'| 100 % | whole | | | {whole:.2f} | |',
+        f'| 100 % | whole | {whole["params"] / 1e6:.2f} | | '
+        f'{whole["perplexity"]:.2f} | {records["whole"]["cpu_seconds"]:.0f} |',
     ]
-    for target in TARGETS:
-        for method in METHODS:
-            rows = [
-                row
-                for row in results
-                if (row['method'], row['target']) == (method, target)
-            ]
-            if not rows:
-                continue
-            values = [row['perplexity'] for row in rows]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            kept, before, seconds = (
-                statistics.mean(row[key] for row in rows)
-                for key in ('params', 'perplexity_before', 'seconds')
-            )
-            lines.append(
-                f'| {target:.0%} | {method} | {kept / 1e6:.2f} | '
-                f'{before:.1f} | {statistics.mean(values):.2f} ± '
-                f'{spread:.2f} ({len(rows)}) | {seconds:.0f} |'
-            )
+    groups: Dict[Tuple[float, str], List[Record]] = {}
+    for record in records.values():
+        if record['kind'] == 'cut':
+            key = record['settings']['target'], record['settings']['method']
+            groups.setdefault(key, []).append(record)
+    for target, method in sorted(groups, key=lambda key: -key[0]):
+        mine = groups[target, method]
+        values = [record['result']['perplexity'] for record in mine]
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        kept, before = (
+            statistics.fmean(record['result'][key] for record in mine)
+            for key in ('params', 'perplexity_before')
+        )
+        seconds = statistics.fmean(record['cpu_seconds'] for record in mine)
+        lines.append(
+            f'| {target:.0%} | {method} | {kept / 1e6:.2f} | {before:.1f} | '
+            f'{statistics.fmean(values):.2f} ± {spread:.2f} ({len(values)}) | '
+            f'{seconds:.0f} |'
+        )
     return '\n'.join(lines)
 
 
 def main() -> None:
-    """Train the base, make the runs that are missing, print the table."""
+    """Plan, do what is missing, write and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('text', nargs='+', help='.txt, a document a file')
-    parser.add_argument('--work', default='work_dirs/llama_study')
+    parser.add_argument('--out-dir', default='work_dirs/llama_study')
     parser.add_argument('--steps', type=int, default=600)
     parser.add_argument('--base-steps', type=int, default=1500)
-    parser.add_argument('--seeds', type=int, default=3)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--targets', type=float, nargs='+', default=TARGETS)
     parser.add_argument('--methods', nargs='+', default=list(METHODS))
-    parser.add_argument('--threads', type=int, default=1)
+    parser.add_argument('--jobs', type=int, default=1)
+    parser.add_argument('--run', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    base = os.path.join(args.work, 'base')
-    os.makedirs(base, exist_ok=True)
-    files = sorted(path for text in args.text for path in glob(text))
-    tokenizer = train_tokenizer(files, base)
-    data = Data(
-        *(
-            TokenWindows(files, WINDOW, tokenizer, part=part)
-            for part in ('train', 'held_out')
-        )
-    )
-    train_base(data, base, args.base_steps)
-    results = []
-    for seed in range(args.seeds):
-        for target in TARGETS:
-            for method in args.methods:
-                run = Run(method, target, seed)
-                path = os.path.join(args.work, f'{run.name}.json')
-                if not os.path.isfile(path):
-                    found = execute(run, base, data, args.steps)
-                    with open(f'{path}.new', 'w', encoding='utf-8') as file:
-                        json.dump(found, file)
-                    os.replace(f'{path}.new', path)
-                    print(run, found['perplexity'], flush=True)
-                with open(path, encoding='utf-8') as file:
-                    results.append(json.load(file))
-    whole = perplexity(load_model(base, 'float32'), data.held_out)
-    print(table(results, whole))
+    study = Study(args.out_dir, plan(args))
+    if args.run:
+        study.perform(args.run, Runs(study, args.text))
+        return
+    records = study.execute([sys.executable, *sys.argv], args.jobs)
+    text = table(records)
+    base = os.path.join(args.out_dir, 'llama')
+    write_text(f'{base}.md', f'{text}\n')
+    write_text(f'{base}.json', json.dumps(list(records.values()), indent=1))
+    print(f'{text}\n\nWrote {base}.md and {base}.json.')
 
 
 if __name__ == '__main__':

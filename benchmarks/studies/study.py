@@ -47,6 +47,17 @@ class Study(NamedTuple):
 
 
 MASKS = ('mes', 'sns', 'get', 'minmax')
+TRAINED_FIRST: Variants = {
+    '': {},
+    'importance-': {'signal': 'importance'},
+    'removal-': {'signal': 'removal'},
+    'slow-': {'lr_factor': 1 / 3},
+    'fast-': {'lr_factor': 3.0},
+    # A fiftieth of the images of one retraining.
+    'brief-': {'search_images': 0.02},
+}
+"""Searches from a trained network; `depth-uniform` is of the first named."""
+
 CUT = ('uniform', 'random', 'l1', 'taylor', 'greedy')
 
 STUDIES = {
@@ -139,20 +150,12 @@ STUDIES = {
     ),
     'trained_first': Study(
         'a trained network is there: what its weights say of structures',
-        ('uniform', 'l1', 'taylor', 'greedy'),
+        ('uniform', 'random', 'l1', 'taylor', 'greedy'),
         {
-            f'dms-{name}': {**signal, 'weights_lr': 0.25}
-            for name, signal in (
-                ('pretrained', {}),
-                ('importance-pretrained', {'signal': 'importance'}),
-                ('removal-pretrained', {'signal': 'removal'}),
-            )
+            f'dms-{name}pretrained': {**options, 'weights_lr': 0.25}
+            for name, options in TRAINED_FIRST.items()
         },
-        pretrained=(
-            'dms-pretrained',
-            'dms-importance-pretrained',
-            'dms-removal-pretrained',
-        ),
+        pretrained=[f'dms-{name}pretrained' for name in TRAINED_FIRST],
         whole_training=True,
     ),
     'widths': Study(

@@ -29,6 +29,9 @@ TRIED = ('ea', 'random-best')
 TRAINED = ('l1', 'taylor', 'greedy', *TRIED)
 """Methods that judge the weights of a trained supernet."""
 
+PRETRAINED = '-pretrained'
+"""What the name of a search ends with that starts from a trained supernet."""
+
 FURTHER = 1000
 """Seeds of further trainings of a structure are so far apart."""
 

@@ -74,8 +74,15 @@ class ConfigRuns:
     def supernet(
         self, run: Run, needs: Mapping[str, Record]
     ) -> Dict[str, Any]:
-        """Train the architecture of the search, unmasked, as long."""
-        cfg = plain_config(self.cfg, dict(self.cfg.model.architecture))
+        """Train the architecture of the search, unmasked.
+
+        As long as the search; for a search that starts from it as long as a
+        structure is trained.
+        """
+        cfg = self.cfg
+        if run.settings.get('whole_training') and self.retrain is not None:
+            cfg = self.retrain
+        cfg = plain_config(cfg, dict(self.cfg.model.architecture))
         runner = self._trained(cfg, run)
         weights = self.study.file(f'{run.name}.pth')
         model = plain_model(runner)
@@ -95,11 +102,11 @@ class ConfigRuns:
         elif run.settings['method'] in compare.TRIED:
             structure, images = self._tried(cfg, run, of_kind)
         else:
-            structure, images = self._searched(cfg, run)
+            structure, images = self._searched(cfg, run, of_kind)
         path = self.study.file(f'{run.name}.yaml')
         save_structure(structure, path)
         cost = time.process_time()
-        if run.settings['method'] in (*compare.TRAINED, 'depth-uniform'):
+        if _inherits(run.settings['method']):
             base = needs[run.needs[-1]]['result']
             images, cost = images + base['images'], cost + base['cost']
         kind = next(k for k, v in structure.resources.items() if 'target' in v)
@@ -140,8 +147,14 @@ class ConfigRuns:
             result['score'] = result['val']
         return {**result, 'images': seen(runner)}
 
-    def _searched(self, cfg: Config, run: Run) -> Any:
+    def _searched(
+        self, cfg: Config, run: Run, needs: Mapping[str, Record]
+    ) -> Any:
         method = run.settings['method']
+        if method.endswith(compare.PRETRAINED):
+            method = method[: -len(compare.PRETRAINED)]
+            _start_from(cfg, needs['supernet']['result']['weights'])
+            scale_lr(cfg, run.settings['pretrained_lr'])
         portion = run.settings.get('search_images')
         if portion is not None:
             shorten(cfg, portion * images_of(self.retrain or self.cfg))
@@ -155,10 +168,7 @@ class ConfigRuns:
         self, cfg: Config, run: Run, needs: Mapping[str, Record]
     ) -> Any:
         """The best of many, as the loop of the method tries them."""
-        cfg.model.architecture.init_cfg = dict(
-            type='Pretrained',
-            checkpoint=needs['supernet']['result']['weights'],
-        )
+        _start_from(cfg, needs['supernet']['result']['weights'])
         number = run.settings['tried']
         loop: Dict[str, Any] = dict(seed=run.settings['seed'])
         if run.settings['method'] == 'ea':
@@ -184,14 +194,9 @@ class ConfigRuns:
     ) -> Any:
         method = run.settings['method']
         hook = find_resource_hook(cfg)
-        architecture = dict(cfg.model.architecture)
         judged = method in compare.TRAINED
         if judged:
-            weights = needs['supernet']['result']['weights']
-            architecture['init_cfg'] = dict(
-                type='Pretrained', checkpoint=weights
-            )
-            cfg.model.architecture = architecture
+            _start_from(cfg, needs['supernet']['result']['weights'])
         algorithm = build_algorithm(cfg)
         losses: List[Callable[[], Tensor]] = []
         if judged:
@@ -219,6 +224,39 @@ class ConfigRuns:
         runner = command_line.build_runner(cfg)
         runner.train()
         return runner
+
+
+def _inherits(method: str) -> bool:
+    """Whether a method's cost contains that of the run it needs last."""
+    return method in (*compare.TRAINED, 'depth-uniform') or method.endswith(
+        compare.PRETRAINED
+    )
+
+
+def _start_from(cfg: Config, weights: str) -> None:
+    """Let the architecture of a search start from weights, in place."""
+    architecture = dict(cfg.model.architecture)
+    architecture['init_cfg'] = dict(type='Pretrained', checkpoint=weights)
+    cfg.model.architecture = architecture
+
+
+def scale_lr(cfg: Config, factor: float) -> None:
+    """Multiply the learning rate of the weights, in place.
+
+    Args:
+        cfg (Config): Of a search.
+        factor (float): By what.
+
+    Raises:
+        DMSError: If the config names no rate.
+    """
+    optimizer = cfg.optim_wrapper.get('optimizer') or {}
+    if not isinstance(optimizer.get('lr'), (int, float)):
+        raise DMSError(
+            '`optim_wrapper.optimizer.lr` is no number: a search from a '
+            'trained network multiplies it by --pretrained-lr. Name it.'
+        )
+    optimizer['lr'] *= factor
 
 
 def plain_config(cfg: Config, model: Dict[str, Any]) -> Config:
@@ -283,7 +321,11 @@ def compare_methods(args: argparse.Namespace) -> None:
     cfg = command_line.read_config(args.config, args.cfg_options)
     find_resource_hook(cfg)
     retrain = command_line.read_config(args.retrain) if args.retrain else None
-    known = (*STRUCTURES, *MASKS, *compare.TRIED, 'dms')
+    searches = (*MASKS, 'dms')
+    known = (
+        *(*STRUCTURES, *compare.TRIED, *searches),
+        *(f'{name}{compare.PRETRAINED}' for name in searches),
+    )
     unknown = [method for method in args.methods if method not in known]
     if unknown:
         raise DMSError(
@@ -321,6 +363,14 @@ def _planned(args: argparse.Namespace) -> compare.Comparison:
                 f'--search-images must be in (0, 1], got {args.search_images}.'
             )
         common['search_images'] = args.search_images
+    pretrained = [m for m in args.methods if m.endswith(compare.PRETRAINED)]
+    if pretrained:
+        if not 0 < args.pretrained_lr <= 1:
+            raise DMSError(
+                f'--pretrained-lr must be in (0, 1], got {args.pretrained_lr}.'
+            )
+        common['whole_training'] = True
+        common['pretrained_lr'] = args.pretrained_lr
     grid = [{args.grid_key: value} for value in args.grid or []]
     return compare.Comparison(
         args.methods,
@@ -332,5 +382,6 @@ def _planned(args: argparse.Namespace) -> compare.Comparison:
             for method in args.methods
             if method not in (*STRUCTURES, *compare.TRIED)
         },
+        pretrained=pretrained,
         trainings=args.trainings,
     )

@@ -28,7 +28,10 @@ from typing import (
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import write_text
 
-PACKAGES = ('torch', 'mmcv', 'mmengine', 'mmrazor', 'mmpretrain', 'mmdet')
+PACKAGES = (
+    *('torch', 'mmcv', 'mmengine', 'mmrazor', 'mmpretrain', 'mmdet'),
+    'transformers',
+)
 
 POLL = 0.2
 """Seconds between two looks at the running processes."""

@@ -1,8 +1,10 @@
 import json
 
 import pytest
+from mmengine.config import Config
 
 METHODS = ['uniform', 'l1', 'taylor', 'dms', 'depth-uniform', 'get']
+METHODS.append('dms-pretrained')
 
 
 @pytest.fixture
@@ -27,7 +29,7 @@ def compare(call, workspace, tmp_path):
 
 
 @pytest.mark.timeout(180)
-def test_each_kind_of_run(compare):
+def test_each_kind_of_run(compare, tmp_path):
     supernet = compare('supernet-s0')
     assert supernet['images'] == 32
     found = {}
@@ -38,6 +40,13 @@ def test_each_kind_of_run(compare):
     assert found['dms']['images'] == 32
     assert found['l1']['images'] == supernet['images']
     assert found['get']['images'] == 32
+    # The training of the whole network is part of what such a search costs.
+    assert found['dms-pretrained']['images'] == supernet['images'] + 32
+    work_dir = tmp_path / 'out' / 'files' / 'found-dms-pretrained-t0.5-s0'
+    cfg = Config.fromfile(str(next(work_dir.glob('*.py'))))
+    assert cfg.optim_wrapper.optimizer.lr == 0.05 / 4
+    weights = cfg.model.architecture.init_cfg.checkpoint
+    assert weights == supernet['weights']
     trained = compare('trained-dms-t0.5-s0')
     assert 0 <= trained['score'] <= 100 and trained['images'] == 32
     assert trained['found'] == 'found-dms-t0.5-s0'
