@@ -6,7 +6,6 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional
 import torch
 from mmengine.config import Config
 
-from dms_mmrazor.core.durations import iterations_of, phase_lengths
 from dms_mmrazor.engine.checkpoint_files import (
     check_fits,
     read_checkpoint,
@@ -20,7 +19,6 @@ from dms_mmrazor.search.export import (
     export_subnet,
     save_subnet,
 )
-from dms_mmrazor.search.milestones import TargetPath
 from dms_mmrazor.subnet.onnx_export import export_onnx
 from dms_mmrazor.supernet.resources import RESOURCES
 from dms_mmrazor.version import __version__
@@ -116,21 +114,8 @@ def _scheduled_targets(
     algorithm: DMSAlgorithm, hook: Any, progress: SearchProgress
 ) -> Dict[str, float]:
     """Targets of the moment of a checkpoint, milestones included."""
-    total, per_epoch = progress.total, progress.per_epoch
-    try:
-        lengths = phase_lengths(hook.warmup, hook.decay, total, per_epoch)
-        stay = iterations_of('settle', hook.settle, total, per_epoch)
-    except ValueError as error:
-        raise DMSError(f'ResourceHook: {error}') from None
-    path = TargetPath(
-        algorithm.mutator,
-        hook.targets,
-        lengths,
-        hook.schedule,
-        hook.milestones,
-        stay,
-        hook.divisor,
-    )
+    length = progress.total, progress.per_epoch
+    path = hook.course.path(algorithm.mutator, hook.targets, *length)
     full = algorithm.mutator.table.full
     found = path.at(progress.iteration)
     return {kind: min(found[kind], full[kind]) for kind in found}

@@ -42,17 +42,21 @@ def settings_of(
     step = algorithm.structure.step
     lr = None if step.follows_length else step.lr
     wanted = {kind: plain_value(v) for kind, v in hook.wanted.items()}
-    names = ('warmup', 'decay', 'schedule', 'hold_depth', 'divisor')
+    course = hook.course
     family = {}
-    if hook.milestones:
-        stops = {name: dict(row) for name, row in hook.milestones.items()}
-        family = {'milestones': stops, 'settle': hook.settle}
+    if course.milestones:
+        stops = {name: dict(row) for name, row in course.milestones.items()}
+        family = {'milestones': stops, 'settle': course.settle}
     return {
         **family,
         **{f'target.{kind}': value for kind, value in wanted.items()},
         **{f'loss_weight.{kind}': v for kind, v in hook.weights.items()},
         **{f'supernet.{kind}': value for kind, value in full.items()},
-        **{name: getattr(hook, name) for name in names},
+        'warmup': course.warmup,
+        'decay': course.decay,
+        'schedule': course.schedule,
+        'hold_depth': hook.hold_depth,
+        'divisor': hook.divisor,
         'max_iters': runner.max_iters,
         'method': masks.method,
         'importance': [masks.metric, masks.decay],

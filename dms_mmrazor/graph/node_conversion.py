@@ -215,7 +215,7 @@ def _module_node(
         opaque = _opaque_node(node)
         if opaque is not None:
             return opaque
-    if kind is not None and kind.passes and not kind.known_to_mmrazor:
+    if kind is not None and kind.passes:
         return NormChannelNode.copy_from(node)
     return None
 

@@ -86,7 +86,6 @@ class BatchNormKind(ChannelwiseNormKind):
 
     types = (_BatchNorm,)
     masked = {nn.BatchNorm2d: DMSBatchNorm2d}
-    known_to_mmrazor = True
 
 
 @register_kind

@@ -91,8 +91,6 @@ class LayerKind:
         weights (tuple[str]): Parameters that are multiplied with what is
             read, which costs MACs. Defaults to ('weight',).
         leaf (bool): Whether a trace must not look into it. Defaults to True.
-        known_to_mmrazor (bool): Whether mmrazor's tracer knows how channels
-            pass a norm. Defaults to False.
     """
 
     types: ClassVar[Tuple[type, ...]] = ()
@@ -102,7 +100,6 @@ class LayerKind:
     passes: ClassVar[bool] = False
     weights: ClassVar[Tuple[str, ...]] = ('weight',)
     leaf: ClassVar[bool] = True
-    known_to_mmrazor: ClassVar[bool] = False
 
     def find_masked(self, layer_type: type) -> Optional[type]:
         """The class that takes masks, if there is one."""

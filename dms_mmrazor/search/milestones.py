@@ -1,10 +1,19 @@
-"""Milestones: budgets that a search passes, settles at and exports."""
+"""The way of a target: how it falls, and budgets that a search passes.
+
+At each of these milestones the search settles and exports.
+"""
 
 import math
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from dms_mmrazor.core import scheduled_target
-from dms_mmrazor.core.durations import PhaseLengths
+from dms_mmrazor.core.durations import (
+    Duration,
+    PhaseLengths,
+    check_durations,
+    iterations_of,
+    phase_lengths,
+)
 from dms_mmrazor.core.milestones import Timeline, plan_stops
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
@@ -63,6 +72,77 @@ def as_milestones(
             raise DMSError(f'{key} is there twice: both are {name}.')
         named[name] = dict(milestone)
     return named
+
+
+class Course(NamedTuple):
+    """How the target of a search falls, as its user has written it.
+
+    Attributes:
+        owner (str): Whose settings these are, for messages.
+        warmup (float | str): How long nothing is constrained.
+        decay (float | str): How long the target falls.
+        schedule (str): Shape of each leg, see :func:`scheduled_target`.
+        milestones (dict): Of :func:`as_milestones`.
+        settle (float | str): How long the target stays at each of them.
+        divisor (int): Of the exported widths. Defaults to 1.
+    """
+
+    owner: str
+    warmup: Duration
+    decay: Duration
+    schedule: str
+    milestones: Dict[str, Dict[str, Target]]
+    settle: Duration
+    divisor: int = 1
+
+    def check(self) -> 'Course':
+        """Itself, if phases and shape can be meant.
+
+        Raises:
+            DMSError: If they cannot.
+        """
+        try:
+            check_durations(self.warmup, self.decay)
+            scheduled_target(0.0, 1.0, 1.0, self.schedule)
+        except ValueError as error:
+            raise DMSError(f'{self.owner}: {error}') from None
+        return self
+
+    def path(
+        self,
+        mutator: DMSMutator,
+        targets: Mapping[str, float],
+        total: int,
+        per_epoch: Optional[float] = None,
+    ) -> 'TargetPath':
+        """The targets of every iteration of a training.
+
+        Args:
+            mutator (DMSMutator): Of a prepared supernet.
+            targets (Mapping[str, float]): Final ones, absolute.
+            total (int): Iterations of the search.
+            per_epoch (float, optional): Iterations of an epoch. Defaults to
+                None, it has none.
+
+        Raises:
+            DMSError: If the phases do not fit into the training, or a
+                milestone cannot be reached.
+        """
+        try:
+            lengths = phase_lengths(self.warmup, self.decay, total, per_epoch)
+            stay = iterations_of('settle', self.settle, total, per_epoch)
+        except ValueError as error:
+            raise DMSError(f'{self.owner}: {error}') from None
+        return TargetPath(
+            mutator,
+            targets,
+            lengths,
+            self.schedule,
+            self.milestones,
+            stay,
+            self.divisor,
+            self.owner,
+        )
 
 
 def _label(target: Target) -> str:

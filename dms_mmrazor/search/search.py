@@ -18,11 +18,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dms_mmrazor.core.durations import (
-    Duration,
-    iterations_of,
-    phase_lengths,
-)
+from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.latency import prepare_latency
 from dms_mmrazor.models.mutators import DMSMutator
@@ -38,8 +34,8 @@ from dms_mmrazor.search.export import (
 from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
 from dms_mmrazor.search.milestones import (
+    Course,
     Milestone,
-    TargetPath,
     as_milestones,
 )
 from dms_mmrazor.search.phases import Moment, SearchPhases
@@ -50,7 +46,6 @@ from dms_mmrazor.search.targets import (
     as_targets,
     as_weights,
     check_counts,
-    check_schedule,
     resolve_targets,
 )
 from dms_mmrazor.subnet import save_structure
@@ -160,10 +155,16 @@ class Search:
         distill: Optional[Mapping[str, Any]] = None,
     ) -> None:
         check_counts('Search', total_steps=total_steps)
-        check_schedule(warmup, decay, schedule, 'Search')
         check_flag('Search.hold_depth', hold_depth)
         wanted = as_targets(target, resource, 'Search')
-        passed = as_milestones(milestones, wanted, 'Search')
+        course = Course(
+            owner='Search',
+            warmup=warmup,
+            decay=decay,
+            schedule=schedule,
+            milestones=as_milestones(milestones, wanted, 'Search'),
+            settle=settle,
+        ).check()
         weights = as_weights(loss_weight, wanted, 'Search')
         self.model = model
         # A copy for a teacher has to be made while the model is plain.
@@ -187,7 +188,7 @@ class Search:
         self._scaler: Any = None
         self._steps: Optional[StepCounter] = None
         self._scale: Optional[Tensor] = None
-        path = self._path((warmup, decay, settle), schedule, passed)
+        path = course.path(self.mutator, self.targets, total_steps)
         self._phases = SearchPhases(
             self.mutator, self.structure, path, hold_depth
         )
@@ -200,29 +201,6 @@ class Search:
             )
         self._teaching = False
         self._hook = model.register_forward_pre_hook(self._begin_forward)
-
-    def _path(
-        self,
-        durations: Tuple[Duration, Duration, Duration],
-        schedule: str,
-        passed: Mapping[str, Mapping[str, Target]],
-    ) -> TargetPath:
-        """Targets of every step, by ``warmup``, ``decay`` and ``settle``."""
-        warmup, decay, settle = durations
-        try:
-            lengths = phase_lengths(warmup, decay, self.total_steps)
-            stay = iterations_of('settle', settle, self.total_steps)
-        except ValueError as error:
-            raise DMSError(f'Search: {error}') from None
-        return TargetPath(
-            self.mutator,
-            self.targets,
-            lengths,
-            schedule,
-            passed,
-            stay,
-            owner='Search',
-        )
 
     @property
     def architecture(self) -> nn.Module:

@@ -2,8 +2,6 @@
 
 from typing import Any, Dict, Mapping, Optional, Union
 
-from dms_mmrazor.core import scheduled_target
-from dms_mmrazor.core.durations import check_durations
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.supernet.resources import RESOURCES, Target
@@ -141,17 +139,6 @@ def as_weights(
                 f'and finite, got {weight!r}.'
             )
     return weights
-
-
-def check_schedule(
-    warmup: Any, decay: Any, schedule: Any, owner: str = 'ResourceHook'
-) -> None:
-    """Raise DMSError for phases or a shape that cannot be meant."""
-    try:
-        check_durations(warmup, decay)
-        scheduled_target(0.0, 1.0, 1.0, schedule)
-    except ValueError as error:
-        raise DMSError(f'{owner}: {error}') from None
 
 
 def check_counts(owner: str = 'ResourceHook', **values: Any) -> None:

@@ -13,10 +13,9 @@ from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.engine.checkpoint_files import state_dict_of
 from dms_mmrazor.engine.config_keywords import refuse_unsupported, unknown_key
 from dms_mmrazor.engine.runner_access import (
+    extent_of,
     get_algorithm,
     grad_scale,
-    length_of,
-    lengths_of,
     share_structure,
     structure_steps,
 )
@@ -48,14 +47,13 @@ from dms_mmrazor.registry import HOOKS
 from dms_mmrazor.search.export import ExportedSubnet
 from dms_mmrazor.search.export_warnings import warn_if_far
 from dms_mmrazor.search.loss_scale import StepCounter, step_scale
-from dms_mmrazor.search.milestones import TargetPath, as_milestones
+from dms_mmrazor.search.milestones import Course, as_milestones
 from dms_mmrazor.search.phases import Moment, SearchPhases
 from dms_mmrazor.search.targets import (
     Target,
     as_targets,
     as_weights,
     check_counts,
-    check_schedule,
     resolve_targets,
 )
 from dms_mmrazor.subnet import Structure
@@ -143,12 +141,15 @@ class ResourceHook(Hook):
         self.weights = as_weights(loss_weight, self.wanted)
         check_counts(divisor=divisor, interval=interval)
         check_flag('ResourceHook.hold_depth', hold_depth)
-        self.milestones = as_milestones(milestones, self.wanted)
-        check_schedule(warmup, decay, schedule)
-        self.settle = settle
-        self.warmup = warmup
-        self.decay = decay
-        self.schedule = schedule
+        self.course = Course(
+            owner='ResourceHook',
+            warmup=warmup,
+            decay=decay,
+            schedule=schedule,
+            milestones=as_milestones(milestones, self.wanted),
+            settle=settle,
+            divisor=divisor,
+        ).check()
         self.hold_depth = hold_depth
         self.divisor = divisor
         self.interval = interval
@@ -206,7 +207,6 @@ class ResourceHook(Hook):
             f'Search space:\n{mutator.report()}\n'
             + describe_resources(mutator, self.divisor)
         )
-        lengths = lengths_of(runner, self.warmup, self.decay)
         self.resolve(algorithm)
         runner.logger.info(describe_targets(mutator, self.targets))
         for warning in warn_if_idle(mutator, self.targets):
@@ -216,15 +216,7 @@ class ResourceHook(Hook):
         runner.logger.info(f'Structure: {algorithm.structure.step}')
         self._steps = StepCounter(runner.optim_wrapper.optimizer)
         share_structure(runner, algorithm)
-        path = TargetPath(
-            mutator,
-            self.targets,
-            lengths,
-            self.schedule,
-            self.milestones,
-            length_of(runner, 'settle', self.settle),
-            self.divisor,
-        )
+        path = self.course.path(mutator, self.targets, *extent_of(runner))
         self._phases = SearchPhases(
             mutator, algorithm.structure, path, self.hold_depth
         )
@@ -302,7 +294,7 @@ class ResourceHook(Hook):
         due = self._moment.due
         if due is not None:
             folder = self._folder(runner) + due.name[len('subnet') :]
-            wanted = self.milestones[due.name]
+            wanted = self.course.milestones[due.name]
             self._export(runner, due.name, folder, due.targets, wanted)
 
     def after_val_epoch(
@@ -332,12 +324,12 @@ class ResourceHook(Hook):
         """Export for one budget; of several, validate what is exported."""
         algorithm = get_algorithm(runner)
         subnet: Optional[ExportedSubnet] = None
-        if dist.is_main_process() or self.milestones:
+        if dist.is_main_process() or self.course.milestones:
             subnet = export_search(
                 runner, algorithm, targets, wanted, self.divisor, folder
             )
         metrics: Dict[str, float] = {}
-        if self.milestones:
+        if self.course.milestones:
             metrics = validated_score(runner, subnet)
         if dist.is_main_process():
             done = min(runner.iter + 1, runner.max_iters)
