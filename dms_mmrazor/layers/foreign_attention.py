@@ -5,19 +5,21 @@ an attention is as wide inside as its input. Where a search makes the input
 narrower and leaves the heads as they are, such code asks for dims that are
 not there. It is shown the width that it was written for: what it reads gives
 nothing but its shape, as the layers that read it have been called before.
+Where it runs, nothing is changed.
 """
 
 from typing import Any, Callable, Dict, Optional, Tuple, Type
 
+import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.kind import (
     channels_of,
-    is_layer,
     is_weighted,
     kind_of,
 )
+from dms_mmrazor.layers.own_layers import CODE_ERRORS
 
 _READERS = (
     ('qkv',),
@@ -36,25 +38,51 @@ class ReadsFewer:
     """A self-attention that reads fewer channels than it has inside.
 
     Mixed into anybody's, whose layers and code it has.
+
+    Attributes:
+        needs_width (bool, optional): Whether its code asks for the width
+            that it was written for; found out at the first call. Defaults to
+            None, not yet.
     """
+
+    needs_width: Optional[bool] = None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """As the attention's own, of tokens [..., C] or maps [B, C, ...]."""
-        readers, writer = layers_of(self)
-        rows = {name: getattr(self, name)(x) for name in readers}
-        width = channels_of(getattr(self, writer), True)
-        reader = getattr(self, readers[0])
-        shape = list(x.shape)
-        shape[1 if kind_of(reader).channels_first(reader) else -1] = width
+        if self.needs_width is None:
+            self.needs_width = not self._runs(x, *args, **kwargs)
+        if not self.needs_width:
+            return super().forward(x, *args, **kwargs)
+        readers = layers_of(self)[0]
+        given = {name: _giving(getattr(self, name)(x)) for name in readers}
+        widened = self._widened(x)
         # An instance's dictionary comes before its modules.
-        self.__dict__.update({n: _giving(row) for n, row in rows.items()})
+        self.__dict__.update(given)
         try:
-            return super().forward(
-                x.new_zeros(()).expand(shape), *args, **kwargs
-            )
+            return super().forward(widened, *args, **kwargs)
         finally:
             for name in readers:
                 del self.__dict__[name]
+
+    @torch.no_grad()
+    def _runs(self, x: Tensor, *args: Any, **kwargs: Any) -> bool:
+        """Whether its code runs on what it reads now."""
+        # On a copy, which nobody watches, with the same parameters.
+        trial = _unwatched(self)
+        trial.needs_width = False
+        try:
+            trial(x, *args, **kwargs)
+        except CODE_ERRORS:
+            return False
+        return True
+
+    def _widened(self, x: Tensor) -> Tensor:
+        """Zeros as wide as the attention is inside; they take no memory."""
+        readers, writer = layers_of(self)
+        reader, shape = getattr(self, readers[0]), list(x.shape)
+        dim = 1 if kind_of(reader).channels_first(reader) else -1
+        shape[dim] = channels_of(getattr(self, writer), True)
+        return x.new_zeros(()).expand(shape)
 
     def __reduce_ex__(self, protocol: Any) -> Tuple[Any, ...]:
         """For copies and files: its class is made where it is needed."""
@@ -64,6 +92,21 @@ class ReadsFewer:
 def _giving(value: Tensor) -> Callable[..., Tensor]:
     """Stands for a layer that was called already."""
     return lambda *args, **kwargs: value
+
+
+def _unwatched(module: nn.Module) -> nn.Module:
+    """The same tensors and code in evaluation mode, without hooks."""
+    new = type(module).__new__(type(module))
+    new.__dict__.update(nn.Module().__dict__)
+    own = module.__dict__.items()
+    kept = {k: v for k, v in own if not k.endswith('_hooks')}
+    kept.pop('forward', None)  # somebody's who looks at what it does
+    new.__dict__.update(kept, training=False)
+    new._modules = {
+        name: None if child is None else _unwatched(child)
+        for name, child in module._modules.items()
+    }
+    return new
 
 
 _FORMS: Dict[type, Type[nn.Module]] = {}
@@ -114,15 +157,7 @@ def fit_foreign_attentions(model: nn.Module) -> None:
         found = None if block_kind_of(module) else layers_of(module)
         if found is None or isinstance(module, ReadsFewer):
             continue
-        readers, writer = found
-        read = channels_of(getattr(module, readers[0]), True)
-        others = {*module._modules} - {*readers, writer}
-        passed = any(
-            is_layer(module._modules[name])
-            and channels_of(module._modules[name], True) == read
-            for name in others
-        )
-        inside = channels_of(getattr(module, writer), True)
-        # What reads its input besides, a norm, must see it as it is.
-        if read < inside and not passed:
+        (reader, *_), writer = found
+        read = channels_of(getattr(module, reader), True)
+        if read < channels_of(getattr(module, writer), True):
             module.__class__ = reads_fewer(type(module))

@@ -156,3 +156,27 @@ def test_what_an_attention_of_anybodys_reads_is_searched():
         torch.testing.assert_close(same(images), subnet.model(images))
     subnet.model(images).sum().backward()
     assert all(p.grad is not None for p in attn.parameters())
+
+
+class Own(Foreign):
+    """One that knows its dims, and looks at its input twice."""
+
+    def forward(self, x):
+        rows = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = rows.permute(2, 0, 3, 1, 4)
+        out = (q @ k.transpose(-2, -1)).softmax(-1) @ v
+        return x + self.proj(out.transpose(1, 2).flatten(2))
+
+
+def test_an_attention_that_runs_on_what_it_reads_is_left_alone():
+    torch.manual_seed(0)
+    model = Block()
+    model.attn = Own(12, 3)
+    images = torch.rand(4, *SIZE[1:])
+    search = Search(model, images, {'macs': 0.7}, 1)
+    search.model(images).square().sum().backward()
+    search.step()
+    subnet = search.export(divisor=1)
+    assert subnet.difference <= 1e-5
+    assert not subnet.model.attn.needs_width
+    assert subnet.model.attn.qkv.in_features < 12

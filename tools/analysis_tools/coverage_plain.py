@@ -113,6 +113,15 @@ TIMM: Dict[str, PlainCase] = {
     **_timm('twins_svt_small', 'cait_xxs24_224', img_size=64),
     **_timm('xcit_nano_12_p16_224', img_size=64),
     **_timm('crossvit_tiny_240', size=240),
+    **_timm('skresnet18', 'resnest14d', 'nf_resnet26', 'hgnet_tiny'),
+    **_timm('lcnet_050', 'mixnet_s', 'starnet_s1', 'mambaout_femto'),
+    **_timm('mobilevit_xxs', 'mobilevitv2_050', 'edgenext_xx_small'),
+    **_timm('efficientvit_b0', 'focalnet_tiny_srf'),
+    **_timm('eva02_tiny_patch14_224', size=56, img_size=56),
+    **_timm('swinv2_tiny_window8_256', img_size=64, window_size=4),
+    **_timm('vit_relpos_small_patch16_224', 'visformer_tiny', img_size=64),
+    **_timm('volo_d1_224', 'gmixer_12_224', img_size=64),
+    **_timm('levit_128s', size=224),
 }
 TORCHVISION: Dict[str, PlainCase] = {
     **_torchvision(
