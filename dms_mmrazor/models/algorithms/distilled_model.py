@@ -7,7 +7,11 @@ from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.registry import MODELS
-from dms_mmrazor.search.distillation import Distiller, DistillSettings
+from dms_mmrazor.search.distillation import (
+    Distiller,
+    DistillSettings,
+    positions_that_count,
+)
 
 
 @MODELS.register_module()
@@ -91,5 +95,8 @@ class DistilledModel(BaseModel):
         with self.distiller.watching(self.architecture) as outputs:
             losses = self.architecture(inputs, data_samples, mode='loss')
         losses = self.distiller.weigh_task(losses)
-        losses.update(self.distiller.loss(outputs, targets))
+        where = positions_that_count(
+            self.architecture, inputs, data_samples
+        )
+        losses.update(self.distiller.loss(outputs, targets, where))
         return losses

@@ -12,6 +12,7 @@ import dms_mmrazor.plugin  # noqa: F401
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.plugins.transformers.folder import export_folder, load_model
 from dms_mmrazor.registry import MODELS
+from dms_mmrazor.search.distillation import distillation_loss
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.dirname(__file__))))
 
@@ -97,6 +98,57 @@ def test_finetuning_has_a_teacher(files, language_model):
     losses['loss_distill'].backward()
     assert float(losses['loss_distill']) > 0
     assert not any('teacher' in key for key in model.state_dict())
+
+
+def _distilled(kind, folder):
+    """A student unlike its teacher, searched or finetuned."""
+    hidden = 'lm.model.layers.1'
+    distill = dict(task_weight=0.0, hidden=hidden)
+    model = MODELS.build(
+        dict(
+            type='DistilledModel',
+            architecture=dict(type='CausalLM', folder=folder),
+            teacher=dict(type='CausalLM', folder=folder),
+            distill=distill,
+        )
+        if kind == 'finetuned'
+        else dict(
+            type='DMSAlgorithm',
+            architecture=dict(type='CausalLM', folder=folder),
+            mutator=dict(parse_cfg=dict(demo_input=(1, 12))),
+            distill=distill,
+        )
+    )
+    if kind == 'searched':
+        model.distiller.start(model.architecture, model.teacher)
+        model.set_constraints(dict(params=1.0))
+        model.set_targets(dict(params=1e9))
+    weight = model.architecture.lm.model.layers[0].mlp.down_proj.weight
+    weight.data.mul_(2)
+    return model.train(), model.teacher, hidden
+
+
+@pytest.mark.parametrize('kind', ['searched', 'finetuned'])
+def test_answers_alone_are_distilled(kind, files, tokens):
+    model, teacher, hidden = _distilled(kind, files[0])
+    labels = tokens.clone()
+    # The answer of the first row is its last four tokens.
+    labels[0, :-4] = -100
+    labels[1, 5:] = -100
+    with model.distiller.watching(model.architecture) as seen:
+        losses = model(tokens, labels, mode='loss')
+    with model.distiller.watching(teacher) as taught:
+        teacher(tokens)
+    counts = torch.zeros(2, 12, dtype=torch.bool)
+    counts[0, -5:-1] = counts[1, :4] = True
+    student, wanted = (o['lm.lm_head'][-1][counts] for o in (seen, taught))
+    torch.testing.assert_close(
+        losses['loss_distill'], distillation_loss(student, wanted)
+    )
+    student, wanted = (o[hidden][-1][counts] for o in (seen, taught))
+    torch.testing.assert_close(
+        losses['loss_hidden'], (student - wanted).square().mean()
+    )
 
 
 @pytest.mark.parametrize(
