@@ -269,7 +269,9 @@ def positions_that_count(
     return None if find is None else find(inputs, data_samples)
 
 
-def _squared_difference(a: Tensor, b: Tensor, mask: Optional[Tensor]) -> Tensor:
+def _squared_difference(
+    a: Tensor, b: Tensor, mask: Optional[Tensor]
+) -> Tensor:
     """Mean over the positions that count, and over channels."""
     a, b = a.float(), b.float()
     if mask is not None and a.shape[:-1] == mask.shape:

@@ -220,6 +220,12 @@ def unsearched_rows(card: Card) -> List[List[str]]:
     return rows
 
 
+def retraining_title(card: Card) -> str:
+    """What comes after the search."""
+    finetunes = card.record.search.get('finetunes')
+    return 'Finetuning' if finetunes else 'Retraining'
+
+
 def retraining(card: Card) -> Tuple[str, str]:
     """How to go on: a sentence and a command."""
     command = card.record.search.get('retrain')
@@ -230,6 +236,8 @@ def retraining(card: Card) -> Tuple[str, str]:
             f'model = apply_structure(build_model(), '
             f'{osp.join(card.folder, "subnet.yaml")!r})',
         )
+    if card.record.search.get('finetunes'):
+        return 'Finetune the plain model, with the teacher:', command
     return 'Train the plain model from scratch:', command
 
 

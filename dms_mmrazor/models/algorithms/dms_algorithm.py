@@ -183,9 +183,7 @@ class DMSAlgorithm(BaseAlgorithm):
         with self.distiller.watching(self.architecture) as outputs:
             losses = self.architecture(inputs, data_samples, mode='loss')
         losses = self.distiller.weigh_task(losses)
-        where = positions_that_count(
-            self.architecture, inputs, data_samples
-        )
+        where = positions_that_count(self.architecture, inputs, data_samples)
         losses.update(self.distiller.loss(outputs, targets, where))
         return losses
 
