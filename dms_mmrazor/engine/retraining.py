@@ -9,7 +9,6 @@ from typing import Any, Dict, List, Mapping, Optional
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-
 from dms_mmrazor.files import write_text
 from dms_mmrazor.models.algorithms.sub_model import find_sub_model
 from dms_mmrazor.type_names import has_type
