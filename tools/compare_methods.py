@@ -74,6 +74,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--metric', help="the score; the evaluation's first by default"
     )
+    command_line.add_direction_arguments(parser)
     parser.add_argument(
         '--jobs', type=int, default=1, help='processes side by side'
     )

@@ -90,7 +90,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--metric', help="the accuracy; the validation's first by default"
     )
-    parser.add_argument('--lower-is-better', action='store_true')
+    command_line.add_direction_arguments(parser)
     parser.add_argument(
         '--search', help='config of the search, for checkpoints and --perturb'
     )

@@ -195,13 +195,18 @@ def options_of(run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
 
     Args:
         run (Run): Finds a structure.
-        needs (Mapping[str, Record]): Results of the tried settings, whose
-            ``val`` decides.
+        needs (Mapping[str, Record]): Results of the tried settings, of
+            which ``judged`` decides, higher is better, or ``val``.
     """
+
+    def judged(name: str) -> float:
+        result = needs[name]['result']
+        return result.get('judged', result['val'])
+
     if 'grid' not in run.settings:
         return dict(run.settings['options'])
     tried = run.settings['tried']
-    best = max(tried, key=lambda name: needs[name]['result']['val'])
+    best = max(tried, key=judged)
     return dict(run.settings['grid'][tried.index(best)])
 
 

@@ -20,13 +20,13 @@ from dms_mmrazor.baselines.structures import STRUCTURES, Request
 from dms_mmrazor.cli import command_line
 from dms_mmrazor.cli.training_length import images_of, shorten
 from dms_mmrazor.engine.loops.evolution_loop import CANDIDATES
+from dms_mmrazor.engine.metric_choice import chosen_metric, chosen_score
 from dms_mmrazor.engine.runner_access import plain_model
 from dms_mmrazor.engine.search_config import (
     build_algorithm,
     find_resource_hook,
     override_target,
 )
-from dms_mmrazor.engine.subnet_fitness import chosen_metric
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.subnet import (
@@ -135,9 +135,21 @@ class ConfigRuns:
             cfg = plain_config(self.cfg, model)
         runner = self._trained(cfg, run)
         result = {'found': base['name'], 'options': base['result']['options']}
-        if cfg.get('val_dataloader') is not None:
-            result['val'] = chosen_metric(
-                runner.val_loop.run(), self.metric, '--metric'
+        validated = cfg.get('val_dataloader') is not None
+        if validated:
+            metrics = runner.val_loop.run()
+            result['val'] = chosen_metric(metrics, self.metric, '--metric')
+        if run.settings['seed'] == compare.TUNING_SEED:
+            if not validated:
+                raise DMSError(
+                    '--grid chooses by `val_dataloader`, which the config '
+                    'lacks.'
+                )
+            result['judged'] = chosen_score(
+                metrics,
+                self.metric,
+                run.settings['lower_is_better'],
+                '--metric',
             )
         if cfg.get('test_dataloader') is not None:
             result['score'] = chosen_metric(
@@ -372,6 +384,8 @@ def _planned(args: argparse.Namespace) -> compare.Comparison:
         common['whole_training'] = True
         common['pretrained_lr'] = args.pretrained_lr
     grid = [{args.grid_key: value} for value in args.grid or []]
+    if grid:
+        common['lower_is_better'] = args.lower_is_better
     return compare.Comparison(
         args.methods,
         args.targets,

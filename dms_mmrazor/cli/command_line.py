@@ -65,6 +65,20 @@ class KeyValues(DictAction):
         super().__call__(parser, namespace, values, *args)
 
 
+def add_direction_arguments(parser: ArgumentParser) -> None:
+    """Options that say which values of the metric are better."""
+    direction = parser.add_mutually_exclusive_group()
+    for word, value in (('lower', True), ('higher', False)):
+        direction.add_argument(
+            f'--{word}-is-better',
+            dest='lower_is_better',
+            action='store_const',
+            const=value,
+            help=f'{word} values of the metric are better; by default what '
+            'its name tells',
+        )
+
+
 def add_config_arguments(parser: ArgumentParser) -> None:
     """Add ``config`` and ``--cfg-options``."""
     parser.add_argument('config', help='config file')

@@ -131,7 +131,9 @@ def write_retrain_config(runner: Runner, folder: str) -> None:
         imports=list(dict.fromkeys([plugin, *imports])),
         allow_failed_imports=False,
     )
-    cfg.work_dir = osp.join(runner.work_dir, 'retrain')
+    # That of `subnet-50` is `retrain-50`.
+    name = osp.basename(osp.abspath(folder)).replace('subnet', 'retrain')
+    cfg.work_dir = osp.join(runner.work_dir, name)
     cfg.load_from, cfg.resume = None, False
     note = _FINETUNE_NOTE if learns else _NOTE
     write_text(osp.join(folder, CONFIG_FILE), note + cfg.pretty_text)

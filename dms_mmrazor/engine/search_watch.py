@@ -119,11 +119,15 @@ class SearchWatch:
         Returns:
             str: Path of the card.
         """
-        if name == 'subnet':
-            write_retrain_config(runner, folder)
-        place = osp.relpath(folder, self.recorder.folder)
+        write_retrain_config(runner, folder)
         self.recorder.budget(
-            name, place, done, subnet.structure, metrics, measured
+            name,
+            osp.relpath(folder, self.recorder.folder),
+            done,
+            subnet.structure,
+            metrics,
+            measured,
+            retrain_command(runner, folder),
         )
         return write_card(self.recorder.folder)
 

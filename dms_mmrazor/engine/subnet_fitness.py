@@ -2,7 +2,7 @@
 
 import time
 from copy import deepcopy
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, Mapping, Optional, Sized
 
 import torch
 from mmengine.config import Config
@@ -10,12 +10,13 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.engine.metric_choice import chosen_score
+from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.models.algorithms import DMSAlgorithm
 from dms_mmrazor.registry import HOOKS, TASK_UTILS
-from dms_mmrazor.search.recalibration import recalibrate_norms
+from dms_mmrazor.search.recalibration import has_statistics, recalibrate_norms
 from dms_mmrazor.subnet import pruned_copy
 from dms_mmrazor.supernet.plain import plain_copy
 from dms_mmrazor.type_names import type_name
@@ -36,8 +37,8 @@ class SubnetAccuracy:
             subnet. Defaults to 2000.
         metric (str, optional): Of the evaluator. Defaults to None, its
             first.
-        sign (int): -1 for a metric that is better when smaller. Defaults to
-            1.
+        lower_is_better (bool, optional): Of the metric. Defaults to None,
+            what its name tells: see :func:`is_lower_better`.
         dataloader (dict, optional): Evaluated instead. Defaults to None,
             training data with the pipeline of ``val_dataloader``, or of
             ``test_dataloader`` without one.
@@ -54,12 +55,12 @@ class SubnetAccuracy:
         runner: Runner,
         images: int = 2000,
         metric: Optional[str] = None,
-        sign: int = 1,
+        lower_is_better: Optional[bool] = None,
         dataloader: Optional[Dict[str, Any]] = None,
         evaluator: Any = None,
     ) -> None:
-        if sign not in (1, -1):
-            raise DMSError(f'`fitness.sign` must be 1 or -1, got {sign!r}.')
+        if lower_is_better is not None:
+            check_flag('fitness.lower_is_better', lower_is_better)
         for key in ('val_evaluator', 'test_evaluator'):
             evaluator = evaluator or runner.cfg.get(key)
         if not evaluator:
@@ -69,7 +70,7 @@ class SubnetAccuracy:
                 "SubnetAccuracy', evaluator=…)`."
             )
         self.metric = metric
-        self.sign = sign
+        self.lower_is_better = lower_is_better
         self.evaluator = runner.build_evaluator(evaluator)
         if dataloader is not None:
             self.loader = runner.build_dataloader(dataloader, seed=0)
@@ -85,7 +86,8 @@ class SubnetAccuracy:
         """Evaluate a subnet.
 
         Raises:
-            DMSError: If the evaluator has no such metric.
+            DMSError: If the evaluator has no such metric, or its direction
+                is not known.
         """
         subnet.eval()
         for batch in self.loader:
@@ -93,9 +95,11 @@ class SubnetAccuracy:
             self.evaluator.process(data_samples=outputs, data_batch=batch)
         number = len(self.loader.dataset)
         metrics = self.evaluator.evaluate(number)
-        score = chosen_metric(metrics, self.metric, '`fitness.metric`')
+        score = chosen_score(
+            metrics, self.metric, self.lower_is_better, '`fitness.metric`'
+        )
         return {
-            'score': self.sign * score,
+            'score': score,
             'forward_images': number,
         }
 
@@ -111,7 +115,7 @@ class NormRecalibration:
 
     def __init__(self, runner: Runner, images: int) -> None:
         self.loader = None
-        if images:
+        if images and has_statistics(runner.model):
             key = 'train_cfg.recalibrate'
             self.loader = training_part(runner, images, key, last=True)
 
@@ -192,28 +196,6 @@ class SubnetJudge:
         return result
 
 
-def chosen_metric(
-    metrics: Mapping[str, Any], wanted: Optional[str], option: str
-) -> float:
-    """The metric of an evaluation that counts.
-
-    Args:
-        metrics (Mapping[str, Any]): Of the evaluation, by key.
-        wanted (str, optional): Its key. None: the first one.
-        option (str): What sets it, for messages.
-
-    Raises:
-        DMSError: If the evaluation has no such metric.
-    """
-    key = wanted or next(iter(metrics), '')
-    if key not in metrics:
-        raise DMSError(
-            f'{option} {key!r} is not among the metrics of the evaluation: '
-            f'{sorted(metrics)}.'
-        )
-    return float(metrics[key])
-
-
 def training_part(
     runner: Runner, images: int, key: str, last: bool = False
 ) -> DataLoader:
@@ -239,15 +221,18 @@ def training_part(
     advice = 'write `train_cfg.fitness.dataloader`, and `recalibrate=0`'
     loader = _evaluating_loader(runner.cfg, key, advice)
     whole = runner.build_dataloader(loader, seed=0).dataset
-    if not hasattr(whole, 'get_subset'):
+    if not isinstance(whole, Sized):
         raise DMSError(
-            f'`{key}`: no part can be taken of a {type(whole).__name__}: '
-            f'{advice}.'
+            f'`{key}`: no part can be taken of a {type(whole).__name__}, '
+            f'which has no length: {advice}.'
         )
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(len(whole), generator=generator).tolist()
     chosen = order[-images:] if last else order[:images]
-    loader['dataset'] = whole.get_subset(sorted(chosen))
+    if hasattr(whole, 'get_subset'):
+        loader['dataset'] = whole.get_subset(sorted(chosen))
+    else:
+        loader['dataset'] = Subset(whole, sorted(chosen))
     loader['sampler'] = dict(type='DefaultSampler', shuffle=False)
     return runner.build_dataloader(loader, seed=0)
 
@@ -271,6 +256,11 @@ def _evaluating_loader(cfg: Config, key: str, advice: str) -> Dict[str, Any]:
             f'`val_dataloader`, which the config lacks: {advice}.'
         )
     loader, dataset = deepcopy(loader), deepcopy(train['dataset'])
+    if type_name(dataset) == type_name(loader['dataset']) and not (
+        'pipeline' in dataset or 'pipeline' in loader['dataset']
+    ):
+        loader['dataset'] = dataset  # has no augmentation: windows of tokens
+        return loader
     if 'pipeline' not in dataset or 'pipeline' not in loader['dataset']:
         raise DMSError(
             f'`{key}`: `train_dataloader.dataset` is a '

@@ -1,7 +1,6 @@
 """What ``tools/rank_subnets.py`` does."""
 
 import argparse
-import hashlib
 import os.path as osp
 import sys
 from typing import Any, Dict, List, Mapping, Optional, Tuple
@@ -18,7 +17,12 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.ranking import candidates as made
 from dms_mmrazor.ranking import reduced_data
 from dms_mmrazor.ranking.config_recipe import ConfigRecipe, Reduction
-from dms_mmrazor.ranking.rank import by_seed, plan
+from dms_mmrazor.ranking.rank import (
+    by_seed,
+    check_obtainable,
+    digest,
+    plan,
+)
 from dms_mmrazor.ranking.report import summarize, write
 from dms_mmrazor.subnet import load_structure
 
@@ -37,20 +41,15 @@ def rank_from_command_line(args: argparse.Namespace) -> None:
     paths = _structures(args, folder)
     structures = [load_structure(path) for path in paths]
     reduction = _reduction(args, cfg)
+    recipe = _recipe(args, cfg, folder, reduction)
+    check_obtainable(args.score, recipe, len(paths))
     common = {
         'config': args.config,
         'cfg_options': args.cfg_options or {},
-        **_recipe(args, cfg, folder, reduction).settings,
+        **recipe.settings,
     }
-    runs = [
-        run._replace(
-            settings={
-                **run.settings,
-                'content': _digest(run.settings['candidate']),
-            }
-        )
-        for run in plan(paths, list(range(args.seeds)), common)
-    ]
+    contents = {path: digest(path) for path in paths}
+    runs = plan(paths, list(range(args.seeds)), common, contents)
     study = Study(folder, runs)
     if args.run:
         study.perform(args.run, _Trainings(args, cfg, study, reduction))
@@ -209,9 +208,3 @@ def _devices(jobs: int) -> List[str]:
     """Accelerators to deal out to processes."""
     number = torch.cuda.device_count()
     return [str(i) for i in range(number)] if min(number, jobs) > 1 else []
-
-
-def _digest(path: str) -> str:
-    """Of a structure's file, so that a changed one is not taken for it."""
-    with open(path, 'rb') as file:
-        return hashlib.sha256(file.read()).hexdigest()[:16]

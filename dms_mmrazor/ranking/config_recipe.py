@@ -15,8 +15,8 @@ from dms_mmrazor.cli.training_length import (
     dataset_length,
     shorten_in_proportion,
 )
+from dms_mmrazor.engine.metric_choice import chosen_score, is_lower_better
 from dms_mmrazor.engine.runner_access import plain_model
-from dms_mmrazor.engine.subnet_fitness import chosen_metric
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms.sub_model import find_sub_model
 from dms_mmrazor.ranking import reduced_data
@@ -76,8 +76,8 @@ class ConfigRecipe:
         evaluate (bool): Validate at the end. Defaults to True.
         metric (str, optional): Key of the validation's metrics. Defaults to
             None, their first.
-        lower_is_better (bool): Of the metric, such as a perplexity.
-            Defaults to False.
+        lower_is_better (bool, optional): Of the metric. Defaults to None,
+            what its name tells: see :func:`is_lower_better`.
 
     Raises:
         DMSError: If an argument is out of range, or the config is for
@@ -92,7 +92,7 @@ class ConfigRecipe:
         landscape_batches: int = LANDSCAPE_BATCHES,
         evaluate: bool = True,
         metric: Optional[str] = None,
-        lower_is_better: bool = False,
+        lower_is_better: Optional[bool] = None,
     ) -> None:
         self.reduction = reduction or Reduction()
         if self.reduction.epochs < 1:
@@ -109,7 +109,9 @@ class ConfigRecipe:
         self.landscape_batches = landscape_batches
         self.evaluate = evaluate and cfg.get('val_dataloader') is not None
         self.metric = metric
-        self.sign = -1.0 if lower_is_better else 1.0
+        self.lower_is_better = lower_is_better
+        if evaluate and metric and lower_is_better is None:
+            is_lower_better(metric)  # asks now, not after a training
 
     @property
     def settings(self) -> Dict[str, Any]:
@@ -119,7 +121,7 @@ class ConfigRecipe:
             'landscape_batches': self.landscape_batches,
             'evaluate': self.evaluate,
             'metric': self.metric,
-            'lower_is_better': self.sign < 0,
+            'lower_is_better': self.lower_is_better,
         }
 
     def __call__(self, structure: str, seed: int) -> Trajectory:
@@ -217,8 +219,11 @@ class ConfigRecipe:
             costs['landscape'] = meter.now() - begun
         if self.evaluate:
             begun = meter.now()
-            metric = self.sign * chosen_metric(
-                runner.val_loop.run(), self.metric, '--metric'
+            metric = chosen_score(
+                runner.val_loop.run(),
+                self.metric,
+                self.lower_is_better,
+                '--metric',
             )
             costs['evaluation'] = meter.now() - begun
         return Trajectory(

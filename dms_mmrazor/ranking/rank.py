@@ -1,5 +1,7 @@
 """Rank candidates: each trained briefly, with several seeds."""
 
+import hashlib
+import os
 import tempfile
 from typing import (
     Any,
@@ -13,17 +15,19 @@ from typing import (
     TypeVar,
 )
 
-from torch import Tensor, distributed, nn
+from torch import distributed, nn
 
 from dms_mmrazor.baselines.runs import Record, Run, Study
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import count_macs
 from dms_mmrazor.ranking.report import Ranking, Resources, summarize, write
 from dms_mmrazor.ranking.scores import (
+    SINGLE,
     MoteWeights,
     Trajectory,
     check_score,
 )
+from dms_mmrazor.supernet.preparation import demo_of
 
 Candidate = TypeVar('Candidate')
 
@@ -41,7 +45,7 @@ def rank_subnets(
     seeds: Sequence[int] = (0, 1),
     folder: Optional[str] = None,
     resources: Optional[Mapping[str, Resources]] = None,
-    example_inputs: Optional[Tensor] = None,
+    example_inputs: Any = None,
     budget: Sequence[str] = ('macs',),
     weights: Optional[MoteWeights] = None,
     say: Callable[[str], None] = print,
@@ -71,8 +75,8 @@ def rank_subnets(
         resources (Mapping, optional): Name → kind → value. Defaults to
             None: parameters of models are counted, and MACs if there are
             example inputs.
-        example_inputs (Tensor, optional): A batch that MACs are counted
-            on. Defaults to None.
+        example_inputs (Tensor | Sequence | Mapping, optional): A batch that
+            MACs are counted on. Defaults to None.
         budget (Sequence[str]): Kinds of resource that should be equal.
             Defaults to ('macs',).
         weights (MoteWeights, optional): Of the score 'mote'. Defaults to
@@ -83,14 +87,21 @@ def rank_subnets(
         DMSError: If there is nothing to rank, the score cannot be had, or
             the folder has results of other settings.
     """
-    check_score(score)
+    check_candidates(candidates)
+    check_obtainable(score, recipe, len(candidates))
     if resources is None:
         resources = {
             name: count_resources(candidate(), example_inputs)
             for name, candidate in candidates.items()
             if callable(candidate)
         }
-    runs = plan(candidates, seeds, getattr(recipe, 'settings', {}))
+    settings = getattr(recipe, 'settings', {})
+    contents = {
+        name: digest(candidate)
+        for name, candidate in candidates.items()
+        if isinstance(candidate, (str, os.PathLike))
+    }
+    runs = plan(candidates, seeds, settings, contents)
 
     def perform(run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         settings = run.settings
@@ -116,6 +127,7 @@ def plan(
     names: Sequence[str],
     seeds: Sequence[int],
     settings: Mapping[str, Any],
+    contents: Mapping[str, str],
 ) -> List[Run]:
     """A run for each candidate and seed, one seed of all first.
 
@@ -123,10 +135,16 @@ def plan(
         names (Sequence[str]): Of the candidates.
         seeds (Sequence[int]): Of the trainings.
         settings (Mapping[str, Any]): What else results depend on.
+        contents (Mapping[str, str]): Name → :func:`digest` of its file, for
+            those that are files.
 
     Raises:
         DMSError: If there is no candidate or no seed.
     """
+    if not isinstance(seeds, Sequence):
+        raise DMSError(
+            f'`seeds` must be a list such as [0, 1], got {seeds!r}.'
+        )
     if not names or not seeds:
         raise DMSError('a ranking needs at least one candidate and one seed.')
     if len(set(seeds)) < len(seeds):
@@ -142,11 +160,71 @@ def plan(
         Run(
             f'{file_name(name)}-s{seed}',
             'trained',
-            {'candidate': name, 'seed': seed, **settings},
+            {
+                'candidate': name,
+                'seed': seed,
+                **settings,
+                **({'content': contents[name]} if name in contents else {}),
+            },
         )
         for seed in seeds
         for name in names
     ]
+
+
+def check_candidates(candidates: Any) -> None:
+    """Refuse what is no mapping of names to functions or paths.
+
+    Raises:
+        DMSError: It names what was given.
+    """
+    if not isinstance(candidates, Mapping):
+        raise DMSError(
+            '`candidates` must be a dict, name → function that makes the '
+            f'model (or path), got a {type(candidates).__name__}.'
+        )
+    built = [n for n, c in candidates.items() if isinstance(c, nn.Module)]
+    if built:
+        raise DMSError(
+            f'candidate {built[0]!r} is a model: give a function that makes '
+            'it with new weights, as each seed needs its own.'
+        )
+
+
+def check_obtainable(score: str, recipe: Any, number: int) -> None:
+    """Refuse a score that the trainings will not have, before they begin.
+
+    Args:
+        score (str): What is ranked by.
+        recipe (Callable): Its attributes ``evaluate`` and
+            ``landscape_batches`` tell, if it has them.
+        number (int): Of candidates.
+
+    Raises:
+        DMSError: It says what is missing.
+    """
+    nothing = Trajectory((), ())
+    if check_score(score) == 'accuracy':
+        if not getattr(recipe, 'evaluate', True):
+            SINGLE['accuracy'](nothing)  # says what is missing
+    elif score in ('landscape', 'mote'):
+        if not getattr(recipe, 'landscape_batches', True):
+            SINGLE['landscape'](nothing)
+        if score == 'mote' and number < 2:
+            raise DMSError('`score=mote` compares two or more candidates.')
+
+
+def digest(path: Any) -> str:
+    """Of a structure's file, so that a changed one is not taken for it.
+
+    Raises:
+        DMSError: If there is no such file.
+    """
+    try:
+        with open(path, 'rb') as file:
+            return hashlib.sha256(file.read()).hexdigest()[:16]
+    except OSError as error:
+        raise DMSError(f'candidate {path}: {error.strerror}.') from None
 
 
 def file_name(name: str) -> str:
@@ -169,18 +247,19 @@ def by_seed(
 
 
 def count_resources(
-    model: nn.Module, example_inputs: Optional[Tensor] = None
+    model: nn.Module, example_inputs: Any = None
 ) -> Dict[str, float]:
     """Parameters of a plain model, and MACs per image of a batch.
 
     Args:
         model (nn.Module): A candidate.
-        example_inputs (Tensor, optional): Of the shape that MACs are
-            counted for. Defaults to None, no MACs.
+        example_inputs (Tensor | Sequence | Mapping, optional): What it is
+            called with, as for :class:`Search`. Defaults to None, no MACs.
     """
     counted: Dict[str, float] = {}
     if example_inputs is not None:
-        counted['macs'] = count_macs(model, tuple(example_inputs.shape))
+        demo = demo_of(model, example_inputs)
+        counted['macs'] = count_macs(model, demo)
     counted['params'] = sum(p.numel() for p in model.parameters())
     return counted
 

@@ -7,6 +7,7 @@ import statistics
 from typing import (
     Any,
     Dict,
+    Iterable,
     List,
     Mapping,
     NamedTuple,
@@ -87,8 +88,8 @@ def summarize(
         score (str): One of :data:`SCORES`.
         trajectories (Mapping): Seed → candidate → its short training.
         resources (Mapping): Candidate → resource kind → value.
-        budget (Sequence[str]): Kinds that should be equal. Defaults to
-            ('macs',).
+        budget (Sequence[str]): Kinds that should be equal; parameters where
+            none of them is known. Defaults to ('macs',).
         weights (MoteWeights, optional): Of the score 'mote'. Defaults to
             None.
 
@@ -113,7 +114,9 @@ def summarize(
         for name in SCORES
         if all(name in t for t in tables.values())
     }
-    warnings = budget_warnings(resources, budget)
+    counted = {kind for row in resources.values() for kind in row}
+    known = [kind for kind in budget if kind in counted]
+    warnings = budget_warnings(resources, known or counted & {'params'})
     warnings += _seed_warnings(rows, len(tables))
     return Ranking(score, rows, found, warnings)
 
@@ -181,7 +184,7 @@ def seconds_of(trajectory: Trajectory, score: str) -> float:
 
 
 def budget_warnings(
-    resources: Mapping[str, Resources], budget: Sequence[str]
+    resources: Mapping[str, Resources], budget: Iterable[str]
 ) -> List[str]:
     """A line for each kind of which candidates have unlike amounts."""
     lines = []

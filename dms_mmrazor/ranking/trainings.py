@@ -242,7 +242,15 @@ class PlainRecipe:
         Args:
             build (Callable): Makes the candidate with new weights.
             seed (int): Of weights, order and augmentation.
+
+        Raises:
+            DMSError: If the candidate is no function.
         """
+        if not callable(build):
+            raise DMSError(
+                f'PlainRecipe trains what a function makes, got {build!r}: '
+                'give `lambda: apply_structure(build(), path)`.'
+            )
         torch.manual_seed(seed)
         model = build().to(self.device)
         iterations = round(self.epochs * len(self.loader))

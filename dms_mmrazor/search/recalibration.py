@@ -4,7 +4,7 @@ Subnets of a supernet share weights, not statistics: those of the supernet's
 own passes are of other features.
 """
 
-from typing import Any, Callable, Iterable
+from typing import Any, Callable, Iterable, List
 
 import torch
 from mmengine import dist
@@ -12,6 +12,19 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dms_mmrazor.graph.demo import keeping_modes
+
+
+def has_statistics(model: nn.Module) -> bool:
+    """Whether there is a batch norm whose statistics could be computed."""
+    return bool(_norms(model))
+
+
+def _norms(model: nn.Module) -> List[_BatchNorm]:
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and module.running_mean is not None
+    ]
 
 
 @torch.no_grad()
@@ -34,11 +47,7 @@ def recalibrate_norms(
     Returns:
         int: Number of norms; 0: nothing was run.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
-    ]
+    norms = _norms(model)
     if not norms:
         return 0
     momenta = [norm.momentum for norm in norms]

@@ -166,8 +166,21 @@ class Recorder:
         structure: Structure,
         metrics: Mapping[str, Any],
         measured: Optional[Mapping[str, float]] = None,
+        retrain: Optional[str] = None,
     ) -> None:
-        """Note an exported subnet; 'subnet' is the final one."""
+        """Note an exported subnet; 'subnet' is the final one.
+
+        Args:
+            name (str): 'subnet-50', or 'subnet'.
+            folder (str): Where it is, relative to the record's folder.
+            iteration (int): Steps that were made.
+            structure (Structure): What is kept.
+            metrics (Mapping[str, Any]): Scores before a retraining.
+            measured (Mapping[str, float], optional): Milliseconds by what
+                was measured. Defaults to None.
+            retrain (str, optional): The command that trains it. Defaults to
+                None, there is none.
+        """
         row = {
             'name': name,
             'folder': folder,
@@ -175,6 +188,7 @@ class Recorder:
             'resources': structure.resources,
             'metrics': numbers_of(metrics),
             'measured': dict(measured or {}),
+            'retrain': retrain,
         }
         self._write('budget', row)
 

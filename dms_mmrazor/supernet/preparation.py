@@ -110,16 +110,11 @@ def mutator_settings(
         DMSError: If the input is no example, or the model has nothing to
             search.
     """
-    example_inputs = model_kind_of(model).example(model, example_inputs)
-    demo: Any = as_example(example_inputs)
+    demo = demo_of(model, example_inputs)
     if not any(True for _ in model.parameters()):
         raise DMSError(
             f'Search: `model` ({type(model).__name__}) has no parameters.'
         )
-    if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
-        # A batch of images: its shape is enough, and MACs are of one.
-        if example_inputs.is_floating_point():
-            demo = tuple(example_inputs.shape)
     settings = dict(settings or {})
     settings['parse_cfg'] = {
         'type': 'DMSChannelAnalyzer',
@@ -127,6 +122,22 @@ def mutator_settings(
         'demo_input': demo,
     }
     return settings
+
+
+def demo_of(model: nn.Module, example_inputs: Any) -> Any:
+    """What a model is run on: its example, or the shape of its images.
+
+    Args:
+        model (nn.Module): A plain model.
+        example_inputs (Any): What it is called with: a tensor, positional
+            arguments or keyword arguments.
+    """
+    example_inputs = model_kind_of(model).example(model, example_inputs)
+    if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
+        # A batch of images: its shape is enough, and MACs are of one.
+        if example_inputs.is_floating_point():
+            return tuple(example_inputs.shape)
+    return as_example(example_inputs)
 
 
 class Description(NamedTuple):

@@ -227,18 +227,24 @@ def retraining_title(card: Card) -> str:
 
 
 def retraining(card: Card) -> Tuple[str, str]:
-    """How to go on: a sentence and a command."""
-    command = card.record.search.get('retrain')
-    if not command:
-        return (
-            'Cut a new model and train it as you train the whole one:',
-            'from dms_mmrazor import apply_structure\n\n'
-            f'model = apply_structure(build_model(), '
-            f'{osp.join(card.folder, "subnet.yaml")!r})',
-        )
-    if card.record.search.get('finetunes'):
-        return 'Finetune the plain model, with the teacher:', command
-    return 'Train the plain model from scratch:', command
+    """How to go on: a sentence, and a command for each exported subnet."""
+    rows = budget_rows(card)
+    commands = [row['retrain'] for row in rows if row.get('retrain')]
+    # Of searches recorded before subnets had one each.
+    commands = commands or [card.record.search.get('retrain')]
+    if commands[-1]:
+        sentence = 'Train the plain model from scratch:'
+        if card.record.search.get('finetunes'):
+            sentence = 'Finetune the plain model, with the teacher:'
+        return sentence, '\n'.join(commands)
+    lines = ['from dms_mmrazor import apply_structure', '']
+    for row in rows or [{'name': 'subnet'}]:
+        path = osp.join(card.folder, f'{row["name"]}.yaml')
+        lines.append(f'model = apply_structure(build_model(), {path!r})')
+    return (
+        'Cut a new model and train it as you train the whole one:',
+        '\n'.join(lines),
+    )
 
 
 def setting_rows(card: Card) -> List[List[str]]:

@@ -161,6 +161,13 @@ def test_the_retraining_command_works(search):
     runner = Runner.from_cfg(cfg)
     runner.train()
     assert type(runner.model).__name__ != 'DMSAlgorithm'
+    # So does that of each milestone, into a folder of its own.
+    other = Config.fromfile(str(search[0] / 'subnet-50' / 'retrain.py'))
+    assert other.work_dir == str(search[0] / 'retrain-50')
+    path = str(search[0] / 'subnet-50' / 'subnet.yaml')
+    assert other.model.structure == path
+    plain = (folder / 'card.md').read_text()
+    assert str(search[0] / 'subnet-50' / 'retrain.py') in plain
 
 
 def test_a_resumed_search_exports_the_same(zoo, search_config, search):

@@ -130,3 +130,77 @@ def test_models_are_counted():
     macs = {row['name']: row['resources'] for row in ranking.rows}
     assert macs['2'] == {'macs': 96, 'params': 6}
     assert any('50.0%' in line for line in ranking.warnings)
+
+
+class Makes:
+    """A recipe that must not be called."""
+
+    evaluate = None
+    landscape_batches = 0
+
+    def __call__(self, build, seed):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    'candidates, settings, words',
+    [
+        ({'a': 1, 'b': 2}, dict(score='accuracy'), 'needs an evaluation'),
+        ({'a': 1, 'b': 2}, dict(score='landscape'), 'landscape_batches'),
+        ({'a': 1}, dict(score='tse', seeds=2), 'a list .*, got 2'),
+        (['a'], dict(score='tse'), 'a dict, name'),
+        ({'a': nn.Linear(2, 2)}, dict(score='tse'), "'a' is a model"),
+        ({'a': 'gone.yaml'}, dict(score='tse'), 'gone.yaml: No such file'),
+    ],
+)
+def test_what_cannot_be_ranked_is_told_before_a_training(
+    candidates, settings, words
+):
+    with pytest.raises(DMSError, match=words):
+        rank_subnets(candidates, Makes(), **settings)
+
+
+def test_a_file_that_has_changed_is_trained_again(tmp_path):
+    path = tmp_path / 'subnet.yaml'
+    path.write_text('first')
+    seen = []
+
+    def reads(candidate, seed):
+        seen.append(path.read_text())
+        return train(2.0, seed)
+
+    for text in ('first', 'first', 'second'):
+        path.write_text(text)
+        try:
+            rank_subnets(
+                {'a': str(path)}, reads, seeds=[0], folder=str(tmp_path)
+            )
+        except DMSError as error:
+            assert 'content' in str(error)
+            seen.append('refused')
+    assert seen == ['first', 'refused']
+
+
+def test_resources_are_counted_for_any_inputs_and_compared():
+    class Sum(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.first = nn.Linear(4, width)
+            self.last = nn.Linear(width, 2)
+
+        def forward(self, x, scale):
+            return self.last(self.first(x) * scale)
+
+    nets = {f'net{n}': lambda n=n: Sum(n) for n in (8, 32)}
+    inputs = dict(x=torch.rand(1, 4), scale=torch.ones(1))
+    settings = dict(score='tse', seeds=[0], say=lambda line: None)
+
+    def recipe(build, seed):
+        return train(2.0, seed)
+
+    counted = rank_subnets(nets, recipe, example_inputs=inputs, **settings)
+    macs = {row['name']: row['resources']['macs'] for row in counted.rows}
+    assert macs == {'net8': 8 * 6, 'net32': 32 * 6}
+    for ranking, kind in ((counted, 'macs'), (None, 'params')):
+        ranking = ranking or rank_subnets(nets, recipe, **settings)
+        assert f'more {kind} than net8' in ranking.warnings[0]
