@@ -151,6 +151,44 @@ class Distiller(nn.Module):
             for statistic, data in zip(_statistics(student), now):
                 statistic.data = data
 
+    def fingerprint(
+        self, student: nn.Module, teacher: Optional[nn.Module]
+    ) -> Tensor:
+        """Some of the teacher's weights: float [n], on the CPU.
+
+        Args:
+            student (nn.Module): The student.
+            teacher (nn.Module, optional): None: the student as it was at
+                the start.
+        """
+        if teacher is not None:
+            return _samples([*teacher.parameters(), *_statistics(teacher)])
+        number = len(list(_statistics(student)))
+        kept = [getattr(self, f'statistic_{i}') for i in range(number)]
+        return _samples([*student.parameters(), *kept])
+
+    def check_fingerprint(
+        self, found: Tensor, student: nn.Module, teacher: Optional[nn.Module]
+    ) -> None:
+        """Refuse to go on with another teacher.
+
+        Args:
+            found (Tensor): As :meth:`fingerprint` gave it.
+            student (nn.Module): The student.
+            teacher (nn.Module, optional): As there.
+
+        Raises:
+            DMSError: If the teacher is not the one that it is of.
+        """
+        if not torch.equal(found, self.fingerprint(student, teacher)):
+            raise DMSError(
+                'Search: the state is of a search with another teacher. '
+                'Without `distill.teacher` that are the weights that the '
+                'model has when the search is made: make it with the weights '
+                'of the start, then load the state of the model and that of '
+                'the search.'
+            )
+
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[Outputs]:
         """Keep what the compared modules give inside.
@@ -288,6 +326,16 @@ def _statistics(model: nn.Module) -> Iterator[Tensor]:
             statistic = getattr(module, key, None)
             if isinstance(statistic, Tensor):
                 yield statistic
+
+
+def _samples(tensors: Sequence[Tensor], number: int = 16) -> Tensor:
+    """Elements of each tensor, evenly spaced: float [n], on the CPU."""
+    parts = [torch.zeros(0)]
+    for tensor in tensors:
+        flat = tensor.detach().flatten()
+        step = max(flat.numel() // number, 1)
+        parts.append(flat[::step][:number].float().cpu())
+    return torch.cat(parts)
 
 
 def _scaled(value: Any, weight: float) -> Any:
