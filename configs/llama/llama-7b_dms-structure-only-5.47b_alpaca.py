@@ -6,8 +6,9 @@ _base_ = [
     '../_base_/pipelines/structure_only.py',
 ]
 
-folder = 'data/llama-7b'
-alpaca = 'data/alpaca/alpaca_data.json'
+# From the environment, as `--cfg-options` come after they are used.
+folder = '{{$DMS_LM:data/llama-7b}}'
+alpaca = '{{$DMS_TEXT:data/alpaca/alpaca_data.json}}'
 
 model = dict(
     **_base_.algorithm,

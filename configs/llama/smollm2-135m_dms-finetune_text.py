@@ -2,7 +2,7 @@
 # had there, trained further with the whole model as the teacher.
 _base_ = './smollm2-135m_dms-search-80_text.py'
 
-found = 'work_dirs/smollm2-135m_dms-search-80_text/subnet'
+found = '{{$DMS_FOUND:work_dirs/smollm2-135m_dms-search-80_text/subnet}}'
 
 model = dict(
     _delete_=True,

@@ -6,8 +6,9 @@ _base_ = [
     '../_base_/pipelines/pretrained.py',
 ]
 
-folder = 'data/smollm2-135m'
-corpus = 'data/text/*.txt'
+# From the environment, as `--cfg-options` come after they are used.
+folder = '{{$DMS_LM:data/smollm2-135m}}'
+corpus = '{{$DMS_TEXT:data/text.txt}}'
 
 model = dict(
     **_base_.algorithm,

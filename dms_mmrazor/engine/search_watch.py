@@ -11,6 +11,7 @@ from mmengine import dist
 from mmengine.runner import Runner, ValLoop
 
 from dms_mmrazor.engine.retraining import (
+    finetunes,
     retrain_command,
     write_retrain_config,
 )
@@ -183,6 +184,7 @@ def describe_start(runner: Runner, folder: str) -> Dict[str, Any]:
         'work_dir': runner.work_dir,
         'mmengine': mmengine.__version__,
         'retrain': retrain_command(runner, folder),
+        'finetunes': finetunes(runner.cfg),
         'processes': dist.get_world_size(),
     }
 

@@ -18,6 +18,7 @@ from dms_mmrazor.cli.training_length import (
 from dms_mmrazor.engine.metric_choice import chosen_score, is_lower_better
 from dms_mmrazor.engine.runner_access import plain_model
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.models.algorithms.sub_model import find_sub_model
 from dms_mmrazor.ranking import reduced_data
 from dms_mmrazor.ranking.reduced_network import (
     fewer_blocks,
@@ -35,7 +36,7 @@ from dms_mmrazor.ranking.trainings import (
 )
 from dms_mmrazor.subnet import load_structure
 from dms_mmrazor.subnet.structure import structure_to_dict
-from dms_mmrazor.type_names import type_name
+from dms_mmrazor.type_names import has_type, type_name
 
 
 class Reduction(NamedTuple):
@@ -281,10 +282,15 @@ def _mean_loss(
 def _use_structure(cfg: Config, structure: Any) -> None:
     """Let a config train a structure of its architecture."""
     kind = type_name(cfg.model)
-    if kind == 'DMSSubModel':
-        cfg.model.structure = structure
-        return
     searches = 'mutator' in cfg.model or kind == 'DMSAlgorithm'
+    found = None if searches else find_sub_model(cfg.model)
+    if found is not None:
+        _, part = found
+        part.structure = structure
+        if has_type(part.get('init_cfg'), 'Pretrained'):
+            # Weights of the structure that was found do not fit another.
+            part.pop('init_cfg')
+        return
     architecture = cfg.model.architecture if searches else cfg.model
     model = dict(
         type='mmrazor.DMSSubModel',

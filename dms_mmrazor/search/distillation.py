@@ -16,7 +16,6 @@ from typing import (
     Iterator,
     List,
     Mapping,
-    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -29,6 +28,7 @@ from torch.nn import functional as F
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo import evaluating
 from dms_mmrazor.graph.running import removing
+from dms_mmrazor.search.distill_settings import DistillSettings
 from dms_mmrazor.supernet.mask_state import MaskState
 
 _HEADS = ('lm_head', 'head.fc', 'fc', 'classifier', 'head')
@@ -67,73 +67,6 @@ def distillation_loss(
         mask = mask.to(each.dtype)
         return temperature**2 * (each * mask).sum() / mask.sum().clamp(min=1)
     return temperature**2 * each.mean()
-
-
-class DistillSettings(NamedTuple):
-    """How a teacher is listened to.
-
-    Attributes:
-        teacher (optional): A model. None: the supernet's own start weights.
-        temperature (float): Of the KL divergence.
-        weight (float): Of the divergence of the logits.
-        task_weight (float): Of the losses of the task itself; 0 leaves
-            distillation alone.
-        logits (tuple[str, ...]): Modules that give logits, names or
-            patterns; () where the usual names do.
-        hidden (tuple[str, ...]): Modules whose outputs are compared by
-            their mean squared difference.
-        hidden_weight (float): Of these.
-    """
-
-    teacher: Any = None
-    temperature: float = 1.0
-    weight: float = 1.0
-    task_weight: float = 1.0
-    logits: Tuple[str, ...] = ()
-    hidden: Tuple[str, ...] = ()
-    hidden_weight: float = 1.0
-
-    @classmethod
-    def read(cls, settings: Any, owner: str) -> 'DistillSettings':
-        """Settings of a config or a call, checked.
-
-        Args:
-            settings (Mapping): By name.
-            owner (str): Where they are written, for messages.
-
-        Raises:
-            DMSError: If one is unknown or cannot be meant.
-        """
-        if not isinstance(settings, Mapping):
-            raise DMSError(
-                f'`{owner}` must be a dict such as dict(temperature=2.0), '
-                f'got {settings!r}.'
-            )
-        for key in settings:
-            if key not in cls._fields:
-                known = list(cls._fields)
-                raise DMSError(
-                    f'`{owner}.{key}` is unknown; it takes {known}.'
-                )
-        made = cls(**{k: _as_tuple(k, v) for k, v in settings.items()})
-        for key in ('temperature', 'weight', 'task_weight', 'hidden_weight'):
-            value = getattr(made, key)
-            least = 1e-6 if key == 'temperature' else 0
-            is_number = isinstance(value, (int, float))
-            if not (is_number and least <= value < float('inf')):
-                raise DMSError(
-                    f'`{owner}.{key}` must be a number '
-                    f'{"> 0" if least else ">= 0"}, got {value!r}.'
-                )
-        return made
-
-
-def _as_tuple(key: str, value: Any) -> Any:
-    if key in ('logits', 'hidden') and isinstance(value, str):
-        return (value,)
-    if key in ('logits', 'hidden'):
-        return tuple(value)
-    return value
 
 
 class Distiller(nn.Module):
@@ -218,6 +151,44 @@ class Distiller(nn.Module):
             for statistic, data in zip(_statistics(student), now):
                 statistic.data = data
 
+    def fingerprint(
+        self, student: nn.Module, teacher: Optional[nn.Module]
+    ) -> Tensor:
+        """Some of the teacher's weights: float [n], on the CPU.
+
+        Args:
+            student (nn.Module): The student.
+            teacher (nn.Module, optional): None: the student as it was at
+                the start.
+        """
+        if teacher is not None:
+            return _samples([*teacher.parameters(), *_statistics(teacher)])
+        number = len(list(_statistics(student)))
+        kept = [getattr(self, f'statistic_{i}') for i in range(number)]
+        return _samples([*student.parameters(), *kept])
+
+    def check_fingerprint(
+        self, found: Tensor, student: nn.Module, teacher: Optional[nn.Module]
+    ) -> None:
+        """Refuse to go on with another teacher.
+
+        Args:
+            found (Tensor): As :meth:`fingerprint` gave it.
+            student (nn.Module): The student.
+            teacher (nn.Module, optional): As there.
+
+        Raises:
+            DMSError: If the teacher is not the one that it is of.
+        """
+        if not torch.equal(found, self.fingerprint(student, teacher)):
+            raise DMSError(
+                'Search: the state is of a search with another teacher. '
+                'Without `distill.teacher` that are the weights that the '
+                'model has when the search is made: make it with the weights '
+                'of the start, then load the state of the model and that of '
+                'the search.'
+            )
+
     @contextmanager
     def watching(self, model: nn.Module) -> Iterator[Outputs]:
         """Keep what the compared modules give inside.
@@ -284,8 +255,8 @@ class Distiller(nn.Module):
             student (dict[str, list[Tensor]]): Outputs of the student.
             teacher (dict[str, list[Tensor]]): Outputs of the teacher on the
                 same batch.
-            mask (Tensor, optional): See :func:`distillation_loss`. Defaults
-                to None.
+            mask (Tensor, optional): See :func:`distillation_loss`; hidden
+                states have it where they have its shape. Defaults to None.
 
         Raises:
             DMSError: If one of the modules did not run in one of them.
@@ -303,7 +274,7 @@ class Distiller(nn.Module):
             losses['loss_distill'] = settings.weight * sum(each) / len(each)
         if self.hidden and settings.hidden_weight > 0:
             pairs = _pairs(self.hidden, student, teacher)
-            each = [F.mse_loss(a.float(), b.float()) for a, b in pairs]
+            each = [_squared_difference(a, b, mask) for a, b in pairs]
             losses['loss_hidden'] = (
                 settings.hidden_weight * sum(each) / len(each)
             )
@@ -318,6 +289,36 @@ class Distiller(nn.Module):
         }
 
 
+def positions_that_count(
+    model: nn.Module, inputs: Any, data_samples: Any
+) -> Optional[Tensor]:
+    """Which positions of the logits a model's own loss is of.
+
+    Args:
+        model (nn.Module): One that has a method of this name, such as
+            :class:`CausalLM`, says it; of others all of them count.
+        inputs (Any): What the model is called with.
+        data_samples (Any): What it is called with.
+
+    Returns:
+        Tensor, optional: bool, such as [B, L]; None for all.
+    """
+    find = getattr(model, 'positions_that_count', None)
+    return None if find is None else find(inputs, data_samples)
+
+
+def _squared_difference(
+    a: Tensor, b: Tensor, mask: Optional[Tensor]
+) -> Tensor:
+    """Mean over the positions that count, and over channels."""
+    a, b = a.float(), b.float()
+    if mask is not None and a.shape[:-1] == mask.shape:
+        # Weighted, as choosing positions would wait for a GPU.
+        each = (a - b).square().mean(-1) * mask
+        return each.sum() / mask.sum().clamp(min=1)
+    return F.mse_loss(a, b)
+
+
 def _statistics(model: nn.Module) -> Iterator[Tensor]:
     """Running statistics of the norms of a model."""
     for module in model.modules():
@@ -325,6 +326,16 @@ def _statistics(model: nn.Module) -> Iterator[Tensor]:
             statistic = getattr(module, key, None)
             if isinstance(statistic, Tensor):
                 yield statistic
+
+
+def _samples(tensors: Sequence[Tensor], number: int = 16) -> Tensor:
+    """Elements of each tensor, evenly spaced: float [n], on the CPU."""
+    parts = [torch.zeros(0)]
+    for tensor in tensors:
+        flat = tensor.detach().flatten()
+        step = max(flat.numel() // number, 1)
+        parts.append(flat[::step][:number].float().cpu())
+    return torch.cat(parts)
 
 
 def _scaled(value: Any, weight: float) -> Any:

@@ -401,25 +401,41 @@ class Search:
             print_log(warning, logger='current', level=logging.WARNING)
 
     def state_dict(self) -> Dict[str, Any]:
-        """All that a search needs to go on, beside the model's weights."""
+        """All that a search needs to go on, beside the model's weights.
+
+        Of a teacher it has some numbers, by which another one is recognized.
+        """
         parts = {name: getattr(self, name).state_dict() for name in _STATE}
+        if self.distiller is not None:
+            parts['distill'] = self.distiller.fingerprint(
+                self.model, self.teacher
+            )
         return {'iteration': self.iteration, 'units': self._units(), **parts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another search of the same model has stopped.
+
+        With ``distill`` and no teacher of its own, make the search while
+        the model has the weights of the start, which are the teacher; load
+        the model's present weights after that.
 
         Args:
             state (Mapping): What :meth:`state_dict` gave. The weights of
                 the model and the optimizer's state are loaded by the user.
 
         Raises:
-            DMSError: If it is of a search of other units.
+            DMSError: If it is of a search of other units, or with another
+                teacher.
         """
         missing = {'iteration', 'units', *_STATE} - set(state)
         if missing or list(state['units']) != self._units():
             raise DMSError(
                 'Search: the state is of a search of other units or stages; '
                 'make the search of the same model with the same arguments.'
+            )
+        if self.distiller is not None and 'distill' in state:
+            self.distiller.check_fingerprint(
+                state['distill'], self.model, self.teacher
             )
         for name in _STATE:
             getattr(self, name).load_state_dict(state[name])

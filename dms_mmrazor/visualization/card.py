@@ -13,6 +13,7 @@ from dms_mmrazor.visualization.card_data import (
     resource_notes,
     resource_rows,
     retraining,
+    retraining_title,
     setting_rows,
     shown_structure,
     unsearched_rows,
@@ -83,7 +84,8 @@ def _markdown(card: Card) -> str:
     )
     if card.record.finished:
         sentence, command = retraining(card)
-        parts.append(f'## Retraining\n\n{sentence}\n\n```\n{command}\n```')
+        title = retraining_title(card)
+        parts.append(f'## {title}\n\n{sentence}\n\n```\n{command}\n```')
     parts.append('## Settings')
     parts.append(_markdown_table(('setting', 'value'), setting_rows(card)))
     return '\n\n'.join(parts) + '\n'

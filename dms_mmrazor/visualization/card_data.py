@@ -220,6 +220,12 @@ def unsearched_rows(card: Card) -> List[List[str]]:
     return rows
 
 
+def retraining_title(card: Card) -> str:
+    """What comes after the search."""
+    finetunes = card.record.search.get('finetunes')
+    return 'Finetuning' if finetunes else 'Retraining'
+
+
 def retraining(card: Card) -> Tuple[str, str]:
     """How to go on: a sentence, and a command for each exported subnet."""
     rows = budget_rows(card)
@@ -227,7 +233,10 @@ def retraining(card: Card) -> Tuple[str, str]:
     # Of searches recorded before subnets had one each.
     commands = commands or [card.record.search.get('retrain')]
     if commands[-1]:
-        return 'Train the plain model from scratch:', '\n'.join(commands)
+        sentence = 'Train the plain model from scratch:'
+        if card.record.search.get('finetunes'):
+            sentence = 'Finetune the plain model, with the teacher:'
+        return sentence, '\n'.join(commands)
     lines = ['from dms_mmrazor import apply_structure', '']
     for row in rows or [{'name': 'subnet'}]:
         path = osp.join(card.folder, f'{row["name"]}.yaml')

@@ -15,6 +15,7 @@ from dms_mmrazor.visualization.card_data import (
     resource_notes,
     resource_rows,
     retraining,
+    retraining_title,
     setting_rows,
     unsearched_rows,
 )
@@ -276,7 +277,8 @@ def _retraining_html(card: Card) -> str:
     if not card.record.finished:
         return ''
     sentence, command = retraining(card)
-    return f'<h2>Retraining</h2><p>{sentence}</p><pre>{escape(command)}</pre>'
+    title = retraining_title(card)
+    return f'<h2>{title}</h2><p>{sentence}</p><pre>{escape(command)}</pre>'
 
 
 def _settings_html(card: Card) -> str:

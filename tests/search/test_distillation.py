@@ -100,6 +100,36 @@ def test_state_of_a_model_has_no_teacher():
     assert not any('teacher' in key for key in search.state_dict())
 
 
+@pytest.mark.parametrize('frozen', [False, True])
+def test_a_resumed_loop_keeps_its_teacher(frozen):
+    model = Network().requires_grad_(not frozen)
+    start = copy.deepcopy(model)
+    search = search_of(model)
+    model.train()
+    optimizer = torch.optim.SGD(Network().parameters(), lr=0.5)
+    if not frozen:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    for seed in range(2):
+        search.distill(images(seed))[1].backward()
+        optimizer.step()
+        search.step()
+    weights, state = model.state_dict(), search.state_dict()
+    weights = {k: v.clone() for k, v in weights.items()}
+    expected = search.distill(images(2))[1]
+    plain = {k: weights[k] for k in start.state_dict()}
+    # Made of the weights of that moment, it would be taught by these.
+    moved = copy.deepcopy(start)
+    moved.load_state_dict(plain)
+    with pytest.raises(DMSError, match='weights of the start'):
+        search_of(moved).load_state_dict(state)
+    again = copy.deepcopy(start)
+    resumed = search_of(again)
+    again.load_state_dict(weights)
+    resumed.load_state_dict(state)
+    loss = resumed.distill(images(2))[1]
+    torch.testing.assert_close(loss, expected)
+
+
 @pytest.mark.parametrize(
     'settings, key',
     [

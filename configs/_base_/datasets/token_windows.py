@@ -1,8 +1,10 @@
 # Windows of 128 tokens of local text, packed; one document in ten is held
 # out. What the files may be: see `TokenWindows`. Set in a config:
 #
-#   train_dataset.update(files='text/*.txt', tokenizer='folder of the model')
-#   val_dataset.update(files='text/*.txt', tokenizer='folder of the model')
+#   dataset = dict(files='text/*.txt', tokenizer='folder of the model')
+#   train_dataloader = dict(dataset=dataset)
+#   val_dataloader = dict(dataset=dataset)
+#   test_dataloader = val_dataloader
 train_dataset = dict(
     type='mmrazor.TokenWindows', files=[], window=128, part='train'
 )

@@ -7,7 +7,11 @@ from torch import Tensor, nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.registry import MODELS
-from dms_mmrazor.search.distillation import Distiller, DistillSettings
+from dms_mmrazor.search.distillation import (
+    Distiller,
+    DistillSettings,
+    positions_that_count,
+)
 
 
 @MODELS.register_module()
@@ -41,6 +45,13 @@ class DistilledModel(BaseModel):
         init_cfg: Optional[Dict[str, Any]] = None,
     ) -> None:
         if isinstance(architecture, dict):
+            if data_preprocessor is not None:
+                # The architecture may extend it, as in a search.
+                architecture = {
+                    'data_preprocessor': data_preprocessor,
+                    **architecture,
+                }
+                data_preprocessor = None
             architecture = MODELS.build(architecture)
         own = architecture.data_preprocessor
         super().__init__(
@@ -91,5 +102,6 @@ class DistilledModel(BaseModel):
         with self.distiller.watching(self.architecture) as outputs:
             losses = self.architecture(inputs, data_samples, mode='loss')
         losses = self.distiller.weigh_task(losses)
-        losses.update(self.distiller.loss(outputs, targets))
+        where = positions_that_count(self.architecture, inputs, data_samples)
+        losses.update(self.distiller.loss(outputs, targets, where))
         return losses

@@ -19,6 +19,7 @@ from dms_mmrazor.search.distillation import (
     Distiller,
     DistillSettings,
     Outputs,
+    positions_that_count,
 )
 from dms_mmrazor.search.structure_search import StructureSearch
 from dms_mmrazor.type_names import type_name
@@ -182,7 +183,8 @@ class DMSAlgorithm(BaseAlgorithm):
         with self.distiller.watching(self.architecture) as outputs:
             losses = self.architecture(inputs, data_samples, mode='loss')
         losses = self.distiller.weigh_task(losses)
-        losses.update(self.distiller.loss(outputs, targets))
+        where = positions_that_count(self.architecture, inputs, data_samples)
+        losses.update(self.distiller.loss(outputs, targets, where))
         return losses
 
     def _teach(

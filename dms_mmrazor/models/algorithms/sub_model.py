@@ -1,6 +1,6 @@
 """Build the plain model of a found structure from a config."""
 
-from typing import Any, Dict, Optional, Union
+from typing import Any, Dict, Optional, Tuple, Union
 
 from torch import nn
 
@@ -13,6 +13,7 @@ from dms_mmrazor.subnet.structure import (
     structure_from_dict,
 )
 from dms_mmrazor.subnet.surgery import prune
+from dms_mmrazor.type_names import has_type
 
 
 @MODELS.register_module()
@@ -65,6 +66,24 @@ def DMSSubModel(  # noqa: N802
     subnet = prune(architecture, structure)
     refuse_foreign_weights(subnet)
     return subnet
+
+
+def find_sub_model(
+    model: Any, key: str = 'model'
+) -> Optional[Tuple[str, Dict[str, Any]]]:
+    """Where a model of a config is a :func:`DMSSubModel`, or has one inside.
+
+    Args:
+        model (Any): Of a config.
+        key (str): Where it stands. Defaults to 'model'.
+
+    Returns:
+        tuple[str, dict], optional: Key, such as 'model.architecture', and
+        the part itself; None if there is none.
+    """
+    while isinstance(model, dict) and not has_type(model, 'DMSSubModel'):
+        model, key = model.get('architecture'), f'{key}.architecture'
+    return (key, model) if isinstance(model, dict) else None
 
 
 def _drop_supernet_weights(model: nn.Module) -> None:

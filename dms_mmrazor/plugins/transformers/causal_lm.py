@@ -98,6 +98,22 @@ class CausalLM(BaseModel):
         """Number of tokens that it knows."""
         return vocabulary_of(self.lm)
 
+    def positions_that_count(
+        self, inputs: Tensor, data_samples: Optional[Tensor] = None
+    ) -> Tensor:
+        """Positions of the logits whose next token is to be predicted.
+
+        Args:
+            inputs (Tensor): Token ids [B, L].
+            data_samples (Tensor, optional): Labels [B, L], as in
+                :meth:`forward`. Defaults to None, all tokens.
+
+        Returns:
+            Tensor: bool [B, L]; nothing is known of what follows the last.
+        """
+        labels = inputs if data_samples is None else data_samples
+        return F.pad(labels[:, 1:] != IGNORED, (0, 1))
+
     def init_weights(self) -> None:
         """As loaded, or as transformers has initialized it."""
         if self.init_cfg:

@@ -1,6 +1,7 @@
 """A found language model as a folder that transformers loads."""
 
 import importlib
+import json
 import os
 from typing import Any, Dict, List, Mapping, Optional, Union
 
@@ -93,7 +94,7 @@ def save_folder(
     described = dict(inner.config.__dict__)
     try:
         if own:
-            inner.__class__ = _per_layer_class(kind)
+            inner.__class__ = _per_layer_class(kind.__name__)
         inner.save_pretrained(folder)
     finally:
         inner.__class__ = kind
@@ -109,16 +110,19 @@ def save_folder(
     return sorted(os.listdir(folder))
 
 
-def _per_layer_class(kind: type) -> type:
-    """The class that builds each layer in its own size."""
+def _per_layer_class(name: str) -> type:
+    """The class that builds each layer in its own size.
+
+    Args:
+        name (str): Of the class of transformers, or of it itself.
+    """
     module = importlib.import_module(
         'dms_mmrazor.plugins.transformers.modeling_dms'
     )
-    name = kind.__name__
     found = getattr(module, name if name[:3] == 'DMS' else f'DMS{name}', None)
     if found is None:
         raise DMSError(
-            f'{name} cannot be written with sizes of its own for each layer; '
+            f'{name} cannot have sizes of its own for each layer; '
             'the For…CausalLM classes of Llama, Mistral, Qwen2 and Qwen3 '
             'can.'
         )
@@ -250,9 +254,24 @@ def load_model(
     settings: Dict[str, Any] = {'dtype': as_dtype(dtype)}
     if attention is not None:
         settings['attn_implementation'] = attention
-    return transformers.AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, **settings
-    )
+    # A found folder brings code of its own; ours is the same, and trusted.
+    kind = _own_class(folder) or transformers.AutoModelForCausalLM
+    return kind.from_pretrained(folder, local_files_only=True, **settings)
+
+
+def _own_class(folder: str) -> Optional[type]:
+    """Our class of a folder whose layers differ in size; None elsewhere.
+
+    Raises:
+        DMSError: If there is none for its kind of model.
+    """
+    path = os.path.join(folder, 'config.json')
+    with open(path, encoding='utf-8') as file:
+        config = json.load(file)
+    if not config.get('per_layer_config'):
+        return None
+    names = config.get('architectures') or ['a model without `architectures`']
+    return _per_layer_class(names[0])
 
 
 def as_dtype(name: Optional[str]) -> Union[torch.dtype, str]:

@@ -10,6 +10,7 @@ import torch
 
 from dms_mmrazor import Search
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.plugins.transformers.causal_lm import CausalLM
 from dms_mmrazor.plugins.transformers.folder import (
     export_folder,
     load_model,
@@ -69,6 +70,30 @@ def test_reload_and_write_again(found, tokens, tmp_path):
     )
     model.set_attn_implementation('eager')
     torch.testing.assert_close(logits(model, tokens), expected)
+
+
+def test_found_folder_is_searched_again(found, tokens, tmp_path):
+    subnet = found.export(divisor=1)
+    first, path = str(tmp_path / 'found'), str(tmp_path / 'again.yaml')
+    save_folder(subnet.model, first)
+    expected = logits(subnet.model, tokens)
+    torch.testing.assert_close(logits(load_model(first), tokens), expected)
+    model = CausalLM(folder=first)
+    torch.testing.assert_close(model.eval()(tokens), expected)
+    mutator = Search(model.lm, dict(input_ids=tokens), 0.8, 2).mutator
+    mutator.set_choices({'model.layers.2.mlp.gate_proj': 16})
+    save_structure(mutator.structure(), path)
+    second = str(tmp_path / 'again')
+    export_folder(first, path, second)
+    sizes = load_model(second).config.per_layer_config
+    assert sizes['2'] == {'intermediate_size': 16}
+    assert sizes['0']['num_key_value_heads'] == 1
+    remote = transformers.AutoModelForCausalLM.from_pretrained(
+        second, trust_remote_code=True
+    )
+    torch.testing.assert_close(
+        logits(remote, tokens), logits(load_model(second), tokens)
+    )
 
 
 def test_tool_needs_no_code_of_ours(found, language_model, tokens, tmp_path):
