@@ -298,7 +298,7 @@ def _block_calls(
         if run is not None and isinstance(y, Tensor):
             several = 'they give more than one tensor'
             # Beside the tensor may be numbers, such as the size of a map.
-            unfit = '' if len(tensors_of(output)) == 1 else several
+            unfit = '' if len(flatten_tensors(output)) == 1 else several
             if y.shape == run.x.shape:
                 calls[module] = BlockCall(run, unfit)
         return output
