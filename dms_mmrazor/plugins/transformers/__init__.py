@@ -6,6 +6,7 @@ Transformers itself is imported when a model or a tokenizer is loaded.
 from dms_mmrazor.plugins.transformers import (  # noqa: F401
     conv1d,
     decoders,
+    layer_params,
 )
 from dms_mmrazor.plugins.transformers.adapter import make_adapter
 

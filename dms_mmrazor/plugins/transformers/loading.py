@@ -3,12 +3,13 @@
 import importlib
 import json
 import os
+import pickle
 from typing import Any, Dict, Optional, Type, Union
 
 import torch
 from torch import nn
 
-from dms_mmrazor.engine.checkpoint_files import read_checkpoint, state_dict_of
+from dms_mmrazor.compat import load_safely
 from dms_mmrazor.errors import DMSError
 
 
@@ -136,13 +137,36 @@ def _read_weights(path: str) -> Dict[str, Any]:
             'model.safetensors.'
         )
     if not path.endswith('.safetensors'):
-        return state_dict_of(read_checkpoint(path), path)
+        return _read_checkpoint(path)
     # It comes with transformers, which is not needed by everybody.
     safetensors = importlib.import_module('safetensors.torch')
     try:
         return safetensors.load_file(path)
     except (OSError, _safetensor_error()) as error:
         raise DMSError(f'weights {path!r} cannot be read: {error}.') from None
+
+
+def _read_checkpoint(path: str) -> Dict[str, Any]:
+    """Weights of ``subnet.pth`` or of a checkpoint of mmengine."""
+    if not os.path.isfile(path):
+        raise DMSError(f'weights {path!r}: the file does not exist.')
+    try:
+        content = load_safely(path)
+    except pickle.UnpicklingError:
+        raise DMSError(
+            f'weights {path!r} are not loaded: the file contains what is '
+            'neither a tensor nor plain data, such as a whole model; save '
+            'its `state_dict()`.'
+        ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        line = ' '.join(str(error).split())[:200]
+        raise DMSError(f'weights {path!r} cannot be read: {line}') from None
+    state = content
+    if isinstance(content, dict):
+        state = content.get('state_dict', content)
+    if not isinstance(state, dict) or not state:
+        raise DMSError(f'weights {path!r}: the file contains no weights.')
+    return state
 
 
 def _safetensor_error() -> Type[Exception]:

@@ -133,6 +133,41 @@ def test_wrong_settings(language_model, decoder):
         prepare(language_model(), **decoder)
 
 
+@pytest.mark.parametrize('name', ['GQA, tied', 'embedding'])
+def test_parameters_of_the_layers(language_model, tokens, name):
+    model, settings = CASES[name]
+    model = language_model(**model)
+    mutator = prepare(model, **settings)
+    layers = model.model.layers.parameters
+    full = sum(p.numel() for p in layers())
+    assert mutator.table.full['layer_params'] == full
+    assert full < mutator.table.full['params']
+    mutator.set_choices(
+        {u.name: 24 for u in mutator.units if u.num_channels == 48}
+    )
+    subnet = pruned_copy(language_model(), mutator.structure())
+    kept = sum(p.numel() for p in subnet.model.layers.parameters())
+    assert mutator.resource('layer_params') == kept < full
+
+
+def test_a_target_of_the_layers(language_model, tokens):
+    model = language_model()
+    inputs, target = dict(input_ids=tokens), {'layer_params': 0.7}
+    search = Search(model, inputs, target, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train()
+    for _ in range(4):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        search.step()
+    row = search.export(divisor=1).structure.resources['layer_params']
+    assert 0.65 < row['ratio'] <= 0.7
+    # Other models have nothing of it.
+    plain = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Linear(16, 4))
+    plain = Search(plain, torch.ones(1, 4), 0.5, 1)
+    assert set(plain.resources()) == {'macs', 'params'}
+
+
 def test_ffns_of_gpt2_are_declared(tokens):
     """Its layers have transposed weights, which a config may name."""
     config = transformers.GPT2Config(
