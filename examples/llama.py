@@ -12,6 +12,7 @@ downloaded.
 
 import argparse
 import os
+import sys
 import tempfile
 from typing import Any, Iterator, Tuple
 
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from dms_mmrazor import Search
+from dms_mmrazor import DMSError, Search
 from dms_mmrazor.plugins.transformers.causal_lm import perplexity
 from dms_mmrazor.plugins.transformers.folder import load_model, save_folder
 from dms_mmrazor.plugins.transformers.tokens import TokenWindows
@@ -136,6 +137,8 @@ def main() -> None:
     parser.add_argument('--lr', type=float, default=1e-4)
     parser.add_argument('--divisor', type=int, default=8)
     args = parser.parse_args()
+    if args.model is not None and not args.text:
+        parser.error('--model needs --text, local .txt or .jsonl files')
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         settings = dict(window=args.window, tokenizer=args.model)
@@ -164,4 +167,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except DMSError as error:
+        sys.exit(f'error: {error}')

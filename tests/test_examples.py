@@ -26,6 +26,26 @@ def test_llama(tmp_path):
     assert (tmp_path / 'found' / 'modeling_dms.py').is_file()
 
 
+def test_llama_says_what_it_needs(tmp_path):
+    """Text and tokenizer of a model of one's own."""
+    transformers = pytest.importorskip('transformers')
+    config = transformers.LlamaConfig(
+        vocab_size=16, hidden_size=8, num_hidden_layers=1
+    )
+    config.save_pretrained(tmp_path)
+    (tmp_path / 'text.txt').write_text('words')
+    command = [sys.executable, 'examples/llama.py', '--model', str(tmp_path)]
+    for options, message in (
+        ([], '--model needs --text'),
+        (['--text', str(tmp_path / 'text.txt')], 'has no tokenizer.json'),
+    ):
+        found = subprocess.run(
+            command + options, cwd=ROOT, capture_output=True, text=True
+        )
+        assert found.returncode and 'Traceback' not in found.stderr
+        assert message in found.stderr.splitlines()[-1]
+
+
 def run(name, folder, *options):
     """What an example prints; it leaves a structure in the folder."""
     pytest.importorskip('sklearn')

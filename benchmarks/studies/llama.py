@@ -51,7 +51,7 @@ from dms_mmrazor.plugins.transformers.tokens import TokenWindows
 from dms_mmrazor.search.distillation import distillation_loss
 from dms_mmrazor.subnet import Structure, prune
 
-METHODS = ('dms', 'taylor', 'l1', 'random', 'uniform', 'llm-pruner')
+METHODS = ('dms', 'taylor', 'l1', 'l2', 'random', 'uniform', 'llm-pruner')
 TARGETS = (0.8, 0.5)
 WINDOW = 128
 VOCABULARY = 4096

@@ -17,6 +17,7 @@ WITHOUT_SEARCH = (
     'depth-uniform',
     'compound',
     'l1',
+    'l2',
     'taylor',
     'greedy',
 )
@@ -26,7 +27,7 @@ FIXED = ('uniform', 'compound')
 TRIED = ('ea', 'random-best')
 """Methods that try many structures with the weights of a supernet."""
 
-TRAINED = ('l1', 'taylor', 'greedy', *TRIED)
+TRAINED = ('l1', 'l2', 'taylor', 'greedy', *TRIED)
 """Methods that judge the weights of a trained supernet."""
 
 PRETRAINED = '-pretrained'

@@ -227,16 +227,20 @@ def cut_globally(
 
 
 @torch.no_grad()
-def l1_scores(mutator: DMSMutator) -> Tensor:
-    """L1 norms of the outputs' weights, relative to their unit's mean.
+def norm_scores(mutator: DMSMutator, metric: str) -> Tensor:
+    """Norms of the outputs' weights, relative to their unit's mean.
 
     Weights of different layers have no common scale, those of blocks none
     at all: blocks are above any threshold.
 
+    Args:
+        mutator (DMSMutator): Prepared, of a supernet with trained weights.
+        metric (str): 'l1' or 'l2'.
+
     Returns:
         Tensor: Scores, shape [E].
     """
-    scores = StaticScores('l1', mutator.units, mutator.depth_units)
+    scores = StaticScores(metric, mutator.units, mutator.depth_units)
     device = mutator.topk.importance.device
     topk, widths = mutator.topk, len(mutator.units)
     layout = topk.layout
@@ -346,7 +350,11 @@ def _uniform(mutator: DMSMutator, request: Request) -> Structure:
 
 
 def _l1(mutator: DMSMutator, request: Request) -> Structure:
-    return cut_globally(mutator, l1_scores(mutator), request)
+    return cut_globally(mutator, norm_scores(mutator, 'l1'), request)
+
+
+def _l2(mutator: DMSMutator, request: Request) -> Structure:
+    return cut_globally(mutator, norm_scores(mutator, 'l2'), request)
 
 
 def _taylor(mutator: DMSMutator, request: Request) -> Structure:
@@ -367,10 +375,11 @@ STRUCTURES: Dict[str, Method] = {
     'depth-uniform': depth_uniform,
     'compound': compound,
     'l1': _l1,
+    'l2': _l2,
     'taylor': _taylor,
     'greedy': _greedy,
 }
 """Methods without a search, by name."""
 
-TRAINED = ('l1', 'taylor', 'greedy')
+TRAINED = ('l1', 'l2', 'taylor', 'greedy')
 """Those that judge the weights of a trained supernet."""

@@ -19,7 +19,7 @@ from dms_mmrazor.search.export import (
     export_subnet,
     save_subnet,
 )
-from dms_mmrazor.subnet.onnx_export import export_onnx
+from dms_mmrazor.subnet.onnx_export import check_onnx, export_onnx
 from dms_mmrazor.supernet.resources import RESOURCES
 from dms_mmrazor.version import __version__
 
@@ -83,6 +83,9 @@ def export_checkpoint(
             reached.
     """
     algorithm = build_algorithm(cfg)
+    if onnx:
+        # Before anything is written.
+        check_onnx(algorithm.architecture)
     targets = dict(hook.resolve(algorithm))
     progress = load_search(algorithm, checkpoint, cfg)
     lines = [f'{checkpoint}: {progress}']

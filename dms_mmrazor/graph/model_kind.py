@@ -86,6 +86,12 @@ class ModelKind:
 
     def why_not_onnx(self, model: nn.Module) -> str:
         """Why it cannot be one ONNX file; empty if it can."""
+        if self.vocabulary(model):
+            return (
+                'its inputs are tokens, ONNX files are of images here; write '
+                'a folder for transformers by tools/export_hf.py, without '
+                '--onnx'
+            )
         return ''
 
 

@@ -1,8 +1,14 @@
 """How a teacher is listened to, as a config or a call says it."""
 
-from typing import Any, Mapping, NamedTuple, Tuple
+from fnmatch import fnmatchcase
+from typing import Any, List, Mapping, NamedTuple, Sequence, Tuple
+
+from torch import nn
 
 from dms_mmrazor.errors import DMSError
+
+HEADS = ('lm_head', 'head.fc', 'fc', 'classifier', 'head')
+"""Last layers that are looked for, in this order."""
 
 
 class DistillSettings(NamedTuple):
@@ -52,6 +58,7 @@ class DistillSettings(NamedTuple):
                     f'`{owner}.{key}` is unknown; it takes {known}.'
                 )
         made = cls(**{k: _as_tuple(k, v) for k, v in settings.items()})
+        _check_teacher(made.teacher, owner)
         for key in ('temperature', 'weight', 'task_weight', 'hidden_weight'):
             value = getattr(made, key)
             least = 1e-6 if key == 'temperature' else 0
@@ -64,9 +71,46 @@ class DistillSettings(NamedTuple):
         return made
 
 
+def _check_teacher(teacher: Any, owner: str) -> None:
+    """Raise unless it is a model, or in a config one's description."""
+    if teacher is None or isinstance(teacher, nn.Module):
+        return
+    advice = 'a model; `load_model(folder)` reads a language model'
+    if owner.startswith('model.'):
+        if isinstance(teacher, Mapping):
+            return
+        advice = "a model's config: dict(type='mmrazor.CausalLM', folder=…)"
+    raise DMSError(f'`{owner}.teacher` must be {advice}. It is {teacher!r}.')
+
+
 def _as_tuple(key: str, value: Any) -> Any:
     if key in ('logits', 'hidden') and isinstance(value, str):
         return (value,)
     if key in ('logits', 'hidden'):
         return tuple(value)
     return value
+
+
+def usual_head(names: Sequence[str], owner: str) -> Tuple[str, ...]:
+    """The last layer of a usual model."""
+    for head in HEADS:
+        for name in names:
+            if name == head or name.endswith(f'.{head}'):
+                return (name,)
+    raise DMSError(
+        f'`{owner}.logits` must name the modules that give the logits, such '
+        f'as {names[-1:]}: the model has none of {list(HEADS)}.'
+    )
+
+
+def matching(
+    names: Sequence[str], patterns: Sequence[str], key: str
+) -> List[str]:
+    """Names of modules that patterns stand for."""
+    found: List[str] = []
+    for pattern in patterns:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            raise DMSError(f'`{key}` names {pattern!r}, which is no module.')
+        found += matches
+    return list(dict.fromkeys(found))

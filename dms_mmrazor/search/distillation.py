@@ -8,7 +8,6 @@ predictors of a detector.
 """
 
 from contextlib import ExitStack, contextmanager
-from fnmatch import fnmatchcase
 from typing import (
     Any,
     Callable,
@@ -23,50 +22,25 @@ from typing import (
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.demo import evaluating
+from dms_mmrazor.graph.model_kind import vocabulary_of
 from dms_mmrazor.graph.running import removing
-from dms_mmrazor.search.distill_settings import DistillSettings
+from dms_mmrazor.search.distill_settings import (
+    DistillSettings,
+    matching,
+    usual_head,
+)
+from dms_mmrazor.search.distillation_losses import (
+    classes_last,
+    distillation_loss,
+    squared_difference,
+)
 from dms_mmrazor.supernet.mask_state import MaskState
-
-_HEADS = ('lm_head', 'head.fc', 'fc', 'classifier', 'head')
-"""Last layers that are looked for, in this order."""
 
 Outputs = Dict[str, List[Tensor]]
 """Name of a module → its outputs, one for each call."""
-
-
-def distillation_loss(
-    student: Tensor,
-    teacher: Tensor,
-    temperature: float = 1.0,
-    mask: Optional[Tensor] = None,
-) -> Tensor:
-    """KL divergence of softened distributions over the last dimension.
-
-    Args:
-        student (Tensor): Logits [..., C].
-        teacher (Tensor): Logits [..., C]; they get no gradient.
-        temperature (float): T, by which both are divided; the loss is
-            multiplied by T², so that its gradient keeps its size. Defaults
-            to 1.
-        mask (Tensor, optional): bool [...]: positions that count. Defaults
-            to None, all.
-
-    Returns:
-        Tensor: 0-dim, mean over positions, in single precision.
-    """
-    log_student = F.log_softmax(student.float() / temperature, dim=-1)
-    log_teacher = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
-    each = F.kl_div(
-        log_student, log_teacher, reduction='none', log_target=True
-    ).sum(-1)
-    if mask is not None:
-        mask = mask.to(each.dtype)
-        return temperature**2 * (each * mask).sum() / mask.sum().clamp(min=1)
-    return temperature**2 * each.mean()
 
 
 class Distiller(nn.Module):
@@ -105,18 +79,44 @@ class Distiller(nn.Module):
         itself: bool = False,
     ) -> None:
         super().__init__()
-        self.settings = settings
+        self.settings, self.owner = settings, owner
         names = [name for name, _ in model.named_modules() if name]
         wanted = settings.logits
         if not wanted and settings.weight > 0:
-            wanted = _usual_head(names, owner)
-        self.logits = _matching(names, wanted, f'{owner}.logits')
-        self.hidden = _matching(names, settings.hidden, f'{owner}.hidden')
+            wanted = usual_head(names, owner)
+        self.logits = matching(names, wanted, f'{owner}.logits')
+        self.hidden = matching(names, settings.hidden, f'{owner}.hidden')
         self.register_buffer('waits', torch.tensor(True))
         self._started = False
         kept = list(_statistics(model)) if itself else []
         for index, statistic in enumerate(kept):
             self.register_buffer(f'statistic_{index}', statistic.clone())
+
+    def check_teacher(self, teacher: nn.Module, student: nn.Module) -> None:
+        """Refuse another model that cannot be compared.
+
+        Args:
+            teacher (nn.Module): With its own weights.
+            student (nn.Module): The student.
+
+        Raises:
+            DMSError: If it lacks one of the modules, or knows another
+                number of tokens.
+        """
+        known = dict(teacher.named_modules())
+        for key in ('logits', 'hidden'):
+            for name in getattr(self, key):
+                if name not in known:
+                    raise DMSError(
+                        f'`{self.owner}.{key}` names {name!r}, which the '
+                        'teacher does not have: name modules of both.'
+                    )
+        own, other = vocabulary_of(student), vocabulary_of(teacher)
+        if self.logits and own != other:
+            raise DMSError(
+                f'`{self.owner}`: the teacher knows {other} tokens, the '
+                f'student {own}: take a teacher with the same tokenizer.'
+            )
 
     def start(self, student: nn.Module, teacher: Optional[nn.Module]) -> None:
         """Give the teacher what the student has at the start, once.
@@ -259,26 +259,51 @@ class Distiller(nn.Module):
                 states have it where they have its shape. Defaults to None.
 
         Raises:
-            DMSError: If one of the modules did not run in one of them.
+            DMSError: If one of the modules did not run in one of them, or
+                gave another shape there.
         """
         settings = self.settings
         losses: Dict[str, Tensor] = {}
         if self.logits and settings.weight > 0:
-            pairs = _pairs(self.logits, student, teacher)
+            pairs = self._pairs('logits', student, teacher)
             each = [
                 distillation_loss(
-                    *_classes_last(a, b), settings.temperature, mask
+                    *classes_last(a, b), settings.temperature, mask
                 )
                 for a, b in pairs
             ]
             losses['loss_distill'] = settings.weight * sum(each) / len(each)
         if self.hidden and settings.hidden_weight > 0:
-            pairs = _pairs(self.hidden, student, teacher)
-            each = [_squared_difference(a, b, mask) for a, b in pairs]
+            pairs = self._pairs('hidden', student, teacher)
+            each = [squared_difference(a, b, mask) for a, b in pairs]
             losses['loss_hidden'] = (
                 settings.hidden_weight * sum(each) / len(each)
             )
         return losses
+
+    def _pairs(
+        self, key: str, student: Outputs, teacher: Outputs
+    ) -> List[Tuple[Tensor, Tensor]]:
+        """Outputs of the same calls of the same modules."""
+        pairs = []
+        for name in getattr(self, key):
+            a, b = student.get(name, []), teacher.get(name, [])
+            if not a or len(a) != len(b):
+                raise DMSError(
+                    f'distillation compares outputs of {name!r}, which ran '
+                    f'{len(a)} times in the student and {len(b)} times in '
+                    'the teacher.'
+                )
+            pairs += list(zip(a, b))
+            for one, other in zip(a, b):
+                if one.shape != other.shape:
+                    raise DMSError(
+                        f'`{self.owner}.{key}`: {name!r} gives '
+                        f'{list(one.shape)} in the student and '
+                        f'{list(other.shape)} in the teacher: name modules '
+                        'with equal shapes, or take another teacher.'
+                    )
+        return pairs
 
     def weigh_task(self, losses: Mapping[str, Any]) -> Dict[str, Any]:
         """The task's own losses by their weight; other values as they are."""
@@ -307,18 +332,6 @@ def positions_that_count(
     return None if find is None else find(inputs, data_samples)
 
 
-def _squared_difference(
-    a: Tensor, b: Tensor, mask: Optional[Tensor]
-) -> Tensor:
-    """Mean over the positions that count, and over channels."""
-    a, b = a.float(), b.float()
-    if mask is not None and a.shape[:-1] == mask.shape:
-        # Weighted, as choosing positions would wait for a GPU.
-        each = (a - b).square().mean(-1) * mask
-        return each.sum() / mask.sum().clamp(min=1)
-    return F.mse_loss(a, b)
-
-
 def _statistics(model: nn.Module) -> Iterator[Tensor]:
     """Running statistics of the norms of a model."""
     for module in model.modules():
@@ -342,52 +355,3 @@ def _scaled(value: Any, weight: float) -> Any:
     if isinstance(value, (list, tuple)):
         return [_scaled(part, weight) for part in value]
     return value * weight
-
-
-def _classes_last(a: Tensor, b: Tensor) -> Tuple[Tensor, Tensor]:
-    """Maps [B, C, H, W] of a detector as [B, H, W, C]."""
-    if a.dim() == 4:
-        return a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
-    return a, b
-
-
-def _usual_head(names: Sequence[str], owner: str) -> Tuple[str, ...]:
-    """The last layer of a usual model."""
-    for head in _HEADS:
-        for name in names:
-            if name == head or name.endswith(f'.{head}'):
-                return (name,)
-    raise DMSError(
-        f'`{owner}.logits` must name the modules that give the logits, such '
-        f'as {names[-1:]}: the model has none of {list(_HEADS)}.'
-    )
-
-
-def _matching(
-    names: Sequence[str], patterns: Sequence[str], key: str
-) -> List[str]:
-    """Names of modules that patterns stand for."""
-    found: List[str] = []
-    for pattern in patterns:
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            raise DMSError(f'`{key}` names {pattern!r}, which is no module.')
-        found += matches
-    return list(dict.fromkeys(found))
-
-
-def _pairs(
-    names: Sequence[str], student: Outputs, teacher: Outputs
-) -> List[Tuple[Tensor, Tensor]]:
-    """Outputs of the same calls of the same modules."""
-    pairs = []
-    for name in names:
-        a, b = student.get(name, []), teacher.get(name, [])
-        if not a or len(a) != len(b):
-            raise DMSError(
-                f'distillation compares outputs of {name!r}, which ran '
-                f'{len(a)} times in the student and {len(b)} times in the '
-                'teacher.'
-            )
-        pairs += list(zip(a, b))
-    return pairs

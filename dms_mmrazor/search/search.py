@@ -513,4 +513,7 @@ def _teacher_of(
         teacher = deepcopy(model)
     if teacher is not None:
         teacher.requires_grad_(False)
-    return Distiller(model, read, itself=teacher is None), teacher
+    distiller = Distiller(model, read, itself=teacher is None)
+    if teacher is not None:
+        distiller.check_teacher(teacher, model)
+    return distiller, teacher

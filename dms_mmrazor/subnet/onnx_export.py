@@ -68,9 +68,8 @@ def export_onnx(
         DMSError: If the package onnx is not installed, or the model cannot
             be one ONNX file.
     """
-    reason = '' if forward else why_not_onnx(model)
-    if reason:
-        raise DMSError(f'{type(model).__name__} is not written: {reason}.')
+    if forward is None:
+        check_onnx(model)
     if importlib.util.find_spec('onnx') is None:
         raise DMSError(
             'writing ONNX files needs the package onnx: pip install onnx '
@@ -91,6 +90,17 @@ def export_onnx(
             level=logging.WARNING,
         )
     return difference
+
+
+def check_onnx(model: nn.Module) -> None:
+    """Raise a DMSError for a model that cannot be one ONNX file.
+
+    Args:
+        model (nn.Module): A plain model, or a supernet of it.
+    """
+    reason = why_not_onnx(model)
+    if reason:
+        raise DMSError(f'{type(model).__name__} is not written: {reason}.')
 
 
 def why_not_onnx(model: nn.Module) -> str:

@@ -33,7 +33,7 @@ from dms_mmrazor.supernet.searched_sides import Product, SearchedSides
 
 Target = Union[int, float, str]
 Profiles = Sequence[LayerProfile]
-Terms = Callable[[SearchedSides, Profiles], List[Term]]
+Terms = Callable[[SearchedSides, Profiles], Optional[List[Term]]]
 Count = Callable[[nn.Module, DemoInput], float]
 
 _NUMBERS = {'K': 1e3, 'M': 1e6, 'G': 1e9}
@@ -48,8 +48,9 @@ class Resource(NamedTuple):
     Attributes:
         name (str): As in ``target=dict(macs=0.5)``.
         terms (Callable, optional): Gives the terms of the searched sides and
-            of the profiles of the layers that run. Defaults to None: they
-            come later, see :meth:`DMSMutator.add_resource`.
+            of the profiles of the layers that run; it gives None for a
+            model that has nothing of it. Defaults to None: they come
+            later, see :meth:`DMSMutator.add_resource`.
         count (Callable, optional): Counts it on a plain model for one image
             of a demo input. Defaults to None: an exported model
             has what the terms predict.
@@ -187,8 +188,16 @@ def _entries(sides: SearchedSides, name: str, key: str) -> List[Product]:
     return products
 
 
-def _param_terms(sides: SearchedSides, profiles: Profiles) -> List[Term]:
-    """Terms of all parameters; each parameter counts once."""
+def param_terms(sides: SearchedSides, profiles: Profiles) -> List[Term]:
+    """Terms of all parameters; each parameter counts once.
+
+    Args:
+        sides (SearchedSides): The searched supernet.
+        profiles (Sequence[LayerProfile]): Not used.
+
+    Returns:
+        list[Term]: Named after the layers that have them.
+    """
     terms: List[Term] = []
     seen = set()
     for name, module in sides.modules.items():
@@ -250,7 +259,7 @@ def register_resource(resource: Resource) -> None:
 register_resource(
     Resource('macs', _macs_terms, count_macs, label='MACs', of_input=True)
 )
-register_resource(Resource('params', _param_terms, _count_params))
+register_resource(Resource('params', param_terms, _count_params))
 register_resource(
     Resource(  # with the terms of a latency table
         'latency',
@@ -282,8 +291,13 @@ def build_resource_models(
         dict[str, ResourceModel]: By kind.
     """
     counts = (len(sides.sizes), len(sides.blocks))
-    return {
-        name: ResourceModel(resource.terms(sides, profiles), *counts)
+    found = {
+        name: resource.terms(sides, profiles)
         for name, resource in RESOURCES.items()
         if resource.terms is not None
+    }
+    return {
+        name: ResourceModel(terms, *counts)
+        for name, terms in found.items()
+        if terms is not None
     }

@@ -26,6 +26,10 @@ Pairs = Tuple[Tensor, Tensor]
 """Outputs of a layer, and the unit's channel that each belongs to."""
 
 
+_POWERS = {'l1': 1, 'l2': 2}
+"""Of the metrics that are norms of weights."""
+
+
 class StaticScores(KeepsPrecision):
     """Scores of all channels and blocks, for each step anew.
 
@@ -34,8 +38,9 @@ class StaticScores(KeepsPrecision):
     four tensor operations for all units together, without synchronization.
 
     Args:
-        metric (str): 'index' or 'l1'. Blocks are always scored by index:
-            their weights have no common scale.
+        metric (str): 'index', 'l1' or 'l2' (of all weights that make a
+            channel). Blocks are always scored by index: their weights have
+            no common scale.
         units (Sequence[DMSChannelUnit]): Width units of a prepared
             supernet.
         stages (Sequence[DMSDepthUnit]): Depth units.
@@ -52,7 +57,8 @@ class StaticScores(KeepsPrecision):
         stages: Sequence[DMSDepthUnit],
     ) -> None:
         super().__init__()
-        weighted = units if metric == 'l1' else ()
+        self.power = _POWERS.get(metric, 0)
+        weighted = units if self.power else ()
         numbers = [] if weighted else [unit.num_channels for unit in units]
         numbers += [stage.num_blocks for stage in stages]
         parts = [index_importance(number) for number in numbers]
@@ -99,7 +105,7 @@ class StaticScores(KeepsPrecision):
         norms = [self.fixed[:0]]
         norms += [
             sum(
-                _norms(weight.to(self.fixed))
+                _powers(weight.to(self.fixed), self.power)
                 for weight in kind_of(layer).weights_by_outputs(layer)
             )
             for layer in self.layers
@@ -109,14 +115,17 @@ class StaticScores(KeepsPrecision):
         scores = torch.segment_reduce(
             rows, 'sum', lengths=self.lengths, initial=0, unsafe=True
         )
+        if self.power == 2:
+            scores = scores.sqrt()
         return torch.cat([scores, self.fixed])
 
 
-def _norms(weight: Tensor) -> Tensor:
-    """L1 norm of what makes each output: [out]."""
-    return torch.linalg.vector_norm(
-        weight, 1, dim=tuple(range(1, weight.dim()))
+def _powers(weight: Tensor, power: int) -> Tensor:
+    """Norm of what makes each output, to its power: [out]."""
+    norms = torch.linalg.vector_norm(
+        weight, power, dim=tuple(range(1, weight.dim()))
     )
+    return norms if power == 1 else norms.square()
 
 
 def _producers(unit: DMSChannelUnit) -> Dict[nn.Module, Pairs]:

@@ -10,7 +10,7 @@ from dms_mmrazor.baselines.structures import (
     Request,
     cut_globally,
     greedy,
-    l1_scores,
+    norm_scores,
     taylor_scores,
 )
 from dms_mmrazor.errors import DMSError
@@ -150,7 +150,7 @@ def test_a_global_threshold_removes_the_lowest_scores(prepared):
     structure = cut_globally(mutator, scores, request(mutator, supernet, 0.6))
     assert len(structure.units[1].kept) == structure.units[1].size
     assert len(structure.units[0].kept) < structure.units[0].size
-    assert torch.isinf(l1_scores(mutator)[-4:]).all()
+    assert torch.isinf(norm_scores(mutator, 'l1')[-4:]).all()
 
 
 def test_greedy_takes_what_saves_most_for_its_score(prepared):
@@ -166,3 +166,21 @@ def test_greedy_takes_what_saves_most_for_its_score(prepared):
     scores[-4:] = 0.0
     structure = greedy(mutator, scores, request(mutator, supernet, 0.6))
     assert len(structure.stages[0].kept) < 4
+
+
+@pytest.mark.parametrize('power', [1, 2])
+def test_norms_of_all_that_makes_a_channel(prepared, power):
+    _, supernet, mutator = prepared
+    scores = norm_scores(mutator, f'l{power}')
+    index = [unit.name for unit in mutator.units].index('wide')
+    weight = supernet.wide.weight.detach().flatten(1)
+    expected = weight.norm(power, dim=1)
+    torch.testing.assert_close(
+        scores[mutator.topk.layout.owner == index], expected / expected.mean()
+    )
+    structure = STRUCTURES[f'l{power}'](
+        mutator, request(mutator, supernet, 0.6)
+    )
+    kept = len(structure.units[index].kept)
+    best = expected.topk(kept).indices.sort().values.tolist()
+    assert list(structure.units[index].kept) == best

@@ -137,11 +137,30 @@ def test_a_resumed_loop_keeps_its_teacher(frozen):
         (dict(temperature=0), 'distill.temperature'),
         (dict(weight='1'), 'distill.weight'),
         (dict(logits='head'), 'distill.logits'),
+        (dict(teacher='folder'), r'distill.teacher. must be a model'),
+        (dict(teacher=dict(type='ResNet')), r'distill.teacher. must be a'),
+        (dict(hidden='one', teacher=nn.Sequential()), 'distill.logits'),
     ],
 )
 def test_wrong_settings(settings, key):
     with pytest.raises(DMSError, match=key):
         search_of(Network(), **settings)
+
+
+def test_another_model_that_cannot_be_compared():
+    teacher = Network()
+    teacher.first, teacher.one = teacher.one, nn.Identity()
+    del teacher.two
+    with pytest.raises(DMSError, match=r"distill.hidden. names 'two'"):
+        search_of(Network(), teacher=teacher, hidden='two')
+    for key, layer in (('fc', nn.Linear(16, 7)), ('two', nn.Conv2d(16, 8, 3))):
+        teacher = Network()
+        setattr(teacher, key, layer)
+        if key == 'two':
+            teacher.fc = nn.Linear(8, 5)
+        search = search_of(Network(), teacher=teacher, hidden='two')
+        with pytest.raises(DMSError, match=f'{key}. gives .* in the teacher'):
+            search.distill(images())
 
 
 def test_without_a_teacher():

@@ -33,7 +33,8 @@ class DistilledModel(BaseModel):
         init_cfg (dict, optional): As in mmengine. Defaults to None.
 
     Raises:
-        DMSError: If a setting is unknown.
+        DMSError: If a setting is unknown, or the teacher cannot be
+            compared.
     """
 
     def __init__(
@@ -60,12 +61,19 @@ class DistilledModel(BaseModel):
         self.architecture = architecture
         if isinstance(teacher, dict):
             teacher = MODELS.build(teacher)
+        if not isinstance(teacher, nn.Module):
+            raise DMSError(
+                "`model.teacher` must be a model's config, such as "
+                "dict(type='mmrazor.CausalLM', folder=…), got "
+                f'{teacher!r}.'
+            )
         settings = DistillSettings.read(distill or {}, 'model.distill')
         if settings.teacher is not None:
             raise DMSError(
                 '`model.distill.teacher` belongs beside it: `model.teacher`.'
             )
         self.distiller = Distiller(architecture, settings, 'model.distill')
+        self.distiller.check_teacher(teacher, architecture)
         # In a tuple, so that it is no part of the state.
         self._teacher = (teacher.requires_grad_(False),)
 

@@ -266,6 +266,7 @@ def _build_teacher(
     elif teacher is None and not structure_only:
         teacher = deepcopy(architecture)
     if teacher is not None:
+        distiller.check_teacher(teacher, architecture)
         teacher.requires_grad_(False)
     return distiller, teacher
 

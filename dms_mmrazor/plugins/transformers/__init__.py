@@ -3,7 +3,11 @@
 Transformers itself is imported when a model or a tokenizer is loaded.
 """
 
-from dms_mmrazor.plugins.transformers import decoders  # noqa: F401
+from dms_mmrazor.plugins.transformers import (  # noqa: F401
+    conv1d,
+    decoders,
+    layer_params,
+)
 from dms_mmrazor.plugins.transformers.adapter import make_adapter
 
 __all__ = ['make_adapter']

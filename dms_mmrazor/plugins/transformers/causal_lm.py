@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.model_kind import vocabulary_of
-from dms_mmrazor.plugins.transformers.folder import (
+from dms_mmrazor.plugins.transformers.loading import (
     as_dtype,
     import_transformers,
     load_model,

@@ -99,6 +99,15 @@ def grouped_heads(attention: nn.Module) -> GroupedHeads:
     return GroupedHeads(groups, heads // groups, dims)
 
 
+def is_decoder(module: nn.Module) -> bool:
+    """Whether a module is a stack of known decoder layers."""
+    layers = getattr(module, 'layers', None)
+    if not isinstance(layers, nn.ModuleList) or not len(layers):
+        return False
+    attention = getattr(layers[0], 'self_attn', None)
+    return is_one_of(attention, ATTENTIONS)
+
+
 def decoders(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
     """Stacks of decoder layers in a model, with their names.
 
@@ -110,11 +119,8 @@ def decoders(model: nn.Module) -> Iterator[Tuple[str, nn.Module]]:
         ``layers`` and ``norm``.
     """
     for name, module in model.named_modules():
-        layers = getattr(module, 'layers', None)
-        if isinstance(layers, nn.ModuleList) and len(layers):
-            attention = getattr(layers[0], 'self_attn', None)
-            if is_one_of(attention, ATTENTIONS):
-                yield name, module
+        if is_decoder(module):
+            yield name, module
 
 
 def layer_sizes(decoder: nn.Module) -> List[Dict[str, int]]:

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.plugins.transformers.causal_lm import IGNORED
-from dms_mmrazor.plugins.transformers.folder import import_transformers
+from dms_mmrazor.plugins.transformers.loading import load_tokenizer
 from dms_mmrazor.registry import DATASETS
 
 TEMPLATE = '### Instruction:\n{instruction}\n\n{context}### Response:\n'
@@ -96,7 +96,7 @@ class TokenWindows(Dataset):
             )
         self.window, self.stride = window, stride
         if isinstance(tokenizer, str):
-            tokenizer = _load_tokenizer(tokenizer)
+            tokenizer = load_tokenizer(tokenizer, 'TokenWindows.tokenizer')
         if end_token is None and tokenizer is not None:
             end_token = tokenizer.eos_token_id
         reader = _Reader(tokenizer, end_token)
@@ -237,17 +237,6 @@ def _paths(files: Seq[str]) -> List[str]:
                 raise DMSError(f'TokenWindows: there is no file {path!r}.')
         found += matches
     return found
-
-
-def _load_tokenizer(folder: str) -> Any:
-    if not os.path.isdir(folder):
-        raise DMSError(
-            f'TokenWindows: `tokenizer` {folder!r} is no folder; nothing is '
-            'downloaded.'
-        )
-    return import_transformers().AutoTokenizer.from_pretrained(
-        folder, local_files_only=True
-    )
 
 
 def _choose(

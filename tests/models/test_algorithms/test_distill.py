@@ -91,6 +91,7 @@ def test_another_teacher(zoo, batch):
         (dict(logits=['neck.*.nowhere']), 'model.distill.logits'),
         (dict(tau=4), 'model.distill.tau'),
         ('teacher', 'model.distill'),
+        (dict(teacher='folder'), 'model.distill.teacher'),
     ],
 )
 def test_wrong_settings(zoo, distill, key):

@@ -3,10 +3,13 @@
 import pytest
 import torch
 
+from dms_mmrazor import Search
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import count_macs
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.subnet import pruned_copy
+
+transformers = pytest.importorskip('transformers')
 
 CASES = {
     'GQA, tied': (dict(), dict()),
@@ -128,3 +131,76 @@ def test_unknown_models_are_refused():
 def test_wrong_settings(language_model, decoder):
     with pytest.raises(DMSError, match='mutator.parse_cfg.decoder'):
         prepare(language_model(), **decoder)
+
+
+@pytest.mark.parametrize('name', ['GQA, tied', 'embedding'])
+def test_parameters_of_the_layers(language_model, tokens, name):
+    model, settings = CASES[name]
+    model = language_model(**model)
+    mutator = prepare(model, **settings)
+    layers = model.model.layers.parameters
+    full = sum(p.numel() for p in layers())
+    assert mutator.table.full['layer_params'] == full
+    assert full < mutator.table.full['params']
+    mutator.set_choices(
+        {u.name: 24 for u in mutator.units if u.num_channels == 48}
+    )
+    subnet = pruned_copy(language_model(), mutator.structure())
+    kept = sum(p.numel() for p in subnet.model.layers.parameters())
+    assert mutator.resource('layer_params') == kept < full
+
+
+def test_a_target_of_the_layers(language_model, tokens):
+    model = language_model()
+    inputs, target = dict(input_ids=tokens), {'layer_params': 0.7}
+    search = Search(model, inputs, target, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train()
+    for _ in range(4):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        search.step()
+    row = search.export(divisor=1).structure.resources['layer_params']
+    assert 0.65 < row['ratio'] <= 0.7
+    # Other models have nothing of it.
+    plain = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.Linear(16, 4))
+    plain = Search(plain, torch.ones(1, 4), 0.5, 1)
+    assert set(plain.resources()) == {'macs', 'params'}
+
+
+def test_ffns_of_gpt2_are_declared(tokens):
+    """Its layers have transposed weights, which a config may name."""
+    config = transformers.GPT2Config(
+        vocab_size=96, n_positions=16, n_embd=16, n_layer=2, n_head=2
+    )
+    torch.manual_seed(0)
+    model = transformers.GPT2LMHeadModel(config)
+    for name, parameter in model.named_parameters():
+        if 'mlp' in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    groups = [
+        dict(
+            outputs=[f'transformer.h.{i}.mlp.c_fc'],
+            inputs=[f'transformer.h.{i}.mlp.c_proj'],
+        )
+        for i in range(2)
+    ]
+    inputs = dict(input_ids=tokens)
+    # Its attention splits by a number of its own: the heads stay.
+    mutator = dict(groups=groups, exclude=['*.attn.c_attn'])
+    search = Search(model, inputs, {'params': 0.8}, 3, mutator=mutator)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train()
+    for _ in range(3):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        search.step()
+    subnet = search.export(divisor=1)
+    mlp = subnet.model.transformer.h[0].mlp
+    assert mlp.c_fc.nf == mlp.c_proj.nx == mlp.c_proj.weight.shape[0] < 64
+    assert subnet.difference < 1e-4  # from the masked model
+    plain = transformers.GPT2LMHeadModel(config)
+    whole, params = (
+        sum(p.numel() for p in m.parameters()) for m in (plain, subnet.model)
+    )
+    assert 0.7 * whole < params <= 0.8 * whole

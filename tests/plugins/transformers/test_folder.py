@@ -16,10 +16,12 @@ from dms_mmrazor.plugins.transformers.folder import (
     load_model,
     save_folder,
 )
+from dms_mmrazor.plugins.transformers.loading import load_tokenizer
 from dms_mmrazor.subnet import prune, save_structure
 
 ROOT = Path(__file__).parents[3]
 transformers = pytest.importorskip('transformers')
+safetensors = pytest.importorskip('safetensors.torch')
 
 
 @pytest.fixture
@@ -153,3 +155,55 @@ def test_wrong_files(found, language_model, tmp_path):
         export_folder(
             *names, str(tmp_path / 'out'), str(tmp_path / 'whole.pth')
         )
+
+
+def test_weights_of_a_trainer(found, language_model, tokens, tmp_path):
+    """What transformers writes after a finetuning."""
+    supernet, out = str(tmp_path / 'supernet'), str(tmp_path / 'out')
+    language_model().save_pretrained(supernet)
+    subnet = found.export(str(tmp_path / 'subnet.yaml'), divisor=1)
+    subnet.model.model.norm.weight.data.mul_(3)
+    save_folder(subnet.model, str(tmp_path / 'trained'))
+    path = str(tmp_path / 'trained/model.safetensors')
+    export_folder(supernet, str(tmp_path / 'subnet.yaml'), out, path)
+    expected = logits(subnet.model, tokens)
+    torch.testing.assert_close(logits(load_model(out), tokens), expected)
+
+
+def test_weights_that_cannot_be_read(found, language_model, tmp_path):
+    language_model().save_pretrained(tmp_path / 'supernet')
+    names = [str(tmp_path / name) for name in ('supernet', 'subnet.yaml')]
+    save_structure(found.mutator.structure(), names[1])
+    torch.save(language_model(), tmp_path / 'whole.pth')
+    (tmp_path / 'broken.safetensors').write_bytes(b'no weights')
+    for path, message in (
+        ('whole.pth', 'neither a tensor nor plain data'),
+        ('broken.safetensors', 'cannot be read'),
+        ('missing.pth', 'does not exist'),
+        ('missing.safetensors', 'cannot be read'),
+        ('supernet', 'name a file in it'),
+    ):
+        with pytest.raises(DMSError, match=message) as error:
+            export_folder(*names, str(tmp_path / 'out'), str(tmp_path / path))
+        assert '\n' not in str(error.value) and path in str(error.value)
+
+
+def test_folders_without_weights(language_model, tmp_path):
+    language_model().save_pretrained(tmp_path)
+    whole = safetensors.load_file(tmp_path / 'model.safetensors')
+    whole.pop('model.layers.1.mlp.up_proj.weight')
+    weights = tmp_path / 'model.safetensors'
+    safetensors.save_file(whole, weights, dict(format='pt'))
+    with pytest.raises(DMSError, match='lacks weights.*up_proj'):
+        load_model(str(tmp_path))
+    weights.write_bytes(b'damaged')
+    with pytest.raises(DMSError, match='cannot be loaded'):
+        load_model(str(tmp_path))
+    weights.unlink()
+    with pytest.raises(DMSError, match='cannot be loaded: .*safetensors'):
+        load_model(str(tmp_path))
+    with pytest.raises(DMSError, match='has no tokenizer.json'):
+        load_tokenizer(str(tmp_path))
+    (tmp_path / 'tokenizer.json').write_text('{')
+    with pytest.raises(DMSError, match='cannot be read'):
+        load_tokenizer(str(tmp_path))

@@ -9,6 +9,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 import dms_mmrazor.plugin  # noqa: F401
+from dms_mmrazor.cli.checkpoint_export import export_checkpoint
+from dms_mmrazor.engine.search_config import find_resource_hook
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.plugins.transformers.folder import export_folder, load_model
 from dms_mmrazor.ranking.config_recipe import ConfigRecipe, Reduction
@@ -16,6 +18,14 @@ from dms_mmrazor.registry import MODELS
 from dms_mmrazor.search.distillation import distillation_loss
 from dms_mmrazor.search.record import read_record
 from dms_mmrazor.subnet import save_structure
+
+TINY = dict(
+    vocab_size=64,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+)
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.dirname(__file__))))
 
@@ -214,6 +224,33 @@ def test_answers_alone_are_distilled(kind, files, tokens):
     torch.testing.assert_close(
         losses['loss_hidden'], (student - wanted).square().mean()
     )
+
+
+def test_teachers_that_do_not_fit(files):
+    student = dict(type='CausalLM', folder=files[0])
+    other = dict(type='CausalLM', config=dict(model_type='llama', **TINY))
+    for teacher, message in (
+        (other, 'the teacher knows 64 tokens, the student 96'),
+        ('folder', 'model.teacher'),
+    ):
+        model = dict(
+            type='DistilledModel', architecture=student, teacher=teacher
+        )
+        with pytest.raises(DMSError, match=message):
+            MODELS.build(model)
+    search = dict(
+        type='DMSAlgorithm', architecture=student, distill=dict(teacher=other)
+    )
+    with pytest.raises(DMSError, match=r'model.distill.*64 tokens'):
+        MODELS.build(search)
+
+
+def test_no_onnx_of_tokens(files, tmp_path):
+    name = 'smollm2-135m_dms-search-80_text.py'
+    cfg = config_of(name, files, tmp_path)
+    hook = find_resource_hook(cfg)
+    with pytest.raises(DMSError, match='export_hf.py'):
+        export_checkpoint(cfg, hook, 'any.pth', str(tmp_path), onnx=True)
 
 
 @pytest.mark.parametrize(
