@@ -203,12 +203,16 @@ def _untrained(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def uncounted_warning(uncounted: Mapping[str, float], counted: float) -> str:
+def uncounted_warning(
+    uncounted: Mapping[str, float], counted: float, model: str = 'the model'
+) -> str:
     """What to tell a user about MACs that are not counted.
 
     Args:
         uncounted (dict[str, float]): From :func:`counting_elsewhere`.
         counted (float): MACs of all counted layers.
+        model (str): What the model itself is called. Defaults to 'the
+            model'.
 
     Returns:
         str: One line; empty if less than 1 % is missing.
@@ -217,7 +221,7 @@ def uncounted_warning(uncounted: Mapping[str, float], counted: float) -> str:
     if missing <= 0.01 * (counted + missing):
         return ''
     names = sorted(uncounted, key=lambda name: (-uncounted[name], name))
-    shown = ', '.join(f'`{name}`' for name in names[:3])
+    shown = ', '.join(f'`{name or model}`' for name in names[:3])
     more = f' and {len(names) - 3} more' if len(names) > 3 else ''
     return (
         f'{missing / (counted + missing):.1%} of the MACs are not counted: '

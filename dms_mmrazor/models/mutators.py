@@ -224,7 +224,13 @@ class DMSMutator(ChannelMutator):
         # Whoever cannot run says so in its own words, not in the tracer's.
         first = run_first(supernet, size, self.analyzer.demo_key)
         adapter = find_adapter(supernet, self.analyzer.decoder)
-        groups = find_groups(self.analyzer, self._declared, supernet, adapter)
+        groups = find_groups(
+            self.analyzer,
+            self._declared,
+            supernet,
+            adapter,
+            [layer.name for layer in first.layers],
+        )
         gc.collect()  # graphs refer to themselves and to feature maps
         stages = self._find_stages(supernet, adapter)
         space = self._choose_space(supernet, groups, stages)
@@ -250,7 +256,9 @@ class DMSMutator(ChannelMutator):
         self.layer_widths = found.layer_widths
         self._layer_reports = found.layer_reports
         self._write_structure = found.writer
-        warn_of_uncounted(first.uncounted, self.table.full['macs'])
+        warn_of_uncounted(
+            first.uncounted, self.table.full['macs'], type(supernet).__name__
+        )
         self.to(next(supernet.parameters()).device)
         # What the proof cuts is the model before masks replace its layers.
         plain = light_copy(supernet) if self._verify else None
