@@ -7,7 +7,16 @@ the user.
 """
 
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Sequence,
+)
 
 from torch import nn
 
@@ -121,13 +130,22 @@ def count_macs(model: nn.Module, input_size: DemoInput) -> int:
         input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
             called with; the count is per image.
     """
+    return int(sum(macs_by_layer(model, profile_layers(model, input_size))))
+
+
+def macs_by_layer(
+    model: nn.Module, layers: Sequence[LayerProfile]
+) -> List[float]:
+    """MACs of each layer of a plain model, for one image.
+
+    Args:
+        model (nn.Module): A plain model.
+        layers (Sequence[LayerProfile]): Of :func:`profile_layers`.
+    """
     modules = dict(model.named_modules())
-    return int(
-        sum(
-            layer.positions * _layer_macs(modules, layer.name)
-            for layer in profile_layers(model, input_size)
-        )
-    )
+    return [
+        layer.positions * _layer_macs(modules, layer.name) for layer in layers
+    ]
 
 
 def _layer_macs(modules: Mapping[str, nn.Module], name: str) -> float:

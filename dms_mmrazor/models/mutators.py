@@ -35,7 +35,7 @@ from dms_mmrazor.graph import (
     find_stages,
 )
 from dms_mmrazor.graph.declared_groups import ModelAdapter, find_adapter
-from dms_mmrazor.graph.layer_profile import run_first
+from dms_mmrazor.graph.layer_profile import macs_by_layer, run_first
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.layers.linear import move_affines
 from dms_mmrazor.registry import MODELS
@@ -170,6 +170,7 @@ class DMSMutator(ChannelMutator):
         self._verify = check_flag('mutator.verify', verify)
         self._layer_reports: Tuple[LayerReport, ...] = ()
         self.layer_widths: Tuple[LayerWidths, ...] = ()
+        self.layer_macs: Dict[str, float] = {}
         self.stage_reasons: Dict[str, str] = {}
         self.depth_units = nn.ModuleList()
         self.masks: Optional[MaskState] = None
@@ -253,6 +254,10 @@ class DMSMutator(ChannelMutator):
             if RESOURCES[kind].of_input:
                 notes = found.resources.notes.setdefault(kind, {})
                 notes['input_size'] = self.analyzer.shapes
+        macs = macs_by_layer(supernet, first.layers)
+        self.layer_macs = {
+            layer.name: count for layer, count in zip(first.layers, macs)
+        }
         self.layer_widths = found.layer_widths
         self._layer_reports = found.layer_reports
         self._write_structure = found.writer

@@ -24,7 +24,7 @@ from dms_mmrazor.layers import is_weighted
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.registry import MODELS
 
-_EXCLUDED = 'excluded by `mutator.exclude`'
+EXCLUDED = 'excluded by `mutator.exclude`'
 
 
 class UnitConfig(NamedTuple):
@@ -201,7 +201,7 @@ def exclude_groups(
         if not reason and not width:
             reason = 'widths are not searched (`channel_unit_cfg=None`)'
         if not reason and group.name in excluded:
-            reason = _EXCLUDED
+            reason = EXCLUDED
         result.append(group._replace(reason=reason))
     return result
 
@@ -289,7 +289,7 @@ def make_depth_units(
     for stage in stages:
         args = merge_args(stage.name, default_args, units_cfg)
         if stage.name in excluded:
-            reasons[stage.name] = _EXCLUDED
+            reasons[stage.name] = EXCLUDED
             continue
         if stage.reason:
             reasons[stage.name] = stage.reason

@@ -142,3 +142,18 @@ def test_paths_are_paths(tmp_path):
     plain = apply_structure(network(), tmp_path / 'subnet.yaml')
     assert plain[0].out_channels == subnet.model[0].out_channels
     assert Path(write_card(folder)).is_file()
+
+
+def test_what_is_excluded_is_why_a_target_is_out_of_reach():
+    layers = [nn.Conv2d(3, 64, 3, padding=1), nn.Conv2d(64, 64, 3, padding=1)]
+    narrow = [nn.Conv2d(64, 8, 1), nn.Conv2d(8, 4, 1)]
+    model = nn.Sequential(*layers, *narrow)
+    with pytest.raises(DMSError) as error:
+        search(model, mutator={'exclude': ['0', '1']}, target=0.3)
+    text = str(error.value)
+    assert 'cannot be reached' in text
+    assert 'of the MACs are in layers that are not searched' in text
+    assert text.index('`1` 9') < text.index('`0` ')
+    with pytest.raises(DMSError) as error:
+        search(network(), target=1e-5)
+    assert 'in layers' not in str(error.value)
