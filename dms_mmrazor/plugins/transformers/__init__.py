@@ -1,9 +1,12 @@
-"""Causal language models of ``transformers``: Llama, Mistral, Qwen.
+"""Models of ``transformers``: Llama, Mistral, Qwen, vision transformers.
 
 Transformers itself is imported when a model or a tokenizer is loaded.
 """
 
-from dms_mmrazor.plugins.transformers import decoders  # noqa: F401
+from dms_mmrazor.plugins.transformers import (  # noqa: F401
+    decoders,
+    vision,
+)
 from dms_mmrazor.plugins.transformers.adapter import make_adapter
 
 __all__ = ['make_adapter']
