@@ -465,6 +465,26 @@ def made_on_the_spot():
     return chain(OnTheSpot(), OnTheSpot())
 
 
+class Decides(nn.Module):
+    """Code that no trace with symbols can follow, with layers in it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = cbr(16, 16), cbr(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.one(x)
+        return self.two(x if float(x.min()) < 1e6 else x * 2)
+
+
+@toy('a module that a trace calls by its forward, with all that is in it')
+def called_by_forward():
+    def forward(net, x):
+        return net.head(net.inner.forward(net.stem(x)))
+
+    return Net(forward, stem=cbr(3, 16), inner=Decides(), head=conv(16, 4))
+
+
 @toy('channels that are shuffled')
 def channel_shuffle():
     shuffle = nn.ChannelShuffle(4)

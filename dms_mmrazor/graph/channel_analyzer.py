@@ -55,6 +55,7 @@ from dms_mmrazor.graph.node_values import (
     BEHIND_PADDING,
     split_inputs,
 )
+from dms_mmrazor.graph.reached_layers import LostLayersError, check_reached
 from dms_mmrazor.graph.recorder import record
 from dms_mmrazor.graph.running import one_line, raise_device_error
 from dms_mmrazor.graph.training_pass import (
@@ -157,11 +158,16 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             group.name: group.config for group in groups if not group.reason
         }
 
-    def analyze_groups(self, model: nn.Module) -> List[ChannelGroup]:
+    def analyze_groups(
+        self, model: nn.Module, ran: Sequence[str] = ()
+    ) -> List[ChannelGroup]:
         """All groups of channels that touch a conv or linear layer.
 
         Args:
             model (nn.Module): A plain model; it is not changed.
+            ran (Sequence[str]): Layers that a run of it has called. If a
+                trace with symbols loses some, a run is recorded instead.
+                Defaults to (), nothing is known of a run.
 
         Returns:
             list[ChannelGroup]: In the order of the forward pass.
@@ -177,7 +183,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         model.eval()  # some of mmpretrain's do not return themselves
         with _quiet_mmengine():
             try:
-                graph = self._channel_graph(model)
+                graph = self._channel_graph(model, ran)
             except Exception as error:
                 raise TracingError(
                     f'{type(model).__name__} cannot be traced by '
@@ -193,13 +199,16 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         ]
         return self.training.hold(groups, dict(model.named_modules()))
 
-    def _channel_graph(self, model: nn.Module) -> ChannelGraph:
+    def _channel_graph(
+        self, model: nn.Module, ran: Sequence[str]
+    ) -> ChannelGraph:
         """mmrazor's graph of channel dependencies, channels propagated."""
         # Tracing changes its model, and a failed trace leaves it half done.
         plain = light_copy(model)
         tracer = self._tracer(model)
         try:
             trace = self._fx_trace(model, tracer)
+            check_reached(trace, model, ran)
             return self._graph_of(trace, model, plain, tracer)
         except Exception as error:  # whatever a model's code may raise
             raise_device_error(error)
@@ -216,6 +225,9 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             return self._graph_of(trace, model, plain, tracer)
         except Exception as error:  # the first failure tells more
             raise_device_error(error)
+            if isinstance(failed, LostLayersError):
+                # What the trace does reach can be searched.
+                return self._channel_graph(light_copy(plain), ())
             raise failed from error
 
     def _tracer(self, model: nn.Module) -> DemoTracer:
@@ -309,10 +321,13 @@ def _check_modules(key: str, names: Sequence[str], model: nn.Module) -> None:
 
 @contextmanager
 def _quiet_mmengine() -> Iterator[None]:
-    """Silence the tracer's line per node; reasons are reported instead."""
+    """Silence the tracer's lines per node; reasons are reported instead.
+
+    Of nodes that it adds it warns in words that no user knows.
+    """
     logger = MMLogger.get_current_instance()
     level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.setLevel(logging.ERROR)
     try:
         yield
     finally:

@@ -7,7 +7,16 @@ the user.
 """
 
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Sequence,
+)
 
 from torch import nn
 
@@ -121,13 +130,22 @@ def count_macs(model: nn.Module, input_size: DemoInput) -> int:
         input_size (tuple | ExampleInputs): (B, C, H, W), or what it is
             called with; the count is per image.
     """
+    return int(sum(macs_by_layer(model, profile_layers(model, input_size))))
+
+
+def macs_by_layer(
+    model: nn.Module, layers: Sequence[LayerProfile]
+) -> List[float]:
+    """MACs of each layer of a plain model, for one image.
+
+    Args:
+        model (nn.Module): A plain model.
+        layers (Sequence[LayerProfile]): Of :func:`profile_layers`.
+    """
     modules = dict(model.named_modules())
-    return int(
-        sum(
-            layer.positions * _layer_macs(modules, layer.name)
-            for layer in profile_layers(model, input_size)
-        )
-    )
+    return [
+        layer.positions * _layer_macs(modules, layer.name) for layer in layers
+    ]
 
 
 def _layer_macs(modules: Mapping[str, nn.Module], name: str) -> float:
@@ -203,12 +221,16 @@ def _untrained(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def uncounted_warning(uncounted: Mapping[str, float], counted: float) -> str:
+def uncounted_warning(
+    uncounted: Mapping[str, float], counted: float, model: str = 'the model'
+) -> str:
     """What to tell a user about MACs that are not counted.
 
     Args:
         uncounted (dict[str, float]): From :func:`counting_elsewhere`.
         counted (float): MACs of all counted layers.
+        model (str): What the model itself is called. Defaults to 'the
+            model'.
 
     Returns:
         str: One line; empty if less than 1 % is missing.
@@ -217,7 +239,7 @@ def uncounted_warning(uncounted: Mapping[str, float], counted: float) -> str:
     if missing <= 0.01 * (counted + missing):
         return ''
     names = sorted(uncounted, key=lambda name: (-uncounted[name], name))
-    shown = ', '.join(f'`{name}`' for name in names[:3])
+    shown = ', '.join(f'`{name or model}`' for name in names[:3])
     more = f' and {len(names) - 3} more' if len(names) > 3 else ''
     return (
         f'{missing / (counted + missing):.1%} of the MACs are not counted: '

@@ -26,7 +26,7 @@ from dms_mmrazor.graph.demo import (
     evaluating,
     forward_tensors,
 )
-from dms_mmrazor.graph.example_inputs import ExampleInputs
+from dms_mmrazor.graph.example_inputs import KEY, ExampleInputs
 
 
 def one_line(error: BaseException) -> str:
@@ -214,7 +214,7 @@ def check_demo_input(
             forward_tensors(model, demo_tensor(model, input_size))
     except ForwardError as error:
         advice = 'Give the shape that it is trained on.'
-        if isinstance(input_size, ExampleInputs):
+        if isinstance(input_size, ExampleInputs) or key == KEY:
             advice = 'Give what it is called with in training.'
         elif _runs_on_samples(model, input_size):
             advice = (

@@ -8,7 +8,7 @@ own, so they are told by what they compute.
 
 from functools import lru_cache
 from inspect import signature
-from typing import ClassVar, Optional
+from typing import ClassVar, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,11 @@ def _normalizes(kind: type, data_format: str) -> bool:
 @register_kind
 class FormattedNormKind(PassingKind):
     """Layer norms whose ``data_format`` tells where channels are."""
+
+    @property
+    def before(self) -> Tuple[type, ...]:
+        """Some extend torch's, as that of ``transformers``."""
+        return (nn.LayerNorm,)
 
     def recognizes(self, layer_type: type) -> bool:
         """By what it, or a class that it extends, computes."""

@@ -105,6 +105,11 @@ class LayerKind:
         """The class that takes masks, if there is one."""
         return _MASKED.get(layer_type)
 
+    @property
+    def before(self) -> Tuple[type, ...]:
+        """Types of another kind of whose descendants it recognizes some."""
+        return ()
+
     def recognizes(self, layer_type: type) -> bool:
         """Whether a class that has no kind by its types is of this one.
 
@@ -275,6 +280,9 @@ def register_masked(layer_type: type, masked: type) -> None:
 
 def kind_of_type(layer_type: type) -> Optional[LayerKind]:
     """The kind of the layers of a class, or ``None``."""
+    for kind in _RECOGNIZING:
+        if issubclass(layer_type, kind.before) and kind.recognizes(layer_type):
+            return kind
     found = _KINDS.find(layer_type)
     if found is not None:
         return found

@@ -35,7 +35,7 @@ from dms_mmrazor.graph import (
     find_stages,
 )
 from dms_mmrazor.graph.declared_groups import ModelAdapter, find_adapter
-from dms_mmrazor.graph.layer_profile import run_first
+from dms_mmrazor.graph.layer_profile import macs_by_layer, run_first
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.layers.linear import move_affines
 from dms_mmrazor.registry import MODELS
@@ -170,6 +170,7 @@ class DMSMutator(ChannelMutator):
         self._verify = check_flag('mutator.verify', verify)
         self._layer_reports: Tuple[LayerReport, ...] = ()
         self.layer_widths: Tuple[LayerWidths, ...] = ()
+        self.layer_macs: Dict[str, float] = {}
         self.stage_reasons: Dict[str, str] = {}
         self.depth_units = nn.ModuleList()
         self.masks: Optional[MaskState] = None
@@ -224,7 +225,13 @@ class DMSMutator(ChannelMutator):
         # Whoever cannot run says so in its own words, not in the tracer's.
         first = run_first(supernet, size, self.analyzer.demo_key)
         adapter = find_adapter(supernet, self.analyzer.decoder)
-        groups = find_groups(self.analyzer, self._declared, supernet, adapter)
+        groups = find_groups(
+            self.analyzer,
+            self._declared,
+            supernet,
+            adapter,
+            [layer.name for layer in first.layers],
+        )
         gc.collect()  # graphs refer to themselves and to feature maps
         stages = self._find_stages(supernet, adapter)
         space = self._choose_space(supernet, groups, stages)
@@ -247,10 +254,16 @@ class DMSMutator(ChannelMutator):
             if RESOURCES[kind].of_input:
                 notes = found.resources.notes.setdefault(kind, {})
                 notes['input_size'] = self.analyzer.shapes
+        macs = macs_by_layer(supernet, first.layers)
+        self.layer_macs = {
+            layer.name: count for layer, count in zip(first.layers, macs)
+        }
         self.layer_widths = found.layer_widths
         self._layer_reports = found.layer_reports
         self._write_structure = found.writer
-        warn_of_uncounted(first.uncounted, self.table.full['macs'])
+        warn_of_uncounted(
+            first.uncounted, self.table.full['macs'], type(supernet).__name__
+        )
         self.to(next(supernet.parameters()).device)
         # What the proof cuts is the model before masks replace its layers.
         plain = light_copy(supernet) if self._verify else None

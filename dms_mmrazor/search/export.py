@@ -255,14 +255,15 @@ def how_found(wanted: Mapping[str, Any], iterations: int) -> Dict[str, Any]:
 
 
 def apply_structure(
-    model: nn.Module, structure: Union[str, Structure]
+    model: nn.Module, structure: Union[str, 'os.PathLike[str]', Structure]
 ) -> nn.Module:
     """Cut a plain model down to a structure that a search has found.
 
     Args:
         model (nn.Module): The whole model as it was searched; it changes.
             Its weights stay with the channels that are kept.
-        structure (str | Structure): What was found, or the file of it.
+        structure (str | Path | Structure): What was found, or the file of
+            it.
 
     Returns:
         nn.Module: The model.
@@ -270,8 +271,8 @@ def apply_structure(
     Raises:
         DMSError: If the structure is of another model.
     """
-    if isinstance(structure, str):
-        structure = load_structure(structure)
+    if isinstance(structure, (str, os.PathLike)):
+        structure = load_structure(os.fspath(structure))
     return prune(model, structure)
 
 

@@ -55,6 +55,7 @@ from dms_mmrazor.search.targets import (
     resolve_targets,
 )
 from dms_mmrazor.subnet import save_structure
+from dms_mmrazor.supernet.plain_model import check_plain
 from dms_mmrazor.supernet.preparation import mutator_settings
 
 _STATE = ('mutator', 'structure')
@@ -160,6 +161,7 @@ class Search:
         record: Optional[str] = None,
         distill: Optional[Mapping[str, Any]] = None,
     ) -> None:
+        check_plain(model)
         check_counts('Search', total_steps=total_steps)
         check_flag('Search.hold_depth', hold_depth)
         wanted = as_targets(target, resource, 'Search')

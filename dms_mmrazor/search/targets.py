@@ -5,6 +5,7 @@ from typing import Any, Dict, Mapping, Optional, Union
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.supernet.resources import RESOURCES, Target
+from dms_mmrazor.supernet.search_space import EXCLUDED
 
 
 def check_reachable(
@@ -14,6 +15,7 @@ def check_reachable(
     smallest: float,
     key: str,
     largest: Optional[float] = None,
+    held: str = '',
 ) -> None:
     """Raise unless a target lies within the search space.
 
@@ -25,6 +27,8 @@ def check_reachable(
         key (str): Config key, for messages.
         largest (float, optional): The largest that can be exported.
             Defaults to None, the supernet's.
+        held (str): What is not searched and costs the most, if that is why
+            it cannot be smaller. Defaults to ''.
 
     Raises:
         DMSError: It shows the smallest and the largest reachable and the
@@ -46,8 +50,8 @@ def check_reachable(
         )
     if target < smallest * (1 - 1e-9):
         raise DMSError(
-            f'{wanted} cannot be reached ({table}). Raise the target, or '
-            'lower `min_ratio`, `min_blocks` or `divisor`.'
+            f'{wanted} cannot be reached ({table}). {held}Raise the target, '
+            'or lower `min_ratio`, `min_blocks` or `divisor`.'
         )
 
 
@@ -101,8 +105,40 @@ def resolve_targets(
         whole = mutator.table.full[kind]
         targets[kind] = RESOURCES[kind].parse(value, whole, key)
         smallest, largest = mutator.table.range(kind, divisor)
-        check_reachable(kind, targets[kind], whole, smallest, key, largest)
+        held = held_text(mutator) if kind == 'macs' else ''
+        check_reachable(
+            kind, targets[kind], whole, smallest, key, largest, held
+        )
     return targets
+
+
+def held_text(mutator: DMSMutator) -> str:
+    """The layers that keep a target out of reach, if it is they.
+
+    Args:
+        mutator (DMSMutator): Of a prepared supernet.
+
+    Returns:
+        str: A sentence, and a space; empty if layers that are searched hold
+        more than half of the least MACs.
+    """
+    held = {
+        layer.name: mutator.layer_macs.get(layer.name, 0.0)
+        for layer in mutator.report().layers
+        if not layer.searched or EXCLUDED in (layer.inputs, layer.outputs)
+    }
+    smallest, whole = (
+        mutator.table.range('macs')[0],
+        mutator.table.full['macs'],
+    )
+    if sum(held.values()) <= smallest / 2:
+        return ''
+    largest = sorted(held, key=lambda name: -held[name])[:3]
+    shown = ', '.join(f'`{n}` {held[n] / whole:.1%}' for n in largest)
+    return (
+        f'{sum(held.values()) / whole:.1%} of the MACs are in layers that are '
+        f'not searched, or on one side alone ({shown}): `report()` tells why. '
+    )
 
 
 def as_weights(

@@ -23,7 +23,7 @@ from dms_mmrazor.graph import (
 )
 from dms_mmrazor.graph.channel_analyzer import TracingError
 from dms_mmrazor.graph.declared_groups import ModelAdapter, declare_groups
-from dms_mmrazor.graph.example_inputs import as_example
+from dms_mmrazor.graph.example_inputs import KEY, as_example
 from dms_mmrazor.graph.layer_profile import uncounted_warning
 from dms_mmrazor.graph.model_kind import model_kind_of
 from dms_mmrazor.graph.tied_weights import tie_groups
@@ -96,7 +96,9 @@ def build_analyzer(
 
 
 def mutator_settings(
-    model: nn.Module, example_inputs: Any, settings: Optional[Config]
+    model: nn.Module,
+    example_inputs: Any,
+    settings: Optional[Mapping[str, Any]],
 ) -> Config:
     """Settings of a mutator whose model is called with an example.
 
@@ -104,24 +106,36 @@ def mutator_settings(
         model (nn.Module): A plain model.
         example_inputs (Any): What it is called with: a tensor, positional
             arguments or keyword arguments.
-        settings (dict, optional): Those of the user.
+        settings (Mapping, optional): Those of the user.
 
     Raises:
-        DMSError: If the input is no example, or the model has nothing to
-            search.
+        DMSError: If the input is no example, the settings are no dict, or
+            the model has nothing to search.
     """
+    settings = _arguments('mutator', settings)
     demo = demo_of(model, example_inputs)
     if not any(True for _ in model.parameters()):
         raise DMSError(
             f'Search: `model` ({type(model).__name__}) has no parameters.'
         )
-    settings = dict(settings or {})
-    settings['parse_cfg'] = {
-        'type': 'DMSChannelAnalyzer',
-        **settings.get('parse_cfg', {}),
-        'demo_input': demo,
-    }
-    return settings
+    parse_cfg = _arguments('mutator.parse_cfg', settings.get('parse_cfg'))
+    analyzer = build_analyzer({**parse_cfg, 'demo_input': demo})
+    analyzer.demo_key = KEY  # what the user has written, for messages
+    return {**settings, 'parse_cfg': analyzer}
+
+
+def _arguments(key: str, value: Any) -> Config:
+    """Arguments by name.
+
+    Raises:
+        DMSError: If they are something else, such as what is made of them.
+    """
+    if not isinstance(value, (Mapping, type(None))):
+        raise DMSError(
+            f'Search: `{key}` must be a dict of arguments, such as '
+            f"dict(exclude=['head']); got {type(value).__name__}."
+        )
+    return dict(value or {})
 
 
 def demo_of(model: nn.Module, example_inputs: Any) -> Any:
@@ -162,6 +176,7 @@ def find_groups(
     declared: Sequence[Mapping[str, Any]],
     supernet: nn.Module,
     adapter: Optional[ModelAdapter] = None,
+    ran: Sequence[str] = (),
 ) -> Sequence[ChannelGroup]:
     """What the tracer or an adapter finds and what the config declares.
 
@@ -171,6 +186,8 @@ def find_groups(
         supernet (nn.Module): A plain model.
         adapter (ModelAdapter, optional): What knows its library; nothing
             is traced then. Defaults to None.
+        ran (Sequence[str]): Layers that a run has called, which the tracer
+            has to reach. Defaults to ().
 
     Raises:
         DMSError: If it is a language model that nobody knows, and nothing is
@@ -185,7 +202,7 @@ def find_groups(
     if reason and not declared:
         raise DMSError(reason)
     try:
-        groups = analyzer.analyze_groups(supernet)
+        groups = analyzer.analyze_groups(supernet, ran)
     except TracingError as error:
         if not declared:
             raise
@@ -222,14 +239,17 @@ def describe_supernet(
     )
 
 
-def warn_of_uncounted(uncounted: Dict[str, float], counted: float) -> None:
+def warn_of_uncounted(
+    uncounted: Dict[str, float], counted: float, model: str
+) -> None:
     """Tell the user about MACs that are not counted.
 
     Args:
         uncounted (dict[str, float]): By module.
         counted (float): MACs of all counted layers.
+        model (str): What the model itself is called.
     """
-    warning = uncounted_warning(uncounted, counted)
+    warning = uncounted_warning(uncounted, counted, model)
     if warning:
         _warn(warning)
 

@@ -20,10 +20,11 @@ from torch import nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import ChannelGroup, ResidualStage
+from dms_mmrazor.layers import is_weighted
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.registry import MODELS
 
-_EXCLUDED = 'excluded by `mutator.exclude`'
+EXCLUDED = 'excluded by `mutator.exclude`'
 
 
 class UnitConfig(NamedTuple):
@@ -101,9 +102,24 @@ def build_search_space(
         reasons = sorted({*found_reasons, *stage_reasons.values()})
         raise DMSError(
             f'no searchable unit in {type(model).__name__}: '
-            f'{"; ".join(reasons) or "no conv or linear layer found"}.'
+            f'{"; ".join(reasons) or _reason_without_groups(model)}.'
         )
     return SearchSpace(units, found, groups, stage_reasons)
+
+
+def _reason_without_groups(model: nn.Module) -> str:
+    """Why there are no channels to search where none were found at all."""
+    if is_weighted(model):
+        return 'it is a single layer, between its input and its output'
+    names = [name for name, m in model.named_modules() if is_weighted(m)]
+    if not names:
+        return 'it has no conv or linear layer'
+    shown = ', '.join(f'`{name}`' for name in names[:3])
+    return (
+        f'the tracer reaches none of its {len(names)} conv and linear layers '
+        f'({shown}{", …" if len(names) > 3 else ""}); tie some by '
+        '`mutator.groups`'
+    )
 
 
 def read_depth_cfg(cfg: Optional[Mapping[str, Any]]) -> UnitConfig:
@@ -185,7 +201,7 @@ def exclude_groups(
         if not reason and not width:
             reason = 'widths are not searched (`channel_unit_cfg=None`)'
         if not reason and group.name in excluded:
-            reason = _EXCLUDED
+            reason = EXCLUDED
         result.append(group._replace(reason=reason))
     return result
 
@@ -273,7 +289,7 @@ def make_depth_units(
     for stage in stages:
         args = merge_args(stage.name, default_args, units_cfg)
         if stage.name in excluded:
-            reasons[stage.name] = _EXCLUDED
+            reasons[stage.name] = EXCLUDED
             continue
         if stage.reason:
             reasons[stage.name] = stage.reason

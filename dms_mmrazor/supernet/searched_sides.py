@@ -107,12 +107,15 @@ class SearchedSides:
 
         What an attention's layers give and read are heads times dims.
         """
-        owner, _, child = layer.rpartition('.')
-        kind = block_kind_of(self.modules[owner]) if owner else None
-        if kind is not None:
-            products = kind.widths(self, owner, child, is_input)
-            if products is not None:
-                return products
+        owner = layer.rpartition('.')[0]
+        while owner:
+            kind = block_kind_of(self.modules[owner])
+            if kind is not None:
+                child = layer[len(owner) + 1 :]
+                products = kind.widths(self, owner, child, is_input)
+                if products is not None:
+                    return products
+            owner = owner.rpartition('.')[0]
         if is_input and layer in self._repeats:
             return self._concatenated(layer)
         return [(1.0, (self.dim(layer, is_input),))]

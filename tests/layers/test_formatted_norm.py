@@ -35,6 +35,19 @@ class Norm(nn.Module):
         return self.weight[:, None, None] * x + self.bias[:, None, None]
 
 
+class Extended(nn.LayerNorm):
+    """As that of ``transformers``, which is torch's as well."""
+
+    def __init__(self, dim, *, eps=1e-6, data_format='channels_last'):
+        super().__init__(dim, eps=eps)
+        self.data_format = data_format
+
+    def forward(self, x):
+        if self.data_format == 'channels_first':
+            return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return super().forward(x)
+
+
 class Doubled(Norm):
     """Something else."""
 
@@ -59,16 +72,16 @@ class Block(nn.Module):
         return x + self.last(y).permute(0, 3, 1, 2)
 
 
-def _network():
+def _network(norm=Norm):
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3),
-        Norm(8, data_format='channels_first'),
+        norm(8, data_format='channels_first'),
         nn.Sequential(Block(8), Block(8), Block(8)),
         nn.Conv2d(8, 4, 1),
     )
     for module in net.modules():
-        if isinstance(module, Norm):
+        if isinstance(module, (Norm, Extended)):
             nn.init.uniform_(module.weight, 0.5, 2.0)
             nn.init.normal_(module.bias)
     return net
@@ -92,8 +105,9 @@ def test_a_class_that_computes_something_else_takes_no_masks():
     assert kind_of(nn.Identity()) is None
 
 
-def test_a_network_of_them_is_searched_with_its_depth():
-    search = Search(_network(), torch.rand(IMAGES), 0.5, 2)
+@pytest.mark.parametrize('kind', [Norm, Extended])
+def test_a_network_of_them_is_searched_with_its_depth(kind):
+    search = Search(_network(kind), torch.rand(IMAGES), 0.5, 2)
     report = search.mutator.report()
     assert not report.unsearched
     assert [number for _, number in report.stages] == [3]
@@ -106,4 +120,4 @@ def test_a_network_of_them_is_searched_with_its_depth():
     subnet = search.export(divisor=1)
     assert subnet.difference <= 1e-5
     norm = subnet.model[1]
-    assert type(norm) is Norm and norm.normalized_shape == norm.weight.shape
+    assert type(norm) is kind and norm.normalized_shape == norm.weight.shape

@@ -1,4 +1,4 @@
-"""Causal language models of ``transformers``: Llama, Mistral, Qwen.
+"""Models of ``transformers``: Llama, Mistral, Qwen, vision transformers.
 
 Transformers itself is imported when a model or a tokenizer is loaded.
 """
@@ -7,6 +7,7 @@ from dms_mmrazor.plugins.transformers import (  # noqa: F401
     conv1d,
     decoders,
     layer_params,
+    vision,
 )
 from dms_mmrazor.plugins.transformers.adapter import make_adapter
 
