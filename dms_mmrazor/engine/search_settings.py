@@ -1,12 +1,13 @@
 """What a checkpoint remembers of its search, to notice changes."""
 
-from typing import Any, Dict, Iterator, Mapping
+from typing import Any, Dict, Mapping
 
 from mmengine.runner import Runner
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import plain_value
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.search.loop_settings import changed_settings
 
 KEY = 'dms_search'
 """Where the settings are in a checkpoint."""
@@ -89,15 +90,6 @@ def check_space(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
 
 def _describe(size: Any) -> str:
     return f'{size[0]} elements of step {size[1]}' if size else 'no elements'
-
-
-def changed_settings(
-    old: Mapping[str, Any], new: Mapping[str, Any]
-) -> Iterator[str]:
-    """A line per setting that differs: 'key: old → new'."""
-    for key in dict.fromkeys([*old, *new]):
-        if old.get(key) != new.get(key):
-            yield f'{key}: {old.get(key)!r} → {new.get(key)!r}'
 
 
 def report_changes(

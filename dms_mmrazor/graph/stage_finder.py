@@ -297,7 +297,8 @@ def _block_calls(
         run = _block_run(module, forward, rest, named, copied(y))
         if run is not None and isinstance(y, Tensor):
             several = 'they give more than one tensor'
-            unfit = '' if y is output else several
+            # Beside the tensor may be numbers, such as the size of a map.
+            unfit = '' if len(flatten_tensors(output)) == 1 else several
             if y.shape == run.x.shape:
                 calls[module] = BlockCall(run, unfit)
         return output

@@ -63,3 +63,14 @@ class FocalModulationKind(BlockKind):
         """What the layers behind the split read."""
         queries, context = block.h.out_channels, block.h.in_channels
         block.input_split = [queries, context, block.focal_level + 1]
+
+
+@register_block
+class PixelEmbedKind(BlockKind):
+    """The embedding of TNT, which cuts a map into patches of pixels."""
+
+    names: ClassVar[Tuple[str, ...]] = ('timm.models.tnt.PixelEmbed',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """The channels of a pixel."""
+        block.in_dim = block.proj.out_channels

@@ -11,6 +11,15 @@ FAR = 0.02
 CLOSE = {False: 0.005, True: 0.01}
 """What is promised of an export, without and with a divisor."""
 
+_NO_FORWARD = (
+    'Search: `step()` needs a forward pass of `search.model` in training mode '
+    'and `loss.backward()` before it, and no more than total_steps={} calls.'
+)
+_EVALUATED = (
+    'Search: `step()` needs a forward pass in training mode before it, but '
+    '`search.model` ran in evaluation mode: call `model.train()` before.'
+)
+
 _RATES = {
     'ResourceHook': '`model.structure_step.lr`',
     'Search': "`Search.structure_step['lr']`",
@@ -53,6 +62,31 @@ def warn_if_far(
             f'lowering `{owner}.decay`, or lower {_RATES[owner]} if you have '
             'set it.'
         )
+
+
+def unfinished_warning(done: int, total: int) -> str:
+    """What an export in the middle of a search is not.
+
+    Args:
+        done (int): Steps that were made.
+        total (int): Steps of the whole search.
+    """
+    return (
+        f'Search: {done} of {total} steps are made: the subnet is not cut to '
+        'its target. `total_steps` counts optimizer steps, and `step()` is '
+        'called after each of them.'
+    )
+
+
+def no_forward(total: int, evaluated: bool) -> str:
+    """Why a step is not possible before a forward pass.
+
+    Args:
+        total (int): Steps of the whole search.
+        evaluated (bool): Whether the model ran in evaluation mode, where
+            gradients were asked for, since the last step.
+    """
+    return _EVALUATED if evaluated else _NO_FORWARD.format(total)
 
 
 def warn_if_loose(

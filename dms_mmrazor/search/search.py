@@ -31,7 +31,13 @@ from dms_mmrazor.search.export import (
     export_subnet,
     how_found,
 )
-from dms_mmrazor.search.export_warnings import warn_if_far, warn_if_loose
+from dms_mmrazor.search.export_warnings import (
+    no_forward,
+    unfinished_warning,
+    warn_if_far,
+    warn_if_loose,
+)
+from dms_mmrazor.search.loop_settings import loop_settings, warn_of_changes
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
 from dms_mmrazor.search.milestones import (
     Course,
@@ -185,6 +191,8 @@ class Search:
         self.iteration = 0
         self.log: Dict[str, Any] = {}
         self._wanted = wanted
+        self._settings = loop_settings(course, wanted, total_steps, hold_depth)
+        self._evaluated = False
         self._scaler: Any = None
         self._steps: Optional[StepCounter] = None
         self._scale: Optional[Tensor] = None
@@ -236,11 +244,7 @@ class Search:
                 precedes, or the search is over.
         """
         if self._moment is None:
-            raise DMSError(
-                'Search: `step()` needs a forward pass of `search.model` in '
-                'training mode and `loss.backward()` before it, and no more '
-                f'than total_steps={self.total_steps} calls.'
-            )
+            raise DMSError(no_forward(self.total_steps, self._evaluated))
         if not self.mutator.masks.has_gradient:
             raise DMSError(
                 'Search: `step()` needs `loss.backward()` before it; no '
@@ -264,7 +268,7 @@ class Search:
         self.iteration += 1
         if self._recorder is not None:
             self._recorder.after(self.iteration, phase.name)
-        self._moment = None
+        self._moment, self._evaluated = None, False
         return self.log
 
     def distill(
@@ -339,7 +343,8 @@ class Search:
         that; at the end of the search it meets the target.
 
         A finished search that is away from its target is logged as a
-        warning, and so is a subnet that is further below it than promised.
+        warning, and so is a subnet that is further below it than promised,
+        and one of an unfinished search that has no milestone now.
 
         Args:
             path (str, optional): Where to write the structure, for
@@ -382,8 +387,7 @@ class Search:
             self._recorder.exported(
                 name, self.iteration, subnet.structure, metrics or {}
             )
-        if over:
-            self._warn(subnet, divisor)
+        self._warn(subnet, divisor)
         return subnet
 
     def note(self, metrics: Mapping[str, float]) -> None:
@@ -392,11 +396,13 @@ class Search:
             self._recorder.score(self.iteration, metrics)
 
     def _warn(self, subnet: ExportedSubnet, divisor: int) -> None:
-        """Log what a user should know of a finished search."""
-        warnings = [
-            *warn_if_far(self.mutator, self.targets, 'Search'),
-            *warn_if_loose(subnet, divisor, 'Search'),
-        ]
+        """Log what a user should know of an exported subnet."""
+        warnings: List[str] = []
+        if self.iteration >= self.total_steps:
+            warnings += warn_if_far(self.mutator, self.targets, 'Search')
+            warnings += warn_if_loose(subnet, divisor, 'Search')
+        elif self._due is None:
+            warnings += [unfinished_warning(self.iteration, self.total_steps)]
         for warning in warnings:
             print_log(warning, logger='current', level=logging.WARNING)
 
@@ -410,7 +416,12 @@ class Search:
             parts['distill'] = self.distiller.fingerprint(
                 self.model, self.teacher
             )
-        return {'iteration': self.iteration, 'units': self._units(), **parts}
+        return {
+            'iteration': self.iteration,
+            'units': self._units(),
+            'settings': self._settings,
+            **parts,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another search of the same model has stopped.
@@ -422,6 +433,7 @@ class Search:
         Args:
             state (Mapping): What :meth:`state_dict` gave. The weights of
                 the model and the optimizer's state are loaded by the user.
+                Of other settings, each is logged as a warning.
 
         Raises:
             DMSError: If it is of a search of other units, or with another
@@ -437,6 +449,8 @@ class Search:
             self.distiller.check_fingerprint(
                 state['distill'], self.model, self.teacher
             )
+        # States of earlier versions do not know their settings.
+        warn_of_changes(state.get('settings', self._settings), self._settings)
         for name in _STATE:
             getattr(self, name).load_state_dict(state[name])
         self.iteration = int(state['iteration'])
@@ -465,6 +479,7 @@ class Search:
         if self._teaching:
             return
         if not (model.training and torch.is_grad_enabled()):
+            self._evaluated |= torch.is_grad_enabled()
             self.mutator.masks.use_hard_masks()
             return
         if self.iteration >= self.total_steps:

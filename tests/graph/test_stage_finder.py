@@ -195,6 +195,13 @@ class Pair(Scaled):
         return y, y - x
 
 
+class Sized(Scaled):
+    """Gives the size of its map, too."""
+
+    def forward(self, x, *, scale):
+        return super().forward(x, scale=scale), tuple(x.shape[2:])
+
+
 class Two(Scaled):
     """Its branches are behind different ways around."""
 
@@ -234,6 +241,11 @@ class Result:
 @pytest.mark.parametrize('wrap', [None, lambda y: {'y': [y]}, Result])
 def test_blocks_with_keyword_arguments(by_name, wrap):
     (stage,) = find_stages(Lists(Scaled, by_name, wrap), SHAPE)
+    assert len(stage.blocks) == 3 and not stage.reason
+
+
+def test_blocks_that_give_numbers_beside_their_tensor():
+    (stage,) = find_stages(Lists(Sized), SHAPE)
     assert len(stage.blocks) == 3 and not stage.reason
 
 

@@ -183,3 +183,19 @@ def test_a_search_of_a_block(case, tmp_path):
     assert all(p.grad is not None for p in plain.parameters())
     for same in (copy.deepcopy(plain), pickle.loads(pickle.dumps(plain))):
         torch.testing.assert_close(same.eval()(images), plain.eval()(images))
+
+
+def test_pixels_of_patches_follow_their_embedding():
+    def build():
+        options = dict(img_size=32, depth=1, embed_dim=24, inner_dim=12)
+        return timm.create_model('tnt_s_legacy_patch16_224', **options)
+
+    images = torch.rand(2, 3, 32, 32)
+    search = Search(seeded(build), images, 0.8, 1)
+    assert not search.mutator.report().unsearched
+    search.model(images).square().mean().backward()
+    search.step()
+    subnet = search.export(divisor=1)
+    assert subnet.difference <= 1e-5
+    embed = subnet.model.pixel_embed
+    assert embed.in_dim == embed.proj.out_channels < 12

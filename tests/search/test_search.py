@@ -128,7 +128,56 @@ def test_a_search_away_from_its_target_says_so(monkeypatch):
     texts.clear()
     loop.search.iteration -= 1  # an unfinished one has no target yet
     loop.search.export()
+    (unfinished,) = texts
+    assert f'{STEPS - 1} of {STEPS} steps are made' in unfinished
+
+
+def test_an_unfinished_search_says_so_unless_a_milestone_is_due(monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        'dms_mmrazor.search.search.print_log',
+        lambda text, **kwargs: texts.append(text),
+    )
+    loop = Loop(milestones=['75%'])
+    for index in range(STEPS):
+        loop.train(until=index + 1)
+        if 'milestone' in loop.search.log:
+            break
+    loop.search.export(divisor=1)
+    assert not texts and index < STEPS - 1
+    loop.train(until=index + 2).search.export()
+    (text,) = texts
+    assert 'not cut to its target' in text and 'optimizer steps' in text
+
+
+def test_a_state_of_another_search_is_told(monkeypatch):
+    texts = []
+    monkeypatch.setattr(
+        'dms_mmrazor.search.loop_settings.print_log',
+        lambda text, **kwargs: texts.append(text),
+    )
+    states = Loop().train(until=2).state()
+    Loop().load(states)
     assert not texts
+    Loop(0.25, schedule='linear', milestones=['50%']).load(states)
+    told = '\n'.join(texts)
+    assert 'target.macs: 0.5 → 0.25' in told
+    assert "schedule: 'exponential' → 'linear'" in told
+    assert "milestones: None → {'subnet-50'" in told
+    texts.clear()
+    states[0].pop('settings')  # of an earlier version
+    assert Loop(0.25).load(states).search.iteration == 2 and not texts
+
+
+def test_a_step_after_evaluation_mode_says_so():
+    loop = Loop()
+    loop.model.eval()(torch.rand(SIZE)).sum().backward()
+    with pytest.raises(DMSError, match=r'evaluation mode: call `model\.train'):
+        loop.search.step()
+    loop.model.train()
+    loop.train(until=1)
+    with pytest.raises(DMSError, match='needs a forward pass of'):
+        loop.search.step()
 
 
 def test_a_search_goes_on_to_the_bit():
