@@ -11,7 +11,7 @@ from torch import fx, nn
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph.node_values import attribute
-from dms_mmrazor.layers import is_weighted
+from dms_mmrazor.layers import is_weighted, kind_of
 
 
 class LostLayersError(DMSError):
@@ -32,21 +32,42 @@ def lost_layers(
     modules = dict(model.named_modules())
     # A module that is not looked into has all that is in it.
     reached: Set[nn.Module] = set()
+    called: List[str] = []
     for node in trace.nodes:
         if node.op == 'call_module':
             reached.update(modules[node.target].modules())
         if node.op == 'get_attr':
             owner = node.target.rpartition('.')[0]
-            value = attribute(model, node.target)
-            if owner in modules and not isinstance(value, nn.Module):
+            if isinstance(attribute(model, node.target), nn.Module):
+                called += [node.target] * _is_called(node)
+            elif owner in modules:
                 reached.add(modules[owner])
+    wanted = [name for name in ran if is_weighted(modules.get(name))]
+    # Norms and embeddings of a module whose forward is called count, too.
+    inside = [
+        f'{name}.{key}'
+        for name in called
+        for key, part in attribute(model, name).named_modules()
+        if key and kind_of(part) is not None and _has_own(part)
+    ]
     return [
         name
-        for name in ran
-        if name in modules
-        and is_weighted(modules[name])
-        and modules[name] not in reached
+        for name in dict.fromkeys([*wanted, *inside])
+        if modules.get(name) not in {None, *reached}
     ]
+
+
+def _is_called(node: fx.Node) -> bool:
+    """Whether one of its methods is called, which the trace leaves alone."""
+    return any(
+        user.op == 'call_method' and user.args[:1] == (node,)
+        for user in node.users
+    )
+
+
+def _has_own(module: nn.Module) -> bool:
+    """Whether a module has parameters that no other one holds."""
+    return any(True for _ in module.parameters(recurse=False))
 
 
 def check_reached(
@@ -62,7 +83,8 @@ def check_reached(
     Raises:
         LostLayersError: It names the first ones.
     """
-    lost = lost_layers(trace, model, ran)
+    # Who knows of no run has none to compare with.
+    lost = lost_layers(trace, model, ran) if ran else []
     if lost:
         shown = ', '.join(
             f'`{name or type(model).__name__}`' for name in lost[:3]

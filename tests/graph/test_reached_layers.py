@@ -48,3 +48,17 @@ def test_what_is_lost_is_found_in_a_run():
     groups = DMSChannelAnalyzer(SIZE).analyze_groups(net, ['0', '1.one', '2'])
     assert sum(not group.reason for group in blind) < 2
     assert [g.name for g in groups if not g.reason] == ['0', '1.one']
+
+
+def test_norms_of_a_module_that_is_called_so_are_lost_too():
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 1),
+        nn.Sequential(nn.BatchNorm2d(8)),
+        nn.Conv2d(8, 4, 1),
+    )
+    graph = fx.Graph()
+    x = graph.call_module('0', (graph.placeholder('x'),))
+    x = graph.call_method('forward', (graph.get_attr('1'), x))
+    graph.output(graph.call_module('2', (x,)))
+    assert lost_layers(graph, net, ['0', '2']) == ['1.0']
+    check_reached(graph, net, ())  # nothing is known of a run
