@@ -1,6 +1,7 @@
 """The examples run as the README says."""
 
 import importlib.util
+import os
 import os.path as osp
 import subprocess
 import sys
@@ -49,10 +50,13 @@ def test_llama_says_what_it_needs(tmp_path):
 def run(name, folder, *options):
     """What an example prints; it leaves a structure in the folder."""
     pytest.importorskip('sklearn')
+    # Tools that ran in this process may have set it, as mmengine wants.
+    env = {k: v for k, v in os.environ.items() if k != 'LOCAL_RANK'}
     found = subprocess.run(
         [sys.executable, f'examples/{name}', *options, '--target', '0.7']
         + ['--out', str(folder / 'subnet.yaml')],
         cwd=ROOT,
+        env=env,
         capture_output=True,
         text=True,
     )

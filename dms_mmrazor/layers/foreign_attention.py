@@ -8,7 +8,8 @@ nothing but its shape, as the layers that read it have been called before.
 Where it runs, nothing is changed.
 """
 
-from typing import Any, Callable, Dict, Optional, Tuple, Type
+from functools import lru_cache
+from typing import Any, Callable, Optional, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -109,15 +110,10 @@ def _unwatched(module: nn.Module) -> nn.Module:
     return new
 
 
-_FORMS: Dict[type, Type[nn.Module]] = {}
-
-
+@lru_cache(maxsize=None)  # a class is made once
 def reads_fewer(kind: type) -> Type[nn.Module]:
     """The form of an attention's class that reads fewer channels."""
-    if kind not in _FORMS:
-        name = f'{kind.__name__}OfFewer'
-        _FORMS[kind] = type(name, (ReadsFewer, kind), {})
-    return _FORMS[kind]
+    return type(f'{kind.__name__}OfFewer', (ReadsFewer, kind), {})
 
 
 def _restore(kind: type) -> nn.Module:

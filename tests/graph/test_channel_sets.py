@@ -34,7 +34,7 @@ def test_groups_are_those_of_mmrazor(make):
     analyzer = DMSChannelAnalyzer(demo_input=(1, 3, 64, 64))
     model = make()
     model.eval()  # it does not return itself
-    graph = analyzer._channel_graph(model)
+    graph = analyzer._channel_graph(model, ())
     stock = graph.generate_units_config()
     found = tied_groups(graph.topo_traverse())
     wrong = list(torn(graph, stock))

@@ -3,6 +3,7 @@
 import copy
 import datetime
 import json
+import logging
 import os
 import runpy
 import sys
@@ -184,6 +185,7 @@ def start_training(cfg, work_dir, *args, before=None):
         int: The process id.
     """
     from mmengine.config import Config
+    from mmengine.logging import MMLogger
 
     os.makedirs(work_dir, exist_ok=True)
     path = os.path.join(work_dir, 'search.py')
@@ -197,6 +199,10 @@ def start_training(cfg, work_dir, *args, before=None):
     try:
         log = open(os.path.join(work_dir, 'log.txt'), 'a', buffering=1)
         sys.stdout = sys.stderr = log
+        # A logger of an earlier test may hold its stream, which is closed.
+        for handler in MMLogger.get_current_instance().handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(log)
         if before is not None:
             before()
         sys.argv = [TRAIN, path, '--work-dir', str(work_dir), *args]

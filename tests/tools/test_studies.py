@@ -131,11 +131,15 @@ def test_family(call, studies):
     """Each budget of one search is met as by a search of its own."""
     options = ('family', 'plain', '--epochs', 1, '--search-epochs', 10)
     options += ('--seeds', 0, '--budgets', 0.7, 0.5)
+    call(*options, run='supernet-s0')
     found = call(*options, run='found-family-t0.7-t0.5-s0')
     ratios = {name: row['ratio'] for name, row in found['found'].items()}
     assert 0.69 < ratios['0.7'] <= 0.7 and 0.49 < ratios['0.5'] <= 0.5
     single = call(*options, run='found-single-t0.5-s0')
     assert single['images'] == found['images']
+    uniform = call(*options, run='found-uniform-t0.5-s0')
+    assert not uniform['images']
+    assert 0.49 < uniform['found']['0.5']['ratio'] <= 0.5
     trained = call(*options, run='trained-family-t0.7-s0')
     assert 0 <= trained['score'] <= 100 and trained['ratio'] <= 0.7
     module = studies('family')
@@ -149,7 +153,7 @@ def test_family(call, studies):
         records[f'trained-{arm}'] = dict(
             kind='trained', settings={**base, 'budget': 0.7}, result=trained
         )
-    assert module.table(records).count('\n') == 4
+    assert module.table(records).count('\n') == 5
 
 
 def test_synthetic(studies, monkeypatch, tmp_path, capsys):

@@ -196,8 +196,10 @@ def test_ffns_of_gpt2_are_declared(tokens):
         optimizer.step()
         search.step()
     subnet = search.export(divisor=1)
-    mlp = subnet.model.transformer.h[0].mlp
-    assert mlp.c_fc.nf == mlp.c_proj.nx == mlp.c_proj.weight.shape[0] < 64
+    mlps = [block.mlp for block in subnet.model.transformer.h]
+    for mlp in mlps:
+        assert mlp.c_fc.nf == mlp.c_proj.nx == mlp.c_proj.weight.shape[0]
+    assert sum(mlp.c_fc.nf for mlp in mlps) < 2 * 64
     assert subnet.difference < 1e-4  # from the masked model
     plain = transformers.GPT2LMHeadModel(config)
     whole, params = (
