@@ -71,6 +71,8 @@ class AttentionKind(BlockKind):
             where it is there.
         pads (bool): Whether it pads with zeros what its input layer reads.
             Defaults to False.
+        takes_cosines (bool): Whether its scores are cosines of all dims of
+            q and k, which therefore stay. Defaults to False.
     """
 
     opaque: ClassVar[bool] = True
@@ -81,6 +83,7 @@ class AttentionKind(BlockKind):
     output_layer: ClassVar[str] = 'proj'
     by_head: ClassVar[Tuple[str, ...]] = ('relative_position_bias_table',)
     pads: ClassVar[bool] = False
+    takes_cosines: ClassVar[bool] = False
 
     def applies(self, block: nn.Module) -> bool:
         """Whether it is exactly such an attention, and nothing else in it."""
@@ -108,7 +111,8 @@ class AttentionKind(BlockKind):
             block (nn.Module): The attention.
             dim (str): 'heads', 'qk_dims' or 'v_dims'.
         """
-        if dim == QK_DIMS and not _is_nothing(getattr(block, 'q_norm', None)):
+        norm = getattr(block, 'q_norm', None)
+        if dim == QK_DIMS and (self.takes_cosines or not _is_nothing(norm)):
             return 'q and k are normalized over the dims of a head'
         return ''
 

@@ -277,9 +277,4 @@ class CosineWindowsKind(JoinedBiasKind):
         WindowAttention: DMSCosineWindows
     }
     by_head: ClassVar[Tuple[str, ...]] = ('logit_scale', 'cpb_mlp.2')
-
-    def held(self, block: nn.Module, dim: str) -> str:
-        """The cosine is one of all dims."""
-        if dim == QK_DIMS:
-            return 'q and k are normalized over the dims of a head'
-        return ''
+    takes_cosines: ClassVar[bool] = True

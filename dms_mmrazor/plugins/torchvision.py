@@ -255,12 +255,7 @@ class ShiftedWindowsV2Kind(ShiftedWindowsKind):
         ShiftedWindowAttentionV2: DMSShiftedWindowAttentionV2
     }
     by_head: ClassVar[Tuple[str, ...]] = ('logit_scale', 'cpb_mlp.2')
-
-    def held(self, block: nn.Module, dim: str) -> str:
-        """The cosine is one of all dims."""
-        if dim == QK_DIMS:
-            return 'q and k are normalized over the dims of a head'
-        return ''
+    takes_cosines: ClassVar[bool] = True
 
     def scales_by_dims(self, block: nn.Module) -> bool:
         """It has scales of its own."""
