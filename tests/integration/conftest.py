@@ -199,10 +199,11 @@ def start_training(cfg, work_dir, *args, before=None):
     try:
         log = open(os.path.join(work_dir, 'log.txt'), 'a', buffering=1)
         sys.stdout = sys.stderr = log
-        # A logger of an earlier test may hold its stream, which is closed.
+        # A logger of an earlier test may hold its stream, which is closed:
+        # `setStream` would flush it first and fail.
         for handler in MMLogger.get_current_instance().handlers:
             if isinstance(handler, logging.StreamHandler):
-                handler.setStream(log)
+                handler.stream = log
         if before is not None:
             before()
         sys.argv = [TRAIN, path, '--work-dir', str(work_dir), *args]
@@ -271,7 +272,8 @@ def same_result():
 def undisturbed(small_search, run_tool, finished, tmp_path_factory):
     """Work dir of the whole search."""
     folder = tmp_path_factory.mktemp('undisturbed')
-    assert finished(run_tool(small_search.config(), folder)) == 0
+    status = finished(run_tool(small_search.config(), folder))
+    assert status == 0, (folder / 'log.txt').read_text()[-3000:]
     return folder
 
 
