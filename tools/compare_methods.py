@@ -22,8 +22,8 @@ def parse_args() -> argparse.Namespace:
         default=['uniform', 'dms', 'depth-uniform'],
         help='dms mes sns get minmax (searches), the same as dms-pretrained '
         '(from the trained whole network), ea random-best (try many '
-        'structures), uniform random depth-uniform compound l1 l2 taylor '
-        'greedy (without a search)',
+        'structures), uniform random depth-uniform compound l1-uniform l1 l2 '
+        'taylor greedy (without a search)',
     )
     parser.add_argument(
         '--targets',

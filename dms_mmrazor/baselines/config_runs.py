@@ -213,7 +213,7 @@ class ConfigRuns:
         losses: List[Callable[[], Tensor]] = []
         if judged:
             algorithm.init_weights()
-            if method not in ('l1', 'l2'):
+            if method not in ('l1-uniform', 'l1', 'l2'):
                 losses = list(task_losses(cfg, algorithm))
         found: Optional[Structure] = None
         if method == 'depth-uniform':
