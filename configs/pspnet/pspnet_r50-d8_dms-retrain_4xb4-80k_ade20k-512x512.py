@@ -6,9 +6,7 @@ custom_imports = dict(
 
 architecture = _base_.model
 architecture.pretrained = None
-subnet = (
-    'work_dirs/pspnet_r50-d8_dms-search_4xb4-80k_ade20k-512x512/subnet/'
-)
+subnet = 'work_dirs/pspnet_r50-d8_dms-search_4xb4-80k_ade20k-512x512/subnet/'
 model = dict(
     _delete_=True,
     type='mmrazor.DMSSubModel',
