@@ -1,5 +1,5 @@
-# Keypoints by heatmaps, with a ResNet-50: half of its MACs at 256x192, searched
-# in mmpose's own schedule from the trained estimator.
+# Keypoints by heatmaps, with a ResNet-50: half of its MACs at 256x192,
+# searched in mmpose's own schedule from the trained estimator.
 _base_ = [
     'mmpose::body_2d_keypoint/topdown_heatmap/coco/'
     'td-hm_res50_8xb64-210e_coco-256x192.py',
