@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten
 
-from dms_mmrazor.graph.moved_channels import channel_numbers
+from dms_mmrazor.graph.channel_places import channel_numbers
 from dms_mmrazor.graph.node_values import (
     DTYPE,
     HAS_CHANNELS,
