@@ -45,6 +45,7 @@ from dms_mmrazor.baselines.structures import (
 )
 from dms_mmrazor.files import write_text
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.plugins.transformers.byte_pairs import train_tokenizer
 from dms_mmrazor.plugins.transformers.causal_lm import perplexity
 from dms_mmrazor.plugins.transformers.folder import load_model
 from dms_mmrazor.plugins.transformers.tokens import TokenWindows
@@ -64,29 +65,6 @@ class Data(NamedTuple):
 
     train: TokenWindows
     held_out: TokenWindows
-
-
-def train_tokenizer(files: List[str], folder: str) -> Any:
-    """Byte pairs of the text, once."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from tokenizers.trainers import BpeTrainer
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
-    if not os.path.isfile(os.path.join(folder, 'tokenizer.json')):
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = BpeTrainer(
-            vocab_size=VOCABULARY,
-            special_tokens=['<end>'],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train(files, trainer)
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, eos_token='<end>', pad_token='<end>'
-        ).save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def batches(data: TokenWindows, steps: int, seed: int) -> Iterator[Tensor]:
@@ -243,7 +221,7 @@ class Runs:
     def __init__(self, study: Study, text: Sequence[str]) -> None:
         self.base = study.file('base')
         files = sorted(path for pattern in text for path in glob(pattern))
-        tokenizer = train_tokenizer(files, self.base)
+        tokenizer = train_tokenizer(files, self.base, VOCABULARY)
         self.data = Data(
             *(
                 TokenWindows(files, WINDOW, tokenizer, part=part)

@@ -74,6 +74,11 @@ def read_vocabulary(
             'as llama-bpe or qwen2.'
         )
     known = tokenizer.get_vocab()
+    if max(known.values()) >= size:
+        raise DMSError(
+            f'GGUF: the tokenizer in {path!r} has {max(known.values()) + 1} '
+            f'tokens, the model {size}: give the one of the model.'
+        )
     tokens = [f'[PAD{index}]' for index in range(size)]
     for token, index in known.items():
         tokens[index] = token

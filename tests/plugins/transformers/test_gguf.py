@@ -11,6 +11,7 @@ import torch
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.plugins.transformers.folder import load_model
 from dms_mmrazor.plugins.transformers.gguf_file import as_pairs, save_gguf
+from dms_mmrazor.plugins.transformers.gguf_vocabulary import read_vocabulary
 from dms_mmrazor.subnet import pruned_copy
 
 gguf = pytest.importorskip(
@@ -179,6 +180,8 @@ def test_what_is_not_written(language_model, found_model, tmp_path):
     content = json.loads(file.read_text())
     digits = dict(type='Digits', individual_digits=False)
     others = [digits, digits, content['pre_tokenizer']]
+    with pytest.raises(DMSError, match='tokens, the model 8: give'):
+        read_vocabulary(str(tmp_path), None, 8)
     for parts, message in (
         (others, r"splits a text by \['Digits', 'Digits', 'ByteLevel'\]"),
         ([digits], 'does not merge bytes'),
