@@ -38,7 +38,8 @@ TAYLOR_BATCHES = 50
 NORM_BATCHES = 50
 
 FINETUNING, LOWER = 0.25, 4
-"""Length of a finetuning relative to a training, and its rate: a fraction."""
+"""Length of a search and a finetuning relative to a training, and the rate: a
+fraction."""
 
 
 class RunsByKind:
@@ -208,8 +209,10 @@ class BedRuns(RunsByKind):
             model = beds.subnet(bed, structure, seed)
         if run.settings.get('finetuned'):
             model.load_state_dict(torch.load(base['result']['weights']))
+            # What a search has seen, the others have in their finetuning.
+            seen = base['result']['images'] / len(self.data['train'].labels)
             bed = bed._replace(
-                epochs=FINETUNING * bed.epochs, lr=bed.lr / LOWER
+                epochs=FINETUNING * bed.epochs - seen, lr=bed.lr / LOWER
             )
         trained = beds.train(model, bed, self.data['train'], seed)
         return {

@@ -58,7 +58,7 @@ TRAINED_FIRST: Variants = {
 }
 """Searches from a trained network; `depth-uniform` is of the first named."""
 
-CUT = ('uniform', 'random', 'l1', 'taylor', 'greedy')
+CUT = ('uniform', 'l1-uniform', 'random', 'l1', 'taylor', 'greedy')
 
 STUDIES = {
     'structure_only': Study(
@@ -159,9 +159,12 @@ STUDIES = {
         whole_training=True,
     ),
     'widths': Study(
-        'Table 5: widths alone, of a trained network that is then finetuned',
+        'Table 5: cut out of a trained network, then finetuned',
         (*CUT, 'torch-pruning'),
-        {'dms': {'widths_only': True}},
+        {
+            'dms-widths': {'widths_only': True, 'weights_lr': 0.25},
+            'dms-depth': {'weights_lr': 0.25},
+        },
         mode='finetuned',
         targets=(0.5, 0.25),
     ),

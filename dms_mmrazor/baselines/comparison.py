@@ -16,6 +16,7 @@ WITHOUT_SEARCH = (
     'random',
     'depth-uniform',
     'compound',
+    'l1-uniform',
     'l1',
     'l2',
     'taylor',
@@ -27,7 +28,7 @@ FIXED = ('uniform', 'compound')
 TRIED = ('ea', 'random-best')
 """Methods that try many structures with the weights of a supernet."""
 
-TRAINED = ('l1', 'l2', 'taylor', 'greedy', *TRIED)
+TRAINED = ('l1-uniform', 'l1', 'l2', 'taylor', 'greedy', *TRIED)
 """Methods that judge the weights of a trained supernet."""
 
 PRETRAINED = '-pretrained'

@@ -187,14 +187,39 @@ def compound(mutator: DMSMutator, request: Request) -> Structure:
         depths = [round(width**COMPOUND * n) / n for n in stages]
         return [width] * widths + depths
 
+    return _largest(candidates, scaled, request.divisor)
+
+
+def l1_uniform(mutator: DMSMutator, request: Request) -> Structure:
+    """All widths by one ratio, of the channels with the largest L1 norms.
+
+    What a pruning by L1 norms does that gives every layer the same ratio.
+    All blocks stay.
+    """
+    scores = norm_scores(mutator, 'l1')
+    candidates = Candidates(mutator, request.targets, scores)
+    widths, stages = len(mutator.units), len(mutator.depth_units)
+
+    def scaled(width: float) -> List[float]:
+        return [width] * widths + [1.0] * stages
+
+    return _largest(candidates, scaled, request.divisor)
+
+
+def _largest(
+    candidates: Candidates,
+    portions: Callable[[float], List[float]],
+    divisor: int,
+) -> Structure:
+    """The largest structure of a family of one number that fits."""
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
-        if candidates.excess(scaled(middle)) <= 0:
+        if candidates.excess(portions(middle)) <= 0:
             low = middle
         else:
             high = middle
-    return candidates.structure(scaled(low), request.divisor)
+    return candidates.structure(portions(low), divisor)
 
 
 def cut_globally(
@@ -374,6 +399,7 @@ STRUCTURES: Dict[str, Method] = {
     'random': random_structure,
     'depth-uniform': depth_uniform,
     'compound': compound,
+    'l1-uniform': l1_uniform,
     'l1': _l1,
     'l2': _l2,
     'taylor': _taylor,
@@ -381,5 +407,5 @@ STRUCTURES: Dict[str, Method] = {
 }
 """Methods without a search, by name."""
 
-TRAINED = ('l1', 'l2', 'taylor', 'greedy')
+TRAINED = ('l1-uniform', 'l1', 'l2', 'taylor', 'greedy')
 """Those that judge the weights of a trained supernet."""

@@ -184,3 +184,18 @@ def test_norms_of_all_that_makes_a_channel(prepared, power):
     kept = len(structure.units[index].kept)
     best = expected.topk(kept).indices.sort().values.tolist()
     assert list(structure.units[index].kept) == best
+
+
+def test_l1_with_one_ratio_for_all(prepared):
+    _, supernet, mutator = prepared
+    structure = STRUCTURES['l1-uniform'](
+        mutator, request(mutator, supernet, 0.6)
+    )
+    assert 0.55 < structure.resources['macs']['ratio'] <= 0.6
+    portions = [len(unit.kept) / unit.size for unit in structure.units]
+    assert max(portions) - min(portions) < 0.1
+    assert len(structure.stages[0].kept) == 4
+    wide = next(unit for unit in structure.units if unit.name == 'wide')
+    norms = supernet.wide.weight.detach().flatten(1).norm(1, dim=1)
+    best = norms.topk(len(wide.kept)).indices.sort().values.tolist()
+    assert list(wide.kept) == best
