@@ -61,6 +61,10 @@ if rank == 0:
     whole.load_state_dict(state)
     subnet = whole.export(f'{folder}/sharded.yaml', divisor=1)
     save_folder(subnet.model, f'{folder}/sharded')
+frozen = make_search(folder, frozen=True)
+search(frozen, shard(frozen.model), tokens)
+if rank == 0:
+    torch.save(frozen.mutator.topk.importance, f'{folder}/frozen.pth')
 dist.barrier()
 
 model = shard(load_model(f'{folder}/found'))
@@ -82,9 +86,10 @@ dist.destroy_process_group()
 """
 
 
-def make_search(folder, model=None):
+def make_search(folder, model=None, frozen=False):
     """A search whose teacher is the model of the folder."""
     model = load_model(f'{folder}/model') if model is None else model
+    model.requires_grad_(not frozen)
     tokens = torch.load(f'{folder}/tokens.pth')[0, :1]
     inputs, target = dict(input_ids=tokens), {'params': 0.8}
     return Search(model, inputs, target, STEPS, distill=dict())
@@ -116,7 +121,7 @@ def finetune(model, teacher, tokens):
 
 
 def test_as_in_one_process(language_model, found_model, tmp_path):
-    """Search and finetuning on two halves of each batch."""
+    """Searches, of frozen weights too, and finetuning on halves of batches."""
     folder = str(tmp_path)
     language_model().save_pretrained(tmp_path / 'model')
     save_folder(found_model(), f'{folder}/found')
@@ -134,6 +139,10 @@ def test_as_in_one_process(language_model, found_model, tmp_path):
     assert [process.wait() for process in processes] == [0, 0]
     found = make_search(folder)
     search(found, found.model, tokens)
+    frozen = make_search(folder, frozen=True)
+    search(frozen, frozen.model, tokens)
+    importance = torch.load(tmp_path / 'frozen.pth')
+    torch.testing.assert_close(frozen.mutator.topk.importance, importance)
     subnet = found.export(divisor=1).model
     sharded = load_model(f'{folder}/sharded')
     assert sharded.config.per_layer_config == subnet.config.per_layer_config
