@@ -184,9 +184,43 @@ def test_what_is_not_written(language_model, found_model, tmp_path):
         read_vocabulary(str(tmp_path), None, 8)
     for parts, message in (
         (others, r"splits a text by \['Digits', 'Digits', 'ByteLevel'\]"),
-        ([digits], 'does not merge bytes'),
+        ([digits], 'merges neither bytes nor characters'),
     ):
         content['pre_tokenizer'] = dict(type='Sequence', pretokenizers=parts)
         file.write_text(json.dumps(content))
         with pytest.raises(DMSError, match=message):
             save_gguf(found_model(), path, str(tmp_path))
+
+
+def test_merged_characters_have_scores(language_model, tmp_path):
+    """SentencePiece's kind, as Llama's: the first merge is the best."""
+    from tokenizers import Tokenizer, models, normalizers
+
+    pieces = '<unk> <s> </s> <0x41> ▁ a b ▁a ▁ab'.split()
+    model = models.BPE(
+        {piece: index for index, piece in enumerate(pieces)},
+        [('▁', 'a'), ('▁a', 'b')],
+        unk_token='<unk>',
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Prepend('▁')
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token='<s>',
+        eos_token='</s>',
+        unk_token='<unk>',
+    ).save_pretrained(tmp_path)
+    path = str(tmp_path / 'a.gguf')
+    save_gguf(language_model(), path, str(tmp_path))
+    fields = read(path)[0]
+    assert fields['tokenizer.ggml.model'] == 'llama'
+    assert fields['tokenizer.ggml.tokens'][:9] == pieces
+    assert fields['tokenizer.ggml.scores'][4:9] == [-2, -2, -2, 0, -1]
+    kinds = gguf.TokenType
+    expected = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, kinds.BYTE]
+    expected += [kinds.NORMAL] * 5
+    assert fields['tokenizer.ggml.token_type'][:9] == expected
+    assert fields['tokenizer.ggml.add_space_prefix']
+    assert not fields['tokenizer.ggml.add_bos_token']
+    assert fields['tokenizer.ggml.eos_token_id'] == 2
