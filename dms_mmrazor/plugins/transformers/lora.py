@@ -127,22 +127,25 @@ def _adapted(model: nn.Module) -> List[Tuple[str, nn.Module]]:
 
 def _accept_plain_weights(model: nn.Module) -> None:
     """Let weights without adapters be loaded; adapters stay then."""
-
-    def rename(state: Dict[str, Tensor], prefix: str, *others: Any) -> None:
-        if not any(key.startswith(prefix) for key in state):
-            return
-        for key, value in model.state_dict().items():
-            plain = prefix + key.replace('.base_layer.', '.')
-            if prefix + key in state:
-                continue
-            if plain in state:
-                state[prefix + key] = state.pop(plain)
-            elif '.lora_' in key or key.endswith(LORA_SCALE):
-                state[prefix + key] = value
-
-    hook = model._register_load_state_dict_pre_hook(rename)
+    hook = model._register_load_state_dict_pre_hook(_rename, with_module=True)
     # Before that of a subnet, which compares the names.
     model._load_state_dict_pre_hooks.move_to_end(hook.id, last=False)
+
+
+def _rename(
+    model: nn.Module, state: Dict[str, Tensor], prefix: str, *others: Any
+) -> None:
+    """As torch calls it before weights are loaded into a module."""
+    if not any(key.startswith(prefix) for key in state):
+        return
+    for key, value in model.state_dict().items():
+        plain = prefix + key.replace('.base_layer.', '.')
+        if prefix + key in state:
+            continue
+        if plain in state:
+            state[prefix + key] = state.pop(plain)
+        elif '.lora_' in key or key.endswith(LORA_SCALE):
+            state[prefix + key] = value
 
 
 def merge_lora(model: nn.Module) -> None:
@@ -164,7 +167,10 @@ def merge_lora(model: nn.Module) -> None:
         setattr(inner.get_submodule(parent), own, layer.get_base_layer())
     delattr(inner, LORA_SCALE)
     del inner.peft_config
-    model._load_state_dict_pre_hooks.popitem(last=False)
+    hooks = model._load_state_dict_pre_hooks
+    for number, hook in list(hooks.items()):
+        if getattr(hook, 'hook', None) is _rename:
+            del hooks[number]
     model.requires_grad_(True)
 
 
