@@ -77,7 +77,8 @@ def why_not_trained(model: nn.Module, recipe: Recipe) -> str:
             raise_device_error(error)
             return one_line(error)
         grads = [p.grad for p in model.parameters() if p.grad is not None]
-        if not all(bool(t.isfinite().all()) for t in (loss, *grads)):
+        dense = [g.to_dense() if g.is_sparse else g for g in grads]
+        if not all(bool(t.isfinite().all()) for t in (loss, *dense)):
             return 'losses or gradients are not finite'
         optimizer.step()
     return ''

@@ -195,7 +195,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         groups += [
             position_group(node.module_name)
             for node in graph
-            if isinstance(node, LinearChannelNode) and node.mixes_positions
+            if isinstance(node, LinearChannelNode) and node.over_positions
         ]
         return self.training.hold(groups, dict(model.named_modules()))
 
