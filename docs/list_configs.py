@@ -27,6 +27,9 @@ RUN = {
     'segformer/': 'built, trained two steps, exported and retrained two steps '
     'by a test, with small widths',
     'deeplabv3plus/': 'as `segformer/`',
+    'pspnet/': 'as `segformer/`',
+    'unet/': 'as `segformer/`',
+    'topdown_heatmap/': 'as `segformer/`',
     'llama/': 'on a tiny checkpoint: `configs/llama/README.md`',
 }
 """What was done beyond building, by a part of the path."""

@@ -63,6 +63,21 @@ def test_wheel_has_configs_and_tools(site):
     assert not (site / 'tests').exists()
 
 
+def test_without_compiled_operators(site, tmp_path):
+    """The wheel beside torch, mmengine, mmrazor, a lite mmcv and timm.
+
+    There: import, search, export and reload.
+    """
+    pytest.importorskip('timm', reason='timm is not installed')
+    (wheel,) = glob(str(site / '*.whl'))
+    log = _run(
+        *(sys.executable, osp.join(ROOT, '.dev_scripts/check_lite_env.py')),
+        *('--offline', '--wheel', wheel, '--keep', str(tmp_path / 'lite')),
+    )
+    assert 'searched, exported and reloaded' in log
+    assert 'ResNet' in log and 'VisionTransformer' in log
+
+
 ONE = (sys.executable,)
 TWO = (
     *ONE,

@@ -537,7 +537,7 @@ def numbered_norm():
     return _numbered(lambda x: F.normalize(x, dim=1))
 
 
-@toy('one layer of a numbered sequence is shifted', outcome='advised')
+@toy('one layer of a numbered sequence is shifted')
 def numbered_sequence():
     return _numbered(lambda x: x * x.roll(1, 1))
 
@@ -709,7 +709,7 @@ def auxiliary_segmentation():
     )
 
 
-@toy('a weight in einsum', outcome='advised', held=2)
+@toy('a weight in einsum', held=2)
 def einsum_weight():
     def forward(net, x):
         x = net.body(net.stem(x))
@@ -742,7 +742,7 @@ def summed_kernels():
     return chain(cbr(16, 16), SummedKernels(16), cbr(16, 16))
 
 
-@toy('parts of the channels are shifted', outcome='advised')
+@toy('parts of the channels are shifted', held=1)
 def shifted_parts():
     def forward(net, x):
         x = net.stem(x)
@@ -795,7 +795,7 @@ def film():
     )
 
 
-@toy('every pair of channels is multiplied', outcome='advised', held=1)
+@toy('every pair of channels is multiplied', held=1)
 def gram_matrix():
     def forward(net, x):
         x = net.body(net.stem(x)).flatten(2)
@@ -807,3 +807,150 @@ def gram_matrix():
         body=cbr(16, 16),
         head=nn.Linear(256, 4),
     )
+
+
+@toy('maps are flattened by a number in the code')
+def number_in_code():
+    def forward(net, x):
+        x = net.stem(net.first(x))[:, :, ::4, ::4]
+        return net.head(net.hidden(x.reshape(-1, 256)).relu())
+
+    return Net(
+        forward,
+        first=cbr(3, 16),
+        stem=cbr(16, 16),
+        hidden=nn.Linear(256, 32),
+        head=nn.Linear(32, 4),
+    )
+
+
+@toy('channels are compared by a softmax', held=1)
+def softmax_over_channels():
+    def forward(net, x):
+        return net.head(net.body(net.stem(x)).softmax(1))
+
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
+
+
+@toy('one half gates the other')
+def gated_linear_unit():
+    def forward(net, x):
+        return net.head(F.glu(net.body(net.stem(x)), dim=1))
+
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 32), head=conv(16, 4))
+
+
+@toy('a map of one channel weighs all channels')
+def attention_map():
+    def forward(net, x):
+        x = net.stem(x)
+        return net.head(net.body(x * net.seen(x).sigmoid()))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        seen=conv(16, 1),
+        body=cbr(16, 16),
+        head=conv(16, 4),
+    )
+
+
+@toy('nodes of a graph hear of one another')
+def adjacency():
+    def forward(net, x):
+        nodes = x[:, :, ::4, ::4].flatten(2).transpose(1, 2)
+        near = torch.cdist(nodes, nodes).neg().softmax(-1)
+        nodes = (near @ net.first(nodes)).relu()
+        return net.head(torch.bmm(near, net.second(nodes)).mean(1))
+
+    return Net(
+        forward,
+        first=nn.Linear(3, 16),
+        second=nn.Linear(16, 24),
+        head=nn.Linear(24, 4),
+    )
+
+
+@toy("a map that looks at itself, as SAGAN's")
+def self_attention_of_maps():
+    def forward(net, x):
+        x = net.stem(x)[:, :, ::4, ::4]
+        query, key = net.query(x).flatten(2), net.key(x).flatten(2)
+        seen = torch.bmm(query.transpose(1, 2), key).softmax(-1)
+        y = torch.bmm(net.value(x).flatten(2), seen.transpose(1, 2))
+        return net.head(x + y.view(x.shape))
+
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        query=conv(16, 8, 1),
+        key=conv(16, 8, 1),
+        value=conv(16, 16, 1),
+        head=conv(16, 4),
+    )
+
+
+class OwnAttention(nn.Module):
+    """As a few hundred repositories write it."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.c_attn = nn.Linear(channels, 3 * channels)
+        self.c_proj = nn.Linear(channels, channels)
+        self.n_head, self.n_embd = heads, channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        number, length, width = x.size()
+        heads = (number, length, self.n_head, width // self.n_head)
+        parts = self.c_attn(x).split(self.n_embd, dim=2)
+        query, key, value = (p.view(*heads).transpose(1, 2) for p in parts)
+        scores = query @ key.transpose(-2, -1) / key.size(-1) ** 0.5
+        x = (scores.softmax(-1) @ value).transpose(1, 2)
+        return self.c_proj(x.reshape(number, length, width))
+
+
+@toy('an attention that asks for the width of its input')
+def own_attention():
+    def forward(net, x):
+        x = net.stem(x).flatten(2).transpose(1, 2)
+        x = x + net.one(x)
+        x = x + net.two(net.norm(x))
+        return net.head(x.mean(1))
+
+    return Net(
+        forward,
+        stem=nn.Conv2d(3, 16, 4, 4),
+        one=OwnAttention(16, 4),
+        norm=nn.LayerNorm(16),
+        two=OwnAttention(16, 4),
+        head=nn.Linear(16, 4),
+    )
+
+
+@toy('numbers that no layer gives: sines of a time')
+def sines_of_time():
+    def forward(net, x):
+        time = (x.mean((1, 2, 3)) * 100).long()[:, None]
+        waves = time * torch.arange(1, 9) / 10
+        shift = net.time(torch.cat([waves.sin(), waves.cos()], 1))
+        return net.head(net.body(net.stem(x) + shift[..., None, None]))
+
+    return Net(
+        forward,
+        time=nn.Sequential(nn.Linear(16, 24), nn.SiLU(), nn.Linear(24, 16)),
+        stem=cbr(3, 16),
+        body=cbr(16, 16),
+        head=conv(16, 4),
+    )
+
+
+@toy('functions and lists that refer to layers')
+def references():
+    net = chain(cbr(16, 16), cbr(16, 16), extra=conv(16, 16))
+    one, listed = net.extra, [net.body, net.head]
+    net.listed = listed
+    net.through = lambda x: one(x).relu()
+    net.run = lambda net, x: net.listed[1](
+        net.listed[0](net.through(net.stem(x)))
+    )
+    return net

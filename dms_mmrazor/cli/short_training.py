@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.demo import (
     DemoInput,
     demo_samples,
@@ -16,7 +17,7 @@ from dms_mmrazor.graph.demo import (
 )
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.outputs import flatten_tensors
-from dms_mmrazor.graph.running import one_line, raise_device_error
+from dms_mmrazor.graph.running import one_line
 
 
 class Recipe(NamedTuple):
@@ -77,7 +78,8 @@ def why_not_trained(model: nn.Module, recipe: Recipe) -> str:
             raise_device_error(error)
             return one_line(error)
         grads = [p.grad for p in model.parameters() if p.grad is not None]
-        if not all(bool(t.isfinite().all()) for t in (loss, *grads)):
+        dense = [g.to_dense() if g.is_sparse else g for g in grads]
+        if not all(bool(t.isfinite().all()) for t in (loss, *dense)):
             return 'losses or gradients are not finite'
         optimizer.step()
     return ''

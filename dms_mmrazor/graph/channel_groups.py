@@ -119,7 +119,9 @@ def _reason_of_layer(module: nn.Module) -> str:
     if computed and kind.mixes:
         return (
             'computes its weight from other parameters (weight_norm, '
-            'spectral_norm or the like), not supported'
+            'spectral_norm or the like), not supported; to search it, make '
+            'the weight a plain one: `remove_weight_norm`, '
+            '`remove_parametrizations` and their like in torch.nn.utils'
         )
     if masked_form(type(module)) is None and not _is_plain(module):
         return f'is a {type(module).__name__}, not supported'
@@ -146,10 +148,10 @@ def reason_against(group: ChannelGroup, modules: Dict[str, nn.Module]) -> str:
     given = [side.name for side in mixing if side.is_output]
     if not given:
         return 'no conv or linear layer produces its channels'
-    if len(given) == len(mixing):
-        return 'no conv or linear layer reads its channels'
     if group.size < 2:
         return SINGLE
+    if len(given) == len(mixing):
+        return 'no conv or linear layer reads its channels'
     if group.torn:
         return f'channels of {given[0]} are tied to one another'
     return ''

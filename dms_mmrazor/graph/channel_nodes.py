@@ -1,5 +1,6 @@
 """Nodes of mmrazor's channel graph for what mmrazor does not know."""
 
+import math
 from typing import Any, List, Optional
 
 from mmrazor.structures.graph.channel_flow import ChannelTensor
@@ -17,6 +18,7 @@ from dms_mmrazor.graph.channel_groups import (
     POSITIONS,
     UNFOLLOWED,
 )
+from dms_mmrazor.graph.fixed_numbers import fixed_in_code
 from dms_mmrazor.graph.moved_channels import (
     OVER_POSITIONS,
     Moved,
@@ -136,6 +138,10 @@ class LinearChannelNode(PassUnionChannelNode):
         linear (nn.Module): The layer.
         module_name (str): Its name.
         traced (fx.Node): The traced node.
+
+    Attributes:
+        over_positions (bool): Whether the propagation of channels has found
+            it to be over positions.
     """
 
     def __init__(
@@ -144,6 +150,7 @@ class LinearChannelNode(PassUnionChannelNode):
         super().__init__(name, linear, module_name)
         self.linear = linear
         self.traced = traced
+        self.over_positions = False
 
     @property
     def mixes_positions(self) -> bool:
@@ -163,7 +170,8 @@ class LinearChannelNode(PassUnionChannelNode):
 
     def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
         """New channels, or those that are read."""
-        if self.mixes_positions:
+        self.over_positions = self.mixes_positions
+        if self.over_positions:
             self.val = f'{POSITIONS}{self.module_name}'  # nothing to cut
             return super().channel_forward(tensors)
         return MixChannelNode.channel_forward(self, tensors)
@@ -266,6 +274,8 @@ class MovedChannelNode(PassUnionChannelNode):
         self.traced = node
         self._known_for = 0
         self._known: Optional[Moved] = None
+        self._fixed_for = 0
+        self._is_fixed = False
 
     def _moved(self) -> Optional[Moved]:
         """Input channels of each output channel; ``None``: all, in order."""
@@ -275,13 +285,34 @@ class MovedChannelNode(PassUnionChannelNode):
             self._known_for = channels
         return self._known
 
+    def _fixed(self) -> bool:
+        """Whether its code would ask a narrower model for the same."""
+        channels = self.in_channels
+        if self._fixed_for != channels:
+            self._fixed_for = channels
+            self._is_fixed = fixed_in_code(self.traced, channels)
+        return self._is_fixed
+
     def _get_out_channel_by_in_channels(self, in_channels: int) -> int:
-        moved = self._moved()
+        moved, shape = self._moved(), self.traced.meta[SHAPE]
+        if moved is None and shape is not None and self._fixed():
+            # A vector that becomes maps has as many channels as there are.
+            whole = in_channels == math.prod(shape[1:])
+            return shape[1] if whole and len(shape) > 2 else in_channels
         return in_channels if moved is None else len(moved.sources)
 
     def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
         """Tie the output's channels to those that they come from."""
         (read,), moved = tensors, self._moved()
+        if self._fixed():
+            place = place_of(self.traced)
+            self.val = (
+                f'{UNFOLLOWED}{place} has the number of channels in its code '
+                '(-1, or a size of the tensor, can be followed)'
+            )
+            self.in_channel_tensor = read
+            self.out_channel_tensor = ChannelTensor(self.out_channels)
+            return self.out_channel_tensor
         if moved is None:
             return super().channel_forward(tensors)
         for first, *others in moved.together:

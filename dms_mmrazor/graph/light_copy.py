@@ -1,9 +1,10 @@
 """Throw-away copies of a model that take next to no memory."""
 
-from copy import deepcopy
 from typing import Collection, Dict
 
 from torch import Tensor, nn
+
+from dms_mmrazor.layers.references import model_copy
 
 
 def light_copy(model: nn.Module) -> nn.Module:
@@ -12,7 +13,7 @@ def light_copy(model: nn.Module) -> nn.Module:
     Modules, buffers and the parameters that
     :func:`~dms_mmrazor.graph.demo.enliven` writes to are its own:
     its layers can be replaced, removed and run. Whoever writes to another
-    parameter needs ``deepcopy``.
+    parameter needs ``model_copy``.
 
     Args:
         model (nn.Module): Any model.
@@ -22,7 +23,7 @@ def light_copy(model: nn.Module) -> nn.Module:
         for parameter in model.parameters()
         if not is_lifeless(parameter)
     }
-    return deepcopy(model, shared)
+    return model_copy(model, shared)
 
 
 def cut_copy(model: nn.Module, keep: Collection[nn.Module]) -> nn.Module:
@@ -42,11 +43,11 @@ def cut_copy(model: nn.Module, keep: Collection[nn.Module]) -> nn.Module:
         for p in model.parameters()
         if id(p) not in own
     }
-    return deepcopy(model, memo)
+    return model_copy(model, memo)
 
 
 def sharing(model: nn.Module) -> Dict[int, Tensor]:
-    """For ``deepcopy``: tensors of their own with the original's values.
+    """For a copy: tensors of their own with the original's values.
 
     Args:
         model (nn.Module): Any model.
@@ -67,7 +68,7 @@ def shape_copy(model: nn.Module) -> nn.Module:
     """
     tensors = [*model.parameters(), *model.buffers()]
     memo = {id(tensor): as_shape(tensor) for tensor in tensors}
-    return deepcopy(model, memo)
+    return model_copy(model, memo)
 
 
 def as_shape(tensor: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Which channels come out of a function that only moves numbers.
 
-Splitting, indexing, flattening and shuffling are not read, they are tried:
-on a tensor whose entries are the numbers of their channels.
+Or multiplies one half by the other, as gated linear units do. Splitting,
+indexing, flattening and shuffling are not read, they are tried: on a tensor
+whose entries are the numbers of their channels.
 """
 
 import math
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from dms_mmrazor.graph.node_values import (
     ARGUMENTS,
     SHAPE,
+    called_module,
 )
 from dms_mmrazor.layers import is_layer, kind_of
 
@@ -33,14 +35,19 @@ _FUNCTIONS = (
     torch.channel_shuffle,
     torch.chunk,
     torch.flatten,
+    torch.flip,
     torch.movedim,
     torch.narrow,
     torch.permute,
+    torch.repeat_interleave,
     torch.reshape,
+    torch.roll,
     torch.split,
     torch.swapaxes,
     torch.tensor_split,
+    torch.tile,
     torch.transpose,
+    F.glu,
     F.pixel_shuffle,
     F.pixel_unshuffle,
 )
@@ -48,13 +55,18 @@ _METHODS = (
     'chunk',
     'contiguous',
     'flatten',
+    'flip',
     'movedim',
     'narrow',
     'permute',
+    'repeat',
+    'repeat_interleave',
     'reshape',
+    'roll',
     'split',
     'swapaxes',
     'tensor_split',
+    'tile',
     'transpose',
     'unflatten',
     'view',
@@ -62,6 +74,7 @@ _METHODS = (
 _MODULES = (
     nn.ChannelShuffle,
     nn.Flatten,
+    nn.GLU,
     nn.PixelShuffle,
     nn.PixelUnshuffle,
     nn.Unflatten,
@@ -92,7 +105,7 @@ def is_mover(node: fx.Node) -> bool:
     if node.op == 'call_function':
         return node.target in _FUNCTIONS or _moves_numbers(node)
     if node.op == 'call_module':
-        return isinstance(_module(node), _MODULES)
+        return isinstance(called_module(node), _MODULES)
     return node.op == 'call_method' and node.target in _METHODS
 
 
@@ -149,10 +162,13 @@ def moved_channels(node: fx.Node, channels: int) -> Optional[Moved]:
     factor = _shuffled_pixels(node)
     if factor:
         return _gathered(channels, factor)
+    if _gates(node, channels):
+        half = channels // 2
+        return Moved(tuple((c, c + half) for c in range(half)))
     parts = _equal_parts(node, channels)
     if parts:
         return _in_groups([*range(channels)], channels // parts, parts)
-    output = _try(node, channels)
+    output = try_on_numbers(node, channels)
     line = _line(output) if isinstance(output, Tensor) else None
     if line is None or line[1] == list(range(channels)):
         return None
@@ -258,23 +274,28 @@ def _repeats_all(numbers: List[int], channels: int) -> bool:
     )
 
 
-def _module(node: fx.Node) -> Optional[nn.Module]:
-    """The module that a node calls."""
-    model = node.graph.owning_module
-    if node.op != 'call_module' or model is None:
-        return None
-    return model.get_submodule(node.target)
-
-
 def _shuffled_pixels(node: fx.Node) -> int:
     """How many channels a node makes pixels of one of; 0 for others."""
-    module = _module(node)
+    module = called_module(node)
     if isinstance(module, nn.PixelShuffle):
         return module.upscale_factor**2
     if node.target is F.pixel_shuffle:
         args, kwargs = node.meta[ARGUMENTS]
         return (args[0] if args else kwargs['upscale_factor']) ** 2
     return 0
+
+
+def _gates(node: fx.Node, channels: int) -> bool:
+    """Whether a node multiplies half of the channels by the other half."""
+    module = called_module(node)
+    if not isinstance(module, nn.GLU) and node.target is not F.glu:
+        return False
+    args, kwargs = node.meta[ARGUMENTS]
+    dim = {'dim': -1, **dict(zip(('dim',), args)), **kwargs}['dim']
+    dim = dim if module is None else module.dim
+    shape = node.args[0].meta[SHAPE]
+    place = channels_dim(node.args[0], channels)
+    return bool(shape) and dim % len(shape) == place
 
 
 def _equal_parts(node: fx.Node, channels: int) -> int:
@@ -302,10 +323,27 @@ def _equal_parts(node: fx.Node, channels: int) -> int:
     return number if keys[0] == 'chunks' else channels // number
 
 
-def _try(node: fx.Node, channels: int) -> Any:
-    """Run a node on the numbers of the channels."""
+def channel_numbers(source: fx.Node, channels: int) -> Optional[Tensor]:
+    """The channel of each number of a tensor; ``None``: nobody knows.
+
+    Args:
+        source (fx.Node): What gives the tensor.
+        channels (int): How many there are.
+    """
+    value = try_on_numbers(source, channels) if is_mover(source) else None
+    shape = source.meta[SHAPE]
+    if isinstance(value, Tensor) and tuple(value.shape) == shape:
+        if len(value.unique()) == channels:
+            return value
+    return None if shape is None else _renumbered(source, None, channels)
+
+
+def try_on_numbers(node: fx.Node, channels: int) -> Any:
+    """Run a mover on the numbers of the channels of its input."""
+    if _gates(node, channels):
+        return None
     source = node.args[0]
-    value = _try(source, channels) if is_mover(source) else None
+    value = try_on_numbers(source, channels) if is_mover(source) else None
     if source.meta[SHAPE] is not None:
         value = _renumbered(source, value, channels)
     if value is None:
@@ -316,7 +354,7 @@ def _try(node: fx.Node, channels: int) -> Any:
         name = 'reshape' if node.target == 'view' else node.target
         return getattr(value, name)(*args, **kwargs)
     if node.op == 'call_module':
-        return _module(node)(value)
+        return called_module(node)(value)
     if node.target not in _FUNCTIONS:  # the model's own, which may pad
         return _unpadded(node.target(value + 1, *args, **kwargs) - 1)
     return node.target(value, *args, **kwargs)
@@ -378,7 +416,7 @@ def _is_behind_conv(node: fx.Node) -> bool:
     """Whether the closest layer before a node puts channels first."""
     shape = node.meta[SHAPE]
     while isinstance(node, fx.Node) and node.meta.get(SHAPE) == shape:
-        module = _module(node)
+        module = called_module(node)
         if node.meta.get(OVER_POSITIONS):
             return True
         if is_layer(module):

@@ -34,8 +34,10 @@ from dms_mmrazor.graph.channel_nodes import (
     ParameterChannelNode,
     SourceChannelNode,
 )
+from dms_mmrazor.graph.function_nodes import FunctionNode
 from dms_mmrazor.graph.moved_channels import is_mover
 from dms_mmrazor.graph.node_values import (
+    BEGINS,
     IN_PROJECTION,
     SHAPE,
     attribute,
@@ -45,6 +47,7 @@ from dms_mmrazor.graph.node_values import (
 from dms_mmrazor.graph.recorder import written
 from dms_mmrazor.graph.training_pass import read_in_training
 from dms_mmrazor.layers import is_attention, is_layer, kind_of, masked_form
+from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.channel_holder import channel_dim
 
 
@@ -67,6 +70,10 @@ class ParameterNode(TracedNode):
     def is_input(self) -> bool:
         """Nothing precedes it."""
         return True
+
+
+class BeginningNode(ParameterNode):
+    """Numbers that no layer gives, which one reads; ``val`` says so."""
 
 
 class InputProjection(TracedNode):
@@ -95,6 +102,9 @@ class ModuleGraphConverter(FxTracerToGraphConverter):
             return TracedNode(traced, 'input_placeholder')
         if node.is_get_attr():
             return ParameterNode(traced, traced.target)
+        if BEGINS in traced.meta:
+            reason = f'{place_of(traced)}, no layer, gives its channels'
+            return BeginningNode(traced, f'{UNFOLLOWED}{reason}')
         source = source_of(traced)
         if source:
             return ParameterNode(traced, source)
@@ -186,6 +196,9 @@ def _input_node(node: TracedNode) -> Optional[ChannelNode]:
     if isinstance(node, InputProjection):
         size = shape[-1]
         return InProjectionNode(node.name, node.val, input_channels=size)
+    if isinstance(node, BeginningNode):
+        size = shape[_input_dim(node.traced)]
+        return ParameterChannelNode(node.name, node.val, input_channels=size)
     called = node.traced.op == 'call_module'
     if isinstance(node, ParameterNode) and called and len(shape) == 4:
         owner = node.traced.graph.owning_module
@@ -239,7 +252,18 @@ def _function_node(node: TracedNode) -> Optional[ChannelNode]:
         moved = MovedChannelNode(traced, node.name, node.val)
         moved.module_name = node.module_name
         return moved
-    return None
+    return FunctionNode(node) if _is_function(node) else None
+
+
+def _is_function(node: TracedNode) -> bool:
+    """Whether a node calls something without weights of its own."""
+    if not node.prev_nodes or node.is_output():
+        return False
+    if isinstance(node.val, nn.Module):
+        known = kind_of(node.val) or block_kind_of(node.val)
+        own = next(node.val.parameters(), None) is not None
+        return node.traced.op == 'call_module' and not known and not own
+    return node.traced.op in ('call_function', 'call_method')
 
 
 def _input_dim(node: fx.Node) -> int:

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.light_copy import as_shape, shape_copy
+from dms_mmrazor.layers import is_weighted
 from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.channel_holder import is_vector
 
@@ -28,12 +30,16 @@ INPUT = 'dms_input'
 
 SHAPE, HAS_CHANNELS = 'dms_shape', 'dms_has_channels'
 ARGUMENTS = 'dms_arguments'
+DTYPE, VALUE = 'dms_dtype', 'dms_value'
 
 BEHIND_PADDING = 'dms_behind_padding'
 """True for a layer that reads what its module pads with zeros first."""
 
 RECORDED = 'dms_recorded'
 """What a node gave when it was run, with shapes in place of tensors."""
+
+BEGINS = 'dms_begins'
+"""True where a layer reads numbers that have no channels so far."""
 
 IN_PROJECTION = 'dms_in_projection'
 """Full name of the weight that a node stands for."""
@@ -78,7 +84,8 @@ class NodeRunner:
         try:
             with torch.no_grad():
                 return self._run(node, args, kwargs)
-        except Exception:  # whatever a module's code may raise
+        except Exception as error:  # whatever a module's code may raise
+            raise_device_error(error)
             return UNKNOWN
 
     def _run(
@@ -250,6 +257,11 @@ def _annotate(graph: fx.Graph, runner: NodeRunner) -> bool:
         values[node] = value
         complete = complete and value is not UNKNOWN
         node.meta[SHAPE] = tuple(value.shape) if _is_tensor(value) else None
+        if _is_tensor(value):
+            node.meta[DTYPE] = value.dtype
+        elif value is not UNKNOWN and not holds_tensor(value):
+            node.meta[VALUE] = value
+        _begin(node)
         node.meta[HAS_CHANNELS] = _has_channels(node, value)
         node.meta[ARGUMENTS] = _plain_arguments(node, values)
         for source in node.all_input_nodes:
@@ -257,6 +269,20 @@ def _annotate(graph: fx.Graph, runner: NodeRunner) -> bool:
             if not users[source]:
                 values[source] = None
     return complete
+
+
+def _begin(node: fx.Node) -> None:
+    """Let channels begin where a layer reads what has none.
+
+    Such are sines of a time step, or what an unknown table gives.
+    """
+    source = node.args[0] if node.args else None
+    if not isinstance(source, fx.Node) or source.meta[HAS_CHANNELS]:
+        return
+    dtype = source.meta.get(DTYPE)
+    real = dtype is not None and dtype.is_floating_point
+    if real and source.meta[SHAPE] and is_weighted(called_module(node)):
+        source.meta[BEGINS] = source.meta[HAS_CHANNELS] = True
 
 
 def _is_tensor(value: Any) -> bool:
@@ -295,16 +321,23 @@ def _has_channels(node: fx.Node, value: Any) -> bool:
     return holds_tensor(value)
 
 
+def called_module(node: fx.Node) -> Optional[nn.Module]:
+    """The module that a node calls; ``None`` for others."""
+    model = node.graph.owning_module
+    if node.op != 'call_module' or model is None:
+        return None
+    return model.get_submodule(node.target)
+
+
 def source_of(node: fx.Node) -> str:
     """Full name of what alone gives a module's channels; '' for others.
 
     A table of vectors that are looked up, whatever these are, or a layer
     that is applied to numbers of the module's own, such as positions.
     """
-    model = node.graph.owning_module
-    if node.op != 'call_module' or model is None:
+    module = called_module(node)
+    if module is None:
         return ''
-    module = model.get_submodule(node.target)
     if type(module) is nn.Embedding and module.max_norm is None:
         return f'{node.target}.weight'
     kind = block_kind_of(module)

@@ -25,14 +25,18 @@ from dms_mmrazor.layers.own_layers import CODE_ERRORS
 _READERS = (
     ('qkv',),
     ('to_qkv',),
+    ('c_attn',),
     ('qk', 'v'),
     ('q', 'k', 'v'),
     ('q_proj', 'k_proj', 'v_proj'),
 )
 """Layers that read the input of a self-attention, as people call them."""
 
-_WRITERS = ('proj', 'to_out', 'out_proj', 'o_proj')
+_WRITERS = ('proj', 'to_out', 'out_proj', 'o_proj', 'c_proj')
 """The layer that gives its output."""
+
+_HEADS = ('num_heads', 'heads', 'n_head', 'n_heads')
+"""The number of its heads."""
 
 
 class ReadsFewer:
@@ -133,7 +137,7 @@ def layers_of(module: nn.Module) -> Optional[Tuple[Tuple[str, ...], str]]:
         like a self-attention.
     """
     own = module._modules
-    if not isinstance(getattr(module, 'num_heads', None), int):
+    if not any(type(getattr(module, key, None)) is int for key in _HEADS):
         return None
     readers = next((names for names in _READERS if names[0] in own), ())
     writer = next((name for name in _WRITERS if name in own), '')

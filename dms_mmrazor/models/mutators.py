@@ -38,6 +38,7 @@ from dms_mmrazor.graph.declared_groups import ModelAdapter, find_adapter
 from dms_mmrazor.graph.layer_profile import macs_by_layer, run_first
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.layers.linear import move_affines
+from dms_mmrazor.layers.references import rebind_replaced
 from dms_mmrazor.registry import MODELS
 from dms_mmrazor.subnet import Structure
 from dms_mmrazor.supernet.choice_space import (
@@ -267,8 +268,10 @@ class DMSMutator(ChannelMutator):
         self.to(next(supernet.parameters()).device)
         # What the proof cuts is the model before masks replace its layers.
         plain = light_copy(supernet) if self._verify else None
+        before = dict(supernet.named_modules(remove_duplicate=False))
         for unit in self.searched_units:
             unit.prepare_for_pruning(supernet)
+        rebind_replaced(supernet, before)
         self._score_weights()
         move_affines(supernet, self.analyzer.norm_readers)
         self._state.plan(supernet)

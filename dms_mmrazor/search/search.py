@@ -1,7 +1,6 @@
 """A search in a training loop of one's own."""
 
 import logging
-from copy import deepcopy
 from typing import (
     Any,
     Dict,
@@ -21,6 +20,7 @@ from torch.optim import Optimizer
 from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.latency import prepare_latency
+from dms_mmrazor.layers.references import model_copy
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.search.distillation import (
     Distiller,
@@ -520,7 +520,7 @@ def _teacher_of(
     read = DistillSettings.read(settings, 'distill')
     teacher = read.teacher
     if teacher is None and any(p.requires_grad for p in model.parameters()):
-        teacher = deepcopy(model)
+        teacher = model_copy(model)
     if teacher is not None:
         teacher.requires_grad_(False)
     distiller = Distiller(model, read, itself=teacher is None)

@@ -1,12 +1,12 @@
 """Make the plain architecture of a supernet again."""
 
-from copy import deepcopy
 from typing import Dict
 
 from torch import Tensor, nn
 
 from dms_mmrazor.graph.light_copy import sharing
 from dms_mmrazor.layers import DMSOp, revert_sync_norms
+from dms_mmrazor.layers.references import model_copy, rebind
 from dms_mmrazor.models.units import DepthScaling
 
 
@@ -27,14 +27,16 @@ def plain_copy(architecture: nn.Module, share: bool = False) -> nn.Module:
     """
     memo = sharing(architecture) if share else {}
     memo.update(_computed(architecture))
-    plain = deepcopy(architecture, memo)
-    _make_plain(plain, {})
+    plain = model_copy(architecture, memo)
+    known: Dict[nn.Module, nn.Module] = {}
+    _make_plain(plain, known)
+    rebind(plain, {id(old): new for old, new in known.items()})
     revert_sync_norms(plain)
     return plain
 
 
 def _computed(architecture: nn.Module) -> Dict[int, Tensor]:
-    """For ``deepcopy``: what hooks compute for each pass (weight_norm).
+    """For a copy: what hooks compute for each pass (weight_norm).
 
     It belongs to the graph of the last pass and cannot be copied as it is.
     """

@@ -15,8 +15,15 @@ from dms_mmrazor.engine.search_config import find_resource_hook
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 # Language models are local files: tests/plugins/transformers has their test.
-# Those of mmsegmentation are in tests/integration/test_segmentors.py.
-ELSEWHERE = ('/llama/', '/segformer/', '/deeplabv3plus/')
+# Those of mmsegmentation and mmpose are in tests/integration.
+ELSEWHERE = (
+    '/llama/',
+    '/segformer/',
+    '/deeplabv3plus/',
+    '/pspnet/',
+    '/unet/',
+    '/topdown_heatmap/',
+)
 CONFIGS = sorted(
     osp.relpath(path, ROOT)
     for path in glob(osp.join(ROOT, 'configs/*/*.py'))

@@ -1,7 +1,6 @@
 """The search as a model that any runner can train."""
 
 from contextlib import nullcontext
-from copy import deepcopy
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import torch
@@ -13,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from dms_mmrazor.compat.recomputation import recomputes, without_reentrance
 from dms_mmrazor.errors import DMSError, check_flag
 from dms_mmrazor.layers import apply_sync_norms, revert_sync_norms
+from dms_mmrazor.layers.references import model_copy
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.registry import MODELS, check_architecture
 from dms_mmrazor.search.distillation import (
@@ -264,7 +264,7 @@ def _build_teacher(
     if isinstance(teacher, dict):
         teacher = MODELS.build(teacher)
     elif teacher is None and not structure_only:
-        teacher = deepcopy(architecture)
+        teacher = model_copy(architecture)
     if teacher is not None:
         distiller.check_teacher(teacher, architecture)
         teacher.requires_grad_(False)

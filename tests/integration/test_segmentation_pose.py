@@ -1,4 +1,4 @@
-"""mmsegmentation's models by their configs: search, export, retraining.
+"""mmsegmentation's and mmpose's models: search, export, retraining.
 
 The configs are used as they are, with small widths and images.
 """
@@ -11,16 +11,12 @@ from mmengine.config import Config
 from mmengine.model.utils import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 
-pytest.importorskip(
-    'mmseg', reason='mmsegmentation is not installed ([segmentation])'
-)
-
-from dms_mmrazor.engine.search_config import find_resource_hook  # noqa: E402
-from dms_mmrazor.graph.demo import demo_samples  # noqa: E402
-from dms_mmrazor.subnet import prune  # noqa: E402
-from dms_mmrazor.subnet.structure import save_structure  # noqa: E402
-from dms_mmrazor.supernet.plain import plain_copy  # noqa: E402
-from dms_mmrazor.supernet.verify import max_difference  # noqa: E402
+from dms_mmrazor.engine.search_config import find_resource_hook
+from dms_mmrazor.graph.demo import demo_samples
+from dms_mmrazor.subnet import prune
+from dms_mmrazor.subnet.structure import save_structure
+from dms_mmrazor.supernet.plain import plain_copy
+from dms_mmrazor.supernet.verify import max_difference
 
 CONFIGS = osp.join(osp.dirname(__file__), '../../configs')
 SIZE = (2, 3, 64, 64)
@@ -47,6 +43,43 @@ DEEPLAB = (
         'auxiliary_head.channels': 16,
     },
 )
+PSPNET = (
+    'pspnet/pspnet_r50-d8_dms-{}_4xb4-80k_ade20k-512x512.py',
+    {
+        'backbone.base_channels': 8,
+        'backbone.stem_channels': 8,
+        'decode_head.in_channels': 256,
+        'decode_head.channels': 16,
+        'auxiliary_head.in_channels': 128,
+        'auxiliary_head.channels': 16,
+    },
+)
+UNET = (
+    'unet/unet-s5-d16_fcn_dms-{}_4xb4-160k_cityscapes-512x1024.py',
+    {
+        'backbone.base_channels': 8,
+        'decode_head.in_channels': 8,
+        'decode_head.channels': 8,
+        'auxiliary_head.in_channels': 16,
+        'auxiliary_head.channels': 8,
+    },
+)
+POSE = (
+    'topdown_heatmap/td-hm_res50_dms-{}_8xb64-210e_coco-256x192.py',
+    {
+        'backbone.base_channels': 8,
+        'backbone.stem_channels': 8,
+        'head.in_channels': 256,
+        'head.deconv_out_channels': (16, 16, 16),
+    },
+)
+CASES = {
+    'segformer': SEGFORMER,
+    'deeplabv3plus': DEEPLAB,
+    'pspnet': PSPNET,
+    'unet': UNET,
+    'pose': POSE,
+}
 
 
 def small(config, options):
@@ -77,20 +110,22 @@ def _architecture(model):
     return getattr(model, 'architecture', model)
 
 
-@pytest.mark.parametrize('case', [SEGFORMER, DEEPLAB])
-def test_search_export_and_retraining(case, tmp_path):
-    config, options = case
+@pytest.mark.parametrize('name', list(CASES))
+def test_search_export_and_retraining(name, tmp_path):
+    pytest.importorskip('mmpose' if name == 'pose' else 'mmseg')
+    config, options = CASES[name]
     cfg = small(config.format('search'), options)
     hook = find_resource_hook(cfg)
     assert hook.wanted == {'macs': 0.5}
-    assert cfg.model.mutator.parse_cfg.demo_input == (1, 3, 512, 512)
+    height = 256 if name == 'pose' else 512
+    assert cfg.model.mutator.parse_cfg.demo_input[:3] == (1, 3, height)
     cfg.model.mutator.parse_cfg.demo_input = SIZE
     torch.manual_seed(0)
     algorithm = MODELS.build(cfg.model)
     mutator = algorithm.mutator
     held = {layer.name for layer in mutator.report().unsearched}
     assert held <= {'auxiliary_head.conv_seg'}  # costs nothing in use
-    assert len(mutator.depth_units) > 0
+    assert mutator.depth_units or name == 'unet'  # which has no blocks
     # As the runner and the hook do in one process.
     revert_sync_batchnorm(algorithm)
     mutator.restore_masks(algorithm.architecture)
