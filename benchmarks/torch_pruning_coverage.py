@@ -8,11 +8,13 @@ README, the same lines for all of them: half of each group's channels by
 magnitude, the layer of the classes held. A layer counts as cut if its input
 or output is narrower afterwards; then the model must still run and take a
 step. What is searched here is read from `docs/coverage_plain.json`. Rows are
-kept as they end: the command goes on where it was stopped.
+kept as they end: the command goes on where it was stopped. A model that takes
+longer than `--limit` seconds counts as a failure.
 """
 
 import argparse
 import json
+import multiprocessing
 import os.path as osp
 import sys
 from typing import Any, Dict, List, Tuple
@@ -91,6 +93,17 @@ def measure(name: str) -> Dict[str, Any]:
     return row
 
 
+def measure_within(name: str, seconds: float) -> Dict[str, Any]:
+    """The same in a process of its own, or that it took too long."""
+    with multiprocessing.get_context('fork').Pool(1) as pool:
+        try:
+            return pool.apply_async(measure, (name,)).get(seconds)
+        except multiprocessing.TimeoutError:
+            layers = len(widths(CASES[name].build()))
+            failure = f'not ready after {seconds:.0f} s'
+            return {'layers': layers, 'cut': 0, 'failure': failure}
+
+
 def table(rows: Dict[str, Any]) -> str:
     """Markdown: both packages side by side."""
     path = osp.join(ROOT, 'docs/coverage_plain.json')
@@ -138,13 +151,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--only', nargs='+', choices=sorted(CASES))
     parser.add_argument('--out', default=RESULTS, help='JSON file')
+    parser.add_argument('--limit', type=float, default=120)
     args = parser.parse_args()
     rows: Dict[str, Any] = {}
     if osp.exists(args.out):
         with open(args.out, encoding='utf-8') as file:
             rows = json.load(file)
     for name in args.only or [n for n in CASES if n not in rows]:
-        rows[name] = measure(name)
+        rows[name] = measure_within(name, args.limit)
         print(name, rows[name], flush=True)
         rows = {n: rows[n] for n in CASES if n in rows}
         write_text(args.out, f'{json.dumps(rows, indent=1)}\n')

@@ -832,6 +832,16 @@ def softmax_over_channels():
     return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))
 
 
+@toy('a sigmoid that tells nothing, behind a hook', outcome='advised')
+def saturated():
+    net = chain(conv(16, 16), nn.ReLU(), cbr(16, 16))
+    net.body[0].register_forward_hook(lambda module, args, y: y + y.flip(1))
+    net.run = lambda net, x: (
+        1e4 * net.head(net.body(net.stem(x))).square() + 20
+    ).sigmoid()
+    return net
+
+
 @toy('one half gates the other')
 def gated_linear_unit():
     def forward(net, x):

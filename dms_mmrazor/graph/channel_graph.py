@@ -20,8 +20,8 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.compat.channel_numbers import remembered_channel_numbers
 from dms_mmrazor.graph.channel_groups import UNFOLLOWED
+from dms_mmrazor.graph.channel_places import is_mover
 from dms_mmrazor.graph.demo import DemoInput, demo_tensor
-from dms_mmrazor.graph.moved_channels import is_mover
 from dms_mmrazor.graph.node_conversion import (
     ModuleGraphConverter,
     convert_node,

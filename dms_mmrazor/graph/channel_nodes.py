@@ -18,13 +18,9 @@ from dms_mmrazor.graph.channel_groups import (
     POSITIONS,
     UNFOLLOWED,
 )
+from dms_mmrazor.graph.channel_places import OVER_POSITIONS, channels_dim
 from dms_mmrazor.graph.fixed_numbers import fixed_in_code
-from dms_mmrazor.graph.moved_channels import (
-    OVER_POSITIONS,
-    Moved,
-    channels_dim,
-    moved_channels,
-)
+from dms_mmrazor.graph.moved_channels import Moved, moved_channels
 from dms_mmrazor.graph.node_values import (
     SHAPE,
     place_of,

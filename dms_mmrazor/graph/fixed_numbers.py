@@ -10,7 +10,7 @@ from typing import Any, List, Tuple
 import torch
 from torch import Tensor, fx
 
-from dms_mmrazor.graph.moved_channels import try_on_numbers
+from dms_mmrazor.graph.channel_places import try_on_numbers
 from dms_mmrazor.graph.node_values import RECORDED, SHAPE
 from dms_mmrazor.layers.block import BlockKind, block_kind_of
 

@@ -3,6 +3,7 @@
 import operator
 from typing import Any, FrozenSet, List, Optional, Sequence, Tuple
 
+import torch
 from mmrazor.structures.graph.channel_flow import ChannelTensor
 from mmrazor.structures.graph.channel_nodes import (
     BindChannelNode,
@@ -11,6 +12,7 @@ from mmrazor.structures.graph.channel_nodes import (
 )
 from mmrazor.structures.graph.module_graph import ModuleNode
 from torch import fx, nn
+from torch.nn import functional as F
 
 from dms_mmrazor.graph.channel_groups import UNFOLLOWED
 from dms_mmrazor.graph.channel_nodes import MovedChannelNode
@@ -22,6 +24,8 @@ _BY_ELEMENT: FrozenSet[Any] = frozenset(
         *(operator.add, operator.sub, operator.mul, operator.truediv),
         *(operator.iadd, operator.isub, operator.imul, operator.itruediv),
         *(operator.neg, operator.pow, operator.getitem),
+        *(torch.add, torch.sub, torch.mul, torch.relu, torch.sigmoid),
+        *(F.relu, F.relu6, F.leaky_relu, F.gelu, F.silu, F.dropout),
         *('add', 'sub', 'mul', 'div', 'add_', 'sub_', 'mul_', 'div_'),
         *('relu', 'relu_', 'sigmoid', 'tanh', 'clone', 'detach', 'to'),
         *('float', 'half', 'type', 'type_as', 'contiguous', 'clamp'),

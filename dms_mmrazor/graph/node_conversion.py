@@ -34,8 +34,8 @@ from dms_mmrazor.graph.channel_nodes import (
     ParameterChannelNode,
     SourceChannelNode,
 )
+from dms_mmrazor.graph.channel_places import is_mover
 from dms_mmrazor.graph.function_nodes import FunctionNode
-from dms_mmrazor.graph.moved_channels import is_mover
 from dms_mmrazor.graph.node_values import (
     BEGINS,
     IN_PROJECTION,

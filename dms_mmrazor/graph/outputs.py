@@ -206,6 +206,19 @@ def first_difference(a: nn.Module, b: nn.Module, image: Tensor) -> str:
     return ''
 
 
+def other_values(image: Any) -> Any:
+    """An input of the same kind with other values.
+
+    Args:
+        image (Tensor | ExampleInputs): Numbers between 0 and 1, or indices.
+    """
+    if not isinstance(image, Tensor):
+        return image.with_tensors(list(map(other_values, image.tensors)))
+    if image.is_floating_point():
+        return 1 - image
+    return image.flip(-1) if image.dim() else image
+
+
 def _first_outputs(model: nn.Module, image: Tensor) -> Dict[str, Tensor]:
     """What each module gives when it is first called, in this order."""
     outputs: Dict[str, Tensor] = {}

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten
 
 from dms_mmrazor.errors import raise_device_error
-from dms_mmrazor.graph.moved_channels import channel_numbers
+from dms_mmrazor.graph.channel_places import channel_numbers
 from dms_mmrazor.graph.node_values import (
     DTYPE,
     HAS_CHANNELS,

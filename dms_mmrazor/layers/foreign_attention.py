@@ -72,11 +72,13 @@ class ReadsFewer:
     @torch.no_grad()
     def _runs(self, x: Tensor, *args: Any, **kwargs: Any) -> bool:
         """Whether its code runs on what it reads now."""
-        # On a copy, which nobody watches, with the same parameters.
+        # On a copy, which nobody watches, with the same parameters. Some
+        # have attributes of one mode alone, so the mode is the same.
         trial = _unwatched(self)
         trial.needs_width = False
         try:
-            trial(x, *args, **kwargs)
+            with torch.random.fork_rng():
+                trial(x, *args, **kwargs)
         except CODE_ERRORS:
             return False
         return True
@@ -100,13 +102,17 @@ def _giving(value: Tensor) -> Callable[..., Tensor]:
 
 
 def _unwatched(module: nn.Module) -> nn.Module:
-    """The same tensors and code in evaluation mode, without hooks."""
+    """The same parameters and code, without hooks; buffers of its own."""
     new = type(module).__new__(type(module))
     new.__dict__.update(nn.Module().__dict__)
     own = module.__dict__.items()
     kept = {k: v for k, v in own if not k.endswith('_hooks')}
     kept.pop('forward', None)  # somebody's who looks at what it does
-    new.__dict__.update(kept, training=False)
+    new.__dict__.update(kept)
+    new._buffers = {
+        name: None if buffer is None else buffer.clone()
+        for name, buffer in module._buffers.items()
+    }
     new._modules = {
         name: None if child is None else _unwatched(child)
         for name, child in module._modules.items()

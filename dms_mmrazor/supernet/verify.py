@@ -22,6 +22,7 @@ from dms_mmrazor.graph.outputs import (
     difference,
     first_difference,
     is_random,
+    other_values,
     same_random_numbers,
 )
 from dms_mmrazor.graph.running import (
@@ -175,6 +176,7 @@ class Comparison:
         sizes = dict.fromkeys([proof_size or input_size, input_size])
         self._images = [demo_tensor(plain, size) for size in sizes]
         self._drawing = self._draws()
+        self._blind: Dict[int, bool] = {}
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -238,7 +240,41 @@ class Comparison:
         return self._compare(subnet, image, sure)
 
     def _compare(self, subnet: nn.Module, image: Tensor, sure: float) -> float:
-        return compare(self._supernet, subnet, image, self._drawing, sure)
+        found = compare(self._supernet, subnet, image, self._drawing, sure)
+        if found <= TOLERANCE and self._is_blind(image):
+            return float('inf') if self._place(subnet, image) else found
+        return found
+
+    def _is_blind(self, image: Any) -> bool:
+        """Whether outputs tell nothing: another input gives the same ones.
+
+        As those of a sigmoid far from zero. Then features are compared.
+        """
+        key = id(image)  # of one of the two, which stay
+        if key not in self._blind:
+            self._blind[key] = self._gives_the_same(image)
+        return self._blind[key]
+
+    def _gives_the_same(self, image: Any) -> bool:
+        """Whether the plain model's outputs are those of another input."""
+        drawn = same_random_numbers if self._drawing else nullcontext
+        outputs = []
+        try:
+            with evaluating(self._plain):
+                for values in (image, other_values(image)):
+                    with drawn():
+                        outputs.append(forward_tensors(self._plain, values))
+        except Exception as error:  # it may not take the other one
+            if is_out_of_memory(error):
+                raise
+            return False
+        return difference(*outputs) <= TOLERANCE
+
+    def _place(self, subnet: nn.Module, image: Any) -> str:
+        """The module in which features differ first; '' if none do."""
+        drawn = same_random_numbers() if self._drawing else nullcontext()
+        with evaluating(self._supernet), drawn:
+            return first_difference(self._supernet, subnet.eval(), image)
 
     def error(self, structure: Structure, sure: float = float('inf')) -> float:
         """The difference; inf if there is no subnet, or it does not run."""
@@ -269,12 +305,7 @@ class Comparison:
             'computes something else than the masked supernet (relative '
             f'difference {found:.1e}'
         )
-        with evaluating(self._supernet):
-            subnet = self._subnet(structure).eval()
-            with same_random_numbers() if self._drawing else nullcontext():
-                place = first_difference(
-                    self._supernet, subnet, self._images[-1]
-                )
+        place = self._place(self._subnet(structure), self._images[-1])
         return f'{text}, first seen in `{place}`)' if place else f'{text})'
 
     def _subnet(self, structure: Structure) -> nn.Module:

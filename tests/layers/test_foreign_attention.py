@@ -9,7 +9,10 @@ import torch
 from torch import nn
 
 from dms_mmrazor import Search
-from dms_mmrazor.layers.foreign_attention import ReadsFewer
+from dms_mmrazor.layers.foreign_attention import (
+    ReadsFewer,
+    fit_foreign_attentions,
+)
 from dms_mmrazor.subnet.onnx_export import export_onnx
 
 sys.path.insert(0, osp.join(osp.dirname(__file__), '..'))
@@ -50,6 +53,35 @@ def test_it_reads_fewer_channels_than_it_has_inside(subnet):
     assert model.one.c_attn.in_features < model.one.c_attn.out_features / 3
     image = torch.rand(IMAGE)
     assert torch.allclose(model(image), supernet(image), atol=1e-5)
+
+
+class Fitting(nn.Module):
+    """Needs no width of its input, and has a table in evaluation alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads, self.norm = 4, nn.LayerNorm(6)
+        self.qkv, self.proj = nn.Linear(6, 48), nn.Linear(16, 6)
+
+    def train(self, mode=True):
+        self.__dict__.pop('table', None)
+        if not mode:
+            self.table = torch.zeros(1)
+        return super().train(mode)
+
+    def forward(self, x):
+        x = self.norm(x)
+        x = x if self.training else x + self.table
+        query, key, value = self.qkv(x).chunk(3, -1)
+        scores = query @ key.transpose(1, 2)
+        return self.proj(scores.softmax(-1) @ value)
+
+
+def test_it_is_tried_in_the_mode_that_it_is_called_in():
+    model = nn.Sequential(Fitting())
+    fit_foreign_attentions(model)
+    assert isinstance(model[0], ReadsFewer)
+    assert model.train()(torch.rand(2, 5, 6)).shape == (2, 5, 6)
 
 
 def test_a_copy_is_of_the_same_form(subnet):

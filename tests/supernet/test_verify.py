@@ -28,11 +28,11 @@ class Reading(nn.Module):
         return self.second(self.look(self.first(image)))
 
 
-class Count(nn.Module):
-    """Scales by the number of channels, which cuts change and masks do not."""
-
-    def forward(self, image):
-        return image * (image.shape[1] / 8)
+def roll_unseen():
+    """Channels in another order, by a hook: masks and cuts do not match."""
+    layer = nn.Identity()
+    layer.register_forward_hook(lambda module, args, x: torch.roll(x, 1, 1))
+    return layer
 
 
 class Weigh(nn.Module):
@@ -51,7 +51,7 @@ def prepare(model, **kwargs):
 @pytest.mark.parametrize(
     'look, words',
     [
-        (Count(), 'computes something else than the masked supernet'),
+        (roll_unseen(), 'computes something else than the masked supernet'),
         (Weigh(), 'a random subnet does not run'),
     ],
 )
@@ -69,7 +69,7 @@ def test_a_misunderstood_model_is_found_before_the_search(look, words):
 
 def test_the_module_and_what_to_exclude_are_named():
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1), Reading(Count())
+        nn.Conv2d(3, 8, 1), nn.Conv2d(8, 3, 1), Reading(roll_unseen())
     )
     with pytest.raises(DMSError, match='first seen in `2.second`') as error:
         prepare(copy.deepcopy(model))
@@ -157,7 +157,7 @@ class Wrapping(Reading):
 
 def test_outputs_within_objects_are_proven():
     with pytest.raises(DMSError, match='mutator.exclude'):
-        prepare(Wrapping(Count(), lambda x: x))
+        prepare(Wrapping(roll_unseen(), lambda x: x))
     assert prepare(Wrapping(nn.Identity(), lambda x: x)).units
 
 
@@ -181,7 +181,7 @@ def test_random_numbers_are_no_misunderstanding():
     assert prepare(Drawing(nn.Identity())).units
     assert not torch.equal(torch.get_rng_state(), before)  # drawn by us alone
     with pytest.raises(DMSError, match='mutator.exclude'):
-        prepare(Drawing(Count()))
+        prepare(Drawing(roll_unseen()))
 
 
 class Counting(Reading):
@@ -228,26 +228,26 @@ def test_running_out_of_memory_is_no_misunderstanding():
         prepare(Reading(Full()))
 
 
-class Counted(nn.Module):
-    """A numbered sequence of which one's number of channels matters."""
+class Rolled(nn.Module):
+    """A numbered sequence of which one channel's place matters once."""
 
     def __init__(self):
         super().__init__()
         layers = [nn.Conv2d(3 if i == 0 else 8, 8, 1) for i in range(8)]
         self.layers = nn.Sequential(*layers)
-        self.last = nn.Conv2d(16, 4, 1)
+        self.last, self.roll = nn.Conv2d(16, 4, 1), roll_unseen()
 
     def forward(self, x):
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index == 4:
-                scaled = x * (x.shape[1] / 8)
-        return self.last(torch.cat([x, scaled], 1))
+                rolled = self.roll(x)
+        return self.last(torch.cat([x, rolled], 1))
 
 
 def test_one_of_a_family_is_blamed_and_the_advice_works():
     torch.manual_seed(0)
-    model = Counted()
+    model = Rolled()
     with pytest.raises(DMSError) as error:
         prepare(copy.deepcopy(model))
     assert "mutator.exclude=['layers.4']" in str(error.value)
@@ -263,13 +263,13 @@ class Split(nn.Module):
         self.first = nn.Conv2d(3, 8, 1)
         self.wide = nn.ModuleList(nn.Conv2d(8, 16, 1) for _ in range(2))
         self.back = nn.ModuleList(nn.Conv2d(16, 8, 1) for _ in range(2))
-        self.last = nn.Conv2d(8, 4, 1)
+        self.last, self.roll = nn.Conv2d(8, 4, 1), roll_unseen()
 
     def forward(self, x):
         x = self.first(x)
         for wide, back in zip(self.wide, self.back):
             one, two = wide(x).chunk(2, 1)
-            x = back(torch.cat([one, two * (two.shape[1] / 8)], 1))
+            x = back(torch.cat([one, self.roll(two)], 1))
         return self.last(x)
 
 

@@ -122,6 +122,9 @@ TIMM: Dict[str, PlainCase] = {
     **_timm('vit_relpos_small_patch16_224', 'visformer_tiny', img_size=64),
     **_timm('volo_d1_224', 'gmixer_12_224', img_size=64),
     **_timm('levit_128s', size=224),
+    **_timm('ecaresnet26t', 'efficientvit_m0'),
+    **_timm('botnet26t_256', 'halonet26t', 'lambda_resnet26t', size=256),
+    **_timm('gmlp_s16_224', img_size=64),
 }
 TORCHVISION: Dict[str, PlainCase] = {
     **_torchvision(
