@@ -99,7 +99,9 @@ class Develop(develop):
 
 
 EXTRAS = {
+    'gguf': parse_requirements('gguf'),
     'llama': parse_requirements('llama'),
+    'lora': parse_requirements('lora'),
     'mim': parse_requirements('mminstall'),
     'optional': parse_requirements('optional'),
     'tests': parse_requirements('tests'),

@@ -25,6 +25,7 @@ import torch
 from common import (
     Row,
     interleave,
+    kept_bytes,
     median,
     parser,
     ratio,
@@ -113,22 +114,15 @@ class Step:
 
 def saved_bytes(step: Step) -> int:
     """Bytes that autograd keeps between forward and backward."""
-    model, storages = step.model, {}
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
+    model = step.model
     data = model.data_preprocessor(deepcopy(step.data), True)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+
+    def run() -> Tensor:
         with step.wrapper.optim_context(model):
             losses = model(**data, mode='loss')
-            total = sum(v for k, v in losses.items() if 'loss' in k)
-    del total
-    return sum(storages.values())
+            return sum(v for k, v in losses.items() if 'loss' in k)
+
+    return kept_bytes(run, model)
 
 
 def peak_bytes(step: Step) -> int:

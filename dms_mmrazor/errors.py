@@ -1,6 +1,8 @@
-"""The one exception type that users see."""
+"""The one exception type that users see, and those that are passed on."""
 
 from typing import Any
+
+import torch
 
 
 class DMSError(ValueError):
@@ -25,3 +27,27 @@ def check_flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise DMSError(f'`{key}` must be True or False, got {value!r}.')
     return value
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a failure says nothing of the model, but of the machine."""
+    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ('out of memory', "can't allocate")
+    )
+
+
+def raise_device_error(error: Exception) -> None:
+    """Pass on what is no answer of a module's code: the device gave up.
+
+    Whoever tries a module and takes an error for an answer calls this first.
+
+    Args:
+        error (Exception): What was raised.
+
+    Raises:
+        Exception: The same, if memory ran out or the device failed.
+    """
+    if is_out_of_memory(error) or 'CUDA error' in str(error):
+        raise error

@@ -7,7 +7,12 @@ The only import that a config needs::
 
 from dms_mmrazor import engine
 from dms_mmrazor.models import algorithms, enlarge, mutables, mutators, units
-from dms_mmrazor.plugins.transformers import causal_lm, tokens
+from dms_mmrazor.plugins.transformers import (
+    causal_lm,
+    folder_hook,
+    lora,
+    tokens,
+)
 from dms_mmrazor.ranking import fitness
 
 __all__ = [
@@ -16,6 +21,8 @@ __all__ = [
     'engine',
     'enlarge',
     'fitness',
+    'folder_hook',
+    'lora',
     'mutables',
     'mutators',
     'tokens',

@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from dms_mmrazor import DMSError, Search
 from dms_mmrazor.plugins.transformers.causal_lm import perplexity
 from dms_mmrazor.plugins.transformers.folder import load_model, save_folder
+from dms_mmrazor.plugins.transformers.lora import add_lora, merge_lora
 from dms_mmrazor.plugins.transformers.tokens import TokenWindows
 from dms_mmrazor.search.distillation import distillation_loss
 
@@ -111,8 +112,11 @@ def finetune(
     data: TokenWindows,
     args: argparse.Namespace,
 ) -> None:
-    """Let the found model learn from the whole one."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr)
+    """Let the found model, or adapters of it, learn from the whole one."""
+    if args.lora:
+        add_lora(model, args.lora)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=args.lr)
     model.train()
     for inputs, _ in batches(data, args.batch, args.finetune_steps):
         with torch.no_grad():
@@ -121,6 +125,8 @@ def finetune(
         distillation_loss(found, wanted).backward()
         optimizer.step()
         optimizer.zero_grad()
+    if args.lora:
+        merge_lora(model)
 
 
 def main() -> None:
@@ -136,6 +142,12 @@ def main() -> None:
     parser.add_argument('--finetune-steps', type=int, default=200)
     parser.add_argument('--lr', type=float, default=1e-4)
     parser.add_argument('--divisor', type=int, default=8)
+    parser.add_argument(
+        '--lora',
+        type=int,
+        metavar='RANK',
+        help='finetune adapters of this rank alone; needs peft',
+    )
     args = parser.parse_args()
     if args.model is not None and not args.text:
         parser.error('--model needs --text, local .txt or .jsonl files')

@@ -11,9 +11,12 @@ import pytest
 ROOT = osp.dirname(osp.dirname(osp.abspath(__file__)))
 
 
-def test_llama(tmp_path):
+@pytest.mark.parametrize('lora', [[], ['--lora', '2']], ids=['', 'lora'])
+def test_llama(lora, tmp_path):
     pytest.importorskip('transformers')
-    options = ['--steps', '3', '--finetune-steps', '2', '--batch', '2']
+    if lora:
+        pytest.importorskip('peft')
+    options = ['--steps', '3', '--finetune-steps', '2', '--batch', '2', *lora]
     options += ['--window', '32', '--divisor', '1']
     found = subprocess.run(
         [sys.executable, 'examples/llama.py', *options]

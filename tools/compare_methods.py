@@ -8,7 +8,7 @@ stopped; writes tables, all runs and a plot into --out-dir.
 import argparse
 
 import dms_mmrazor.plugin  # noqa: F401  (before anything imports mmrazor)
-from dms_mmrazor.baselines.config_runs import compare_methods
+from dms_mmrazor.baselines.command import compare_methods
 from dms_mmrazor.cli import command_line
 
 
@@ -57,6 +57,14 @@ def parse_args() -> argparse.Namespace:
         default=0.25,
         help='learning rate of the weights in a search from the trained '
         "whole network, relative to the config's",
+    )
+    parser.add_argument(
+        '--finetune',
+        type=float,
+        metavar='PORTION',
+        help='cut all structures out of the same trained network and train '
+        'on for this portion of a retraining, the search included, at '
+        '--pretrained-lr: 0.25; by default they are trained from new weights',
     )
     parser.add_argument(
         '--retrain',

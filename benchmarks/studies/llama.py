@@ -45,6 +45,7 @@ from dms_mmrazor.baselines.structures import (
 )
 from dms_mmrazor.files import write_text
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.plugins.transformers.byte_pairs import train_tokenizer
 from dms_mmrazor.plugins.transformers.causal_lm import perplexity
 from dms_mmrazor.plugins.transformers.folder import load_model
 from dms_mmrazor.plugins.transformers.tokens import TokenWindows
@@ -66,35 +67,32 @@ class Data(NamedTuple):
     held_out: TokenWindows
 
 
-def train_tokenizer(files: List[str], folder: str) -> Any:
-    """Byte pairs of the text, once."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from tokenizers.trainers import BpeTrainer
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+class Recipe(NamedTuple):
+    """How a model is cut and trained.
 
-    if not os.path.isfile(os.path.join(folder, 'tokenizer.json')):
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(False)
-        tokenizer.decoder = decoders.ByteLevel()
-        trainer = BpeTrainer(
-            vocab_size=VOCABULARY,
-            special_tokens=['<end>'],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        )
-        tokenizer.train(files, trainer)
-        PreTrainedTokenizerFast(
-            tokenizer_object=tokenizer, eos_token='<end>', pad_token='<end>'
-        ).save_pretrained(folder)
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    Attributes:
+        batch (int): Windows of a step. Defaults to 16.
+        lr (float): Learning rate of search and finetuning. Defaults to 3e-4.
+        spared (tuple[int, int]): So many layers at the begin and at the end
+            stay as they are by LLM-Pruner's rule. Defaults to (1, 1).
+    """
+
+    batch: int = 16
+    lr: float = 3e-4
+    spared: Tuple[int, int] = (1, 1)
 
 
-def batches(data: TokenWindows, steps: int, seed: int) -> Iterator[Tensor]:
-    """Shuffled batches [16, window], the same for all methods of a seed."""
+PLAIN = Recipe()
+
+
+def batches(
+    data: TokenWindows, steps: int, seed: int, size: int = PLAIN.batch
+) -> Iterator[Tensor]:
+    """Shuffled batches [size, window], the same for all methods of a seed."""
     generator = torch.Generator().manual_seed(seed)
     while steps > 0:
         order = torch.randperm(len(data), generator=generator)
-        for indices in order.split(16)[:steps]:
+        for indices in order.split(size)[:steps]:
             items = [data[int(index)]['inputs'] for index in indices]
             yield torch.stack(items)
             steps -= 1
@@ -140,19 +138,22 @@ def train_base(data: Data, folder: str, steps: int) -> nn.Module:
     return model
 
 
-def llm_pruner_rule(mutator: Any, request: Request) -> Structure:
+def llm_pruner_rule(
+    mutator: Any, request: Request, spared: Tuple[int, int]
+) -> Structure:
     """Only the layers in the middle, all by one portion, by Taylor scores.
 
     LLM-Pruner leaves the first four and the last two of 32 layers as they
-    are; here the first and the last.
+    are.
     """
     scores = taylor_scores(mutator, request.losses or ())
     candidates = Candidates(mutator, request.targets, scores)
-    last = max(_layer(unit.name) for unit in mutator.units)
+    first = spared[0]
+    last = max(_layer(unit.name) for unit in mutator.units) - spared[1]
 
     def portions(kept: float) -> List[float]:
         return [
-            kept if 0 < _layer(unit.name) < last else 1.0
+            kept if first <= _layer(unit.name) <= last else 1.0
             for unit in mutator.units
         ]
 
@@ -171,7 +172,11 @@ def _layer(name: str) -> int:
 
 
 def found_by_dms(
-    model: nn.Module, data: Data, settings: Settings, steps: int
+    model: nn.Module,
+    data: Data,
+    settings: Settings,
+    steps: int,
+    recipe: Recipe = PLAIN,
 ) -> nn.Module:
     """Search with trained weights and the model itself as the teacher."""
     search = Search(
@@ -181,9 +186,9 @@ def found_by_dms(
         total_steps=steps,
         distill=dict(),
     )
-    optimizer, _ = optimizer_of(model, 3e-4, steps)
+    optimizer, _ = optimizer_of(model, recipe.lr, steps)
     model.train()
-    for tokens in batches(data.train, steps, settings['seed']):
+    for tokens in batches(data.train, steps, settings['seed'], recipe.batch):
         _, loss = search.distill(input_ids=tokens, use_cache=False)
         loss.backward()
         optimizer.step()
@@ -193,7 +198,11 @@ def found_by_dms(
 
 
 def found_without_search(
-    folder: str, data: Data, settings: Settings, scored: int
+    folder: str,
+    data: Data,
+    settings: Settings,
+    scored: int,
+    recipe: Recipe = PLAIN,
 ) -> nn.Module:
     """Cut the trained model by a rule."""
     model = load_model(folder, 'float32')
@@ -203,26 +212,33 @@ def found_without_search(
     def loss_of(tokens: Tensor) -> Tensor:
         return model(input_ids=tokens, labels=tokens, use_cache=False).loss
 
+    seed = settings['seed']
     request = Request(
         {'params': settings['target'] * mutator.table.full['params']},
-        seed=settings['seed'],
+        seed=seed,
         losses=[
             partial(loss_of, tokens)
-            for tokens in batches(data.train, scored, settings['seed'])
+            for tokens in batches(data.train, scored, seed, recipe.batch)
         ],
     )
-    methods = {**STRUCTURES, 'llm-pruner': llm_pruner_rule}
+    rule = partial(llm_pruner_rule, spared=recipe.spared)
+    methods = {**STRUCTURES, 'llm-pruner': rule}
     structure = methods[settings['method']](mutator, request)
     return prune(load_model(folder, 'float32'), structure)
 
 
 def finetune(
-    model: nn.Module, teacher: nn.Module, data: Data, steps: int, seed: int
+    model: nn.Module,
+    teacher: nn.Module,
+    data: Data,
+    steps: int,
+    seed: int,
+    recipe: Recipe = PLAIN,
 ) -> None:
     """Distillation alone."""
-    optimizer, schedule = optimizer_of(model, 3e-4, steps)
+    optimizer, schedule = optimizer_of(model, recipe.lr, steps)
     model.train()
-    for tokens in batches(data.train, steps, 1000 + seed):
+    for tokens in batches(data.train, steps, 1000 + seed, recipe.batch):
         with torch.no_grad():
             wanted = teacher(input_ids=tokens, use_cache=False).logits
         found = model(input_ids=tokens, use_cache=False).logits
@@ -243,7 +259,7 @@ class Runs:
     def __init__(self, study: Study, text: Sequence[str]) -> None:
         self.base = study.file('base')
         files = sorted(path for pattern in text for path in glob(pattern))
-        tokenizer = train_tokenizer(files, self.base)
+        tokenizer = train_tokenizer(files, self.base, VOCABULARY)
         self.data = Data(
             *(
                 TokenWindows(files, WINDOW, tokenizer, part=part)

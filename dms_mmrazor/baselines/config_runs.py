@@ -1,9 +1,7 @@
 """The runs of a comparison on the config of a search."""
 
-import argparse
 import json
 import os.path as osp
-import sys
 import time
 from copy import deepcopy
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional
@@ -29,9 +27,12 @@ from dms_mmrazor.engine.search_config import (
 )
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.registry import MODELS
+from dms_mmrazor.search.export import WEIGHTS_FILE
 from dms_mmrazor.subnet import (
     Structure,
     load_structure,
+    prune,
     save_structure,
 )
 from dms_mmrazor.type_names import has_type, type_name
@@ -106,11 +107,11 @@ class ConfigRuns:
         path = self.study.file(f'{run.name}.yaml')
         save_structure(structure, path)
         cost = time.process_time()
-        if _inherits(run.settings['method']):
+        if _inherits(run.settings):
             base = needs[run.needs[-1]]['result']
             images, cost = images + base['images'], cost + base['cost']
         kind = next(k for k, v in structure.resources.items() if 'target' in v)
-        return {
+        result = {
             'structure': path,
             'found': run.name,
             'options': options,
@@ -118,9 +119,12 @@ class ConfigRuns:
             'images': images,
             'cost': round(cost, 1),
         }
+        if 'finetune' in run.settings:
+            result['weights'] = self._cut(run, structure, of_kind)
+        return result
 
     def trained(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
-        """Train a structure from scratch and test it."""
+        """Train a structure, from new or from cut weights, and test it."""
         (base,) = needs.values()
         path = base['result']['structure']
         if self.retrain is not None:
@@ -133,6 +137,8 @@ class ConfigRuns:
                 structure=path,
             )
             cfg = plain_config(self.cfg, model)
+        if 'finetune' in run.settings:
+            self._start_finetuning(cfg, run, base['result']['weights'])
         runner = self._trained(cfg, run)
         result = {'found': base['name'], 'options': base['result']['options']}
         validated = cfg.get('val_dataloader') is not None
@@ -159,12 +165,44 @@ class ConfigRuns:
             result['score'] = result['val']
         return {**result, 'images': seen(runner)}
 
+    def _cut(
+        self, run: Run, structure: Structure, needs: Mapping[str, Record]
+    ) -> str:
+        """File of the weights that a structure starts its finetuning from.
+
+        A search has trained on; all else is cut out of the whole network.
+        """
+        if searches(run.settings['method']):
+            return osp.join(self.study.file(run.name), 'subnet', WEIGHTS_FILE)
+        model = MODELS.build(dict(self.cfg.model.architecture))
+        trained = torch.load(needs['supernet']['result']['weights'])
+        model.load_state_dict(trained['state_dict'])
+        weights = self.study.file(f'{run.name}.pth')
+        cut = prune(model, structure)
+        torch.save({'state_dict': cut.state_dict()}, weights)
+        return weights
+
+    def _start_finetuning(self, cfg: Config, run: Run, weights: str) -> None:
+        """Let the training of a structure go on from weights, in place.
+
+        What a search has seen, the others have in their finetuning.
+        """
+        settings = run.settings
+        method = settings['method']
+        cfg.model.init_cfg = dict(type='Pretrained', checkpoint=weights)
+        scale_lr(cfg, settings['pretrained_lr'])
+        portion = settings['finetune']
+        if searches(method) or method == 'depth-uniform':
+            portion -= settings['search_images']
+        shorten(cfg, portion * images_of(self.retrain or self.cfg))
+
     def _searched(
         self, cfg: Config, run: Run, needs: Mapping[str, Record]
     ) -> Any:
         method = run.settings['method']
-        if method.endswith(compare.PRETRAINED):
-            method = method[: -len(compare.PRETRAINED)]
+        if method.endswith(compare.PRETRAINED) or 'finetune' in run.settings:
+            if method.endswith(compare.PRETRAINED):
+                method = method[: -len(compare.PRETRAINED)]
             _start_from(cfg, needs['supernet']['result']['weights'])
             scale_lr(cfg, run.settings['pretrained_lr'])
         portion = run.settings.get('search_images')
@@ -238,11 +276,21 @@ class ConfigRuns:
         return runner
 
 
-def _inherits(method: str) -> bool:
-    """Whether a method's cost contains that of the run it needs last."""
-    return method in (*compare.TRAINED, 'depth-uniform') or method.endswith(
-        compare.PRETRAINED
-    )
+def searches(method: str) -> bool:
+    """Whether a method trains a supernet."""
+    return method not in (*STRUCTURES, *compare.TRIED)
+
+
+def _inherits(settings: Dict[str, Any]) -> bool:
+    """Whether a method's cost contains that of the run it needs last.
+
+    The whole network that all methods are cut out of is nobody's.
+    """
+    method = settings['method']
+    if method == 'depth-uniform':
+        return True
+    judged = method in compare.TRAINED or method.endswith(compare.PRETRAINED)
+    return judged and 'finetune' not in settings
 
 
 def _start_from(cfg: Config, weights: str) -> None:
@@ -322,80 +370,3 @@ def seen(runner: Runner) -> int:
     """Images of a training."""
     batch = runner.cfg.train_dataloader.get('batch_size') or 1
     return int(runner.iter) * batch * runner.world_size
-
-
-def compare_methods(args: argparse.Namespace) -> None:
-    """Plan a comparison, do what is missing, write tables and plot.
-
-    Args:
-        args (Namespace): Of ``tools/compare_methods.py``.
-    """
-    cfg = command_line.read_config(args.config, args.cfg_options)
-    find_resource_hook(cfg)
-    retrain = command_line.read_config(args.retrain) if args.retrain else None
-    searches = (*MASKS, 'dms')
-    known = (
-        *(*STRUCTURES, *compare.TRIED, *searches),
-        *(f'{name}{compare.PRETRAINED}' for name in searches),
-    )
-    unknown = [method for method in args.methods if method not in known]
-    if unknown:
-        raise DMSError(
-            f'--methods: {unknown[0]!r} is unknown; known: {sorted(known)}.'
-        )
-    planned = _planned(args)
-    name = osp.splitext(osp.basename(args.config))[0]
-    folder = args.out_dir or osp.join('work_dirs', f'compare-{name}')
-    study = Study(folder, compare.plan(planned))
-    if args.run:
-        runs = ConfigRuns(study, cfg, retrain, args.metric)
-        study.perform(args.run, runs)
-        return
-    records = study.execute([sys.executable, *sys.argv], args.jobs)
-    score = args.metric or 'score'
-    print('\n'.join(compare.write(planned, records, folder, score)))
-
-
-def _planned(args: argparse.Namespace) -> compare.Comparison:
-    """The comparison that the command line asks for.
-
-    Raises:
-        DMSError: If a portion of the images is none.
-    """
-    common = {
-        'config': args.config,
-        'retrain': args.retrain,
-        'cfg_options': args.cfg_options or {},
-    }
-    if set(args.methods) & {*compare.TRIED}:
-        common['tried'] = args.tried
-    if args.search_images is not None:
-        if not 0 < args.search_images <= 1:
-            raise DMSError(
-                f'--search-images must be in (0, 1], got {args.search_images}.'
-            )
-        common['search_images'] = args.search_images
-    pretrained = [m for m in args.methods if m.endswith(compare.PRETRAINED)]
-    if pretrained:
-        if not 0 < args.pretrained_lr <= 1:
-            raise DMSError(
-                f'--pretrained-lr must be in (0, 1], got {args.pretrained_lr}.'
-            )
-        common['whole_training'] = True
-        common['pretrained_lr'] = args.pretrained_lr
-    grid = [{args.grid_key: value} for value in args.grid or []]
-    if grid:
-        common['lower_is_better'] = args.lower_is_better
-    return compare.Comparison(
-        args.methods,
-        args.targets,
-        list(range(args.seeds)),
-        common,
-        {
-            method: grid
-            for method in args.methods
-            if method not in (*STRUCTURES, *compare.TRIED)
-        },
-        pretrained=pretrained,
-        trainings=args.trainings,
-    )

@@ -7,6 +7,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.demo import (
     DemoInput,
     demo_samples,
@@ -16,7 +17,7 @@ from dms_mmrazor.graph.demo import (
 )
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.outputs import flatten_tensors
-from dms_mmrazor.graph.running import one_line, raise_device_error
+from dms_mmrazor.graph.running import one_line
 
 
 class Recipe(NamedTuple):

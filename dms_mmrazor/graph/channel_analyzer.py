@@ -23,7 +23,7 @@ from mmrazor.models.task_modules.tracer import ChannelAnalyzer
 from mmrazor.structures.graph.channel_graph import ChannelGraph
 from torch import fx, nn
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, raise_device_error
 from dms_mmrazor.graph.channel_graph import (
     build_channel_graph,
     leaf_types,
@@ -57,7 +57,7 @@ from dms_mmrazor.graph.node_values import (
 )
 from dms_mmrazor.graph.reached_layers import LostLayersError, check_reached
 from dms_mmrazor.graph.recorder import record
-from dms_mmrazor.graph.running import one_line, raise_device_error
+from dms_mmrazor.graph.running import one_line
 from dms_mmrazor.graph.training_pass import (
     TrainingLayers,
     follow_training,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.node_values import (
     ARGUMENTS,
     SHAPE,
@@ -118,7 +119,8 @@ def _is_mover_of_any(node: fx.Node) -> bool:
     try:
         moved = node.target(numbers.view(shape), *args, **kwargs)
         again = node.target(others.view(shape), *args, **kwargs)
-    except Exception:  # whatever a model's code may raise
+    except Exception as error:  # whatever a model's code may raise
+        raise_device_error(error)
         return False
     both = isinstance(moved, Tensor) and isinstance(again, Tensor)
     if not both or moved.dtype != numbers.dtype or not moved.numel():

@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, raise_device_error
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.light_copy import is_lifeless
 from dms_mmrazor.graph.model_kind import model_kind_of, vocabulary_of
@@ -152,7 +152,8 @@ def small_shape(model: nn.Module, shape: DemoInput) -> DemoInput:
     try:
         with evaluating(model):
             forward_tensors(model, demo_tensor(model, small), True)
-    except Exception:  # whatever a module's code may raise
+    except Exception as error:  # whatever a module's code may raise
+        raise_device_error(error)
         return tuple(shape)
     return small
 

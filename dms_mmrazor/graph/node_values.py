@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten, tree_map
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.light_copy import as_shape, shape_copy
 from dms_mmrazor.layers import is_weighted
@@ -83,7 +84,8 @@ class NodeRunner:
         try:
             with torch.no_grad():
                 return self._run(node, args, kwargs)
-        except Exception:  # whatever a module's code may raise
+        except Exception as error:  # whatever a module's code may raise
+            raise_device_error(error)
             return UNKNOWN
 
     def _run(

@@ -13,12 +13,15 @@ from typing import (
     Tuple,
 )
 
-import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import (
+    DMSError,
+    is_out_of_memory,
+    raise_device_error,
+)
 from dms_mmrazor.graph.demo import (
     DemoInput,
     demo_samples,
@@ -50,21 +53,6 @@ class ForwardError(Exception):
     def __init__(self, module: str, kind: str, error: Exception) -> None:
         super().__init__(f'in `{module}` ({kind}): {one_line(error)}')
         self.module = module
-
-
-def raise_device_error(error: Exception) -> None:
-    """Pass on what is no answer of a module's code: the device gave up.
-
-    Whoever tries a module and takes an error for an answer calls this first.
-
-    Args:
-        error (Exception): What was raised.
-
-    Raises:
-        Exception: The same, if memory ran out or the device failed.
-    """
-    if is_out_of_memory(error) or 'CUDA error' in str(error):
-        raise error
 
 
 @contextmanager
@@ -135,15 +123,6 @@ def naming_modules(model: nn.Module) -> Iterator[None]:
         name = running[-1] if running else ''
         kind = type(model.get_submodule(name)).__name__
         raise ForwardError(name or 'the model', kind, error) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a failure says nothing of the model, but of the machine."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ('out of memory', "can't allocate")
-    )
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from mmengine.model.utils import revert_sync_batchnorm
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.block_run import (
     BlockRun,
     Scale,
@@ -45,7 +46,6 @@ from dms_mmrazor.graph.residual_block import KnownBlocks, ResidualBlock
 from dms_mmrazor.graph.running import (
     intercepting,
     one_line,
-    raise_device_error,
 )
 from dms_mmrazor.layers.block_lists import (
     BlockContainer,

@@ -22,6 +22,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, fx, nn
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.channel_groups import ChannelGroup
 from dms_mmrazor.graph.compared_features import compared_layers
 from dms_mmrazor.graph.demo import (
@@ -35,7 +36,7 @@ from dms_mmrazor.graph.example_inputs import ExampleInputs
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.graph.node_values import INPUT
 from dms_mmrazor.graph.recorder import Recording, record
-from dms_mmrazor.graph.running import one_line, raise_device_error
+from dms_mmrazor.graph.running import one_line
 from dms_mmrazor.layers import channels_of, is_norm, is_weighted
 
 

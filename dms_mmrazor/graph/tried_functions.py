@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.channel_places import channel_numbers
 from dms_mmrazor.graph.node_values import (
     DTYPE,
@@ -159,7 +160,8 @@ def _run(node: fx.Node, inputs: Values) -> Optional[List[Tensor]]:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             given = run_node(node, model, args, kwargs)
-    except Exception:  # whatever a model's code may raise
+    except Exception as error:  # whatever a model's code may raise
+        raise_device_error(error)
         return None
     tensors = [t for t in tree_flatten(given)[0] if isinstance(t, Tensor)]
     return [tensor.cpu() for tensor in tensors] or None

@@ -55,7 +55,7 @@ from dms_mmrazor.search.targets import (
     resolve_targets,
 )
 from dms_mmrazor.subnet import save_structure
-from dms_mmrazor.supernet.plain_model import check_plain
+from dms_mmrazor.supernet.plain_model import check_plain, is_sharded
 from dms_mmrazor.supernet.preparation import mutator_settings
 
 _STATE = ('mutator', 'structure')
@@ -361,9 +361,17 @@ class Search:
             on the CPU.
 
         Raises:
-            DMSError: If no such widths reach the targets.
+            DMSError: If no such widths reach the targets, or the model is
+                sharded.
         """
         check_counts('Search', divisor=divisor)
+        if is_sharded(self.model):
+            raise DMSError(
+                'Search: `model` is sharded by `fully_shard`: load its whole '
+                'weights and the state of this search into a search of a '
+                'model that is not, and export that one (docs/recipes.md, '
+                '"Sharded weights").'
+            )
         # An unfinished search is not cut down to its final target.
         over = self.iteration >= self.total_steps
         targets = self.targets if over else {}

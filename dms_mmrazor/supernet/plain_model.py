@@ -26,6 +26,11 @@ def check_plain(model: Any, owner: str = 'Search') -> None:
         raise DMSError(f'{owner}: `model` {reason}.')
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether each process has but a part of a model's weights."""
+    return any(hasattr(p, 'full_tensor') for p in model.parameters())
+
+
 def _not_a_module(model: Any) -> str:
     """Why it is no module; empty if it is one."""
     if isinstance(model, nn.Module):
@@ -71,6 +76,11 @@ def _unready(model: nn.Module) -> str:
                 f'is searched already (`{name}` is a {type(module).__name__}):'
                 ' make a fresh one for another search'
             )
+    if is_sharded(model):
+        return (
+            'is sharded by `fully_shard`, and its layers are replaced: shard '
+            'after Search, `fully_shard(search.model)`'
+        )
     for name, parameter in model.named_parameters():
         if isinstance(parameter, UninitializedParameter):
             return (

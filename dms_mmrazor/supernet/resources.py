@@ -259,7 +259,9 @@ def register_resource(resource: Resource) -> None:
 register_resource(
     Resource('macs', _macs_terms, count_macs, label='MACs', of_input=True)
 )
-register_resource(Resource('params', param_terms, _count_params))
+register_resource(
+    Resource('params', param_terms, _count_params, label='parameters')
+)
 register_resource(
     Resource(  # with the terms of a latency table
         'latency',

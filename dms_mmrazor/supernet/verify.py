@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.core import FlatTopk
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, is_out_of_memory
 from dms_mmrazor.graph.demo import (
     demo_tensor,
     enliven,
@@ -28,7 +28,6 @@ from dms_mmrazor.graph.outputs import (
 from dms_mmrazor.graph.running import (
     ForwardError,
     in_double,
-    is_out_of_memory,
     live_tensors,
     naming_modules,
 )

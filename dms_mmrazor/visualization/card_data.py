@@ -11,9 +11,7 @@ from dms_mmrazor.subnet import (
     UnitStructure,
     load_structure,
 )
-from dms_mmrazor.supernet.resources import format_resource
-
-KIND_NAMES = {'macs': 'MACs', 'params': 'parameters'}
+from dms_mmrazor.supernet.resources import RESOURCES, format_resource
 
 RESOURCE_NAMES = (
     'resource',
@@ -115,6 +113,15 @@ def _target_of(search: Dict[str, Any], kind: str) -> Dict[str, float]:
     return {'target': targets[kind]} if kind in targets else {}
 
 
+def resource_name(kind: str) -> str:
+    """How a kind of resource is called in a card."""
+    resource = RESOURCES.get(kind)
+    # A label that is but the unit is one of pictures.
+    if resource is None or resource.label in ('', resource.base):
+        return kind
+    return resource.label
+
+
 def resource_rows(card: Card) -> List[List[str]]:
     """Kind, supernet, subnet, ratio, target and how far under it."""
     rows = []
@@ -125,7 +132,7 @@ def resource_rows(card: Card) -> List[List[str]]:
             under = f'{1 - row["subnet"] / row["target"]:.2%}'
         rows.append(
             [
-                KIND_NAMES.get(kind, kind),
+                resource_name(kind),
                 format_resource(row['supernet'], kind),
                 format_resource(row['subnet'], kind),
                 f'{row["subnet"] / row["supernet"]:.2%}',
@@ -140,6 +147,8 @@ def resource_notes(card: Card) -> List[str]:
     """What the resources are of, and how time was measured."""
     size = card.record.search['input_size']
     notes = [f'MACs of one input of {size}.']
+    if 'token_macs' in card.structure.resources:
+        notes.append('MACs per token: these by the number of its tokens.')
     latency = card.structure.resources.get('latency')
     if latency:
         known = {'supernet', 'subnet', 'ratio', 'target'}

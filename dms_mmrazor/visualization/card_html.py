@@ -7,11 +7,11 @@ from dms_mmrazor.subnet import UnitStructure
 from dms_mmrazor.subnet.structure import split_name
 from dms_mmrazor.supernet.resources import format_resource
 from dms_mmrazor.visualization.card_data import (
-    KIND_NAMES,
     RESOURCE_NAMES,
     Card,
     budget_rows,
     budget_table,
+    resource_name,
     resource_notes,
     resource_rows,
     retraining,
@@ -100,7 +100,7 @@ def _charts_html(card: Card) -> str:
             lines.insert(0, Series('target', x, aims, 's1 dashed'))
         charts.append(
             line_chart(
-                f'{KIND_NAMES.get(kind, kind)} (supernet '
+                f'{resource_name(kind)} (supernet '
                 f'{format_resource(whole, kind)})',
                 lines,
                 lambda value, kind=kind: format_resource(value, kind),
@@ -158,7 +158,7 @@ def _family_chart(card: Card) -> str:
     return line_chart(
         'Exported subnets, before retraining',
         [line],
-        x_name=KIND_NAMES.get(kind, kind),
+        x_name=resource_name(kind),
         show_x=lambda value: format_resource(value, kind),
     )
 

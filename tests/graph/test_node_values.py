@@ -6,6 +6,7 @@ from torch import Tensor, fx, nn
 
 from dms_mmrazor.graph.light_copy import shape_copy
 from dms_mmrazor.graph.node_values import (
+    DTYPE,
     HAS_CHANNELS,
     SHAPE,
     UNKNOWN,
@@ -14,6 +15,7 @@ from dms_mmrazor.graph.node_values import (
     annotate,
     attribute,
 )
+from dms_mmrazor.graph.tried_functions import try_function
 
 SIZE = (1, 3, 16, 24)
 
@@ -189,3 +191,26 @@ def test_attributes_by_their_names():
     model = nn.Sequential(nn.Linear(2, 3))
     assert attribute(model, '0.weight') is model[0].weight
     assert attribute(model, '') is model  # passed on by its own code
+
+
+def test_memory_that_runs_out_is_no_answer_of_a_function():
+    def exhausted(x):
+        raise RuntimeError('CUDA out of memory')
+
+    def broken(x):
+        raise RuntimeError('no such size')
+
+    graph = fx.Graph()
+    image = graph.placeholder('image')
+    image.meta.update({SHAPE: (2, 4), DTYPE: torch.float32})
+    image.meta[HAS_CHANNELS] = True
+    runner = NodeRunner(nn.Module(), None)
+    for function in (exhausted, broken):
+        node = graph.call_function(function, (image,))
+        if function is broken:
+            assert try_function(node, [(image, 4)]) is None
+            continue
+        with pytest.raises(RuntimeError, match='^CUDA out of memory'):
+            try_function(node, [(image, 4)])
+        with pytest.raises(RuntimeError, match='^CUDA out of memory'):
+            runner.value(node, {image: torch.zeros(2, 4)})

@@ -5,8 +5,8 @@ Transformers itself is imported when a model or a tokenizer is loaded.
 
 from dms_mmrazor.plugins.transformers import (  # noqa: F401
     conv1d,
+    decoder_resources,
     decoders,
-    layer_params,
     vision,
 )
 from dms_mmrazor.plugins.transformers.adapter import make_adapter

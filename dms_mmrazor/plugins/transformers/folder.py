@@ -14,6 +14,7 @@ from dms_mmrazor.plugins.transformers.decoders import (
     layer_sizes,
 )
 from dms_mmrazor.plugins.transformers.loading import (
+    has_lora,
     has_tokenizer,
     load_model,
     load_tokenizer,
@@ -21,6 +22,7 @@ from dms_mmrazor.plugins.transformers.loading import (
     per_layer_class,
 )
 from dms_mmrazor.subnet import Structure, load_structure, prune
+from dms_mmrazor.supernet.resources import RESOURCES
 
 _CARD = """---
 library_name: transformers
@@ -93,6 +95,11 @@ def save_folder(
             with sizes of its own for each layer.
     """
     inner = language_model(model)
+    if has_lora(inner):
+        raise DMSError(
+            'the model has LoRA adapters: call `merge_lora(model)` before it '
+            'is written.'
+        )
     kind = type(inner)
     own = getattr(inner.config, 'per_layer_config', None)
     described = dict(inner.config.__dict__)
@@ -149,11 +156,17 @@ def _resource_lines(structure: Optional[Structure]) -> str:
         structure.resources if structure else {}
     )
     lines = [
-        f'- {kind}: {row["subnet"]:,} of {row["supernet"]:,} '
+        f'- {_named(kind)}: {row["subnet"]:,} of {row["supernet"]:,} '
         f'({row["ratio"]:.1%})'
+        + (f', inputs {row["input_size"]}' if 'input_size' in row else '')
         for kind, row in resources.items()
     ]
     return '\n'.join([*lines, '', '']) if lines else ''
+
+
+def _named(kind: str) -> str:
+    """A kind of resource as people call it."""
+    return (RESOURCES[kind].label if kind in RESOURCES else '') or kind
 
 
 def export_folder(

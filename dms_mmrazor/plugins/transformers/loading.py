@@ -7,10 +7,13 @@ import pickle
 from typing import Any, Dict, Optional, Type, Union
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dms_mmrazor.compat import load_safely
 from dms_mmrazor.errors import DMSError
+
+LORA_SCALE = 'lora_scale'
+"""Buffer of a model with adapters: what these are multiplied by."""
 
 
 def import_transformers() -> Any:
@@ -173,8 +176,43 @@ def _safetensor_error() -> Type[Exception]:
     return importlib.import_module('safetensors').SafetensorError
 
 
+def has_lora(model: nn.Module) -> bool:
+    """Whether a model of transformers has adapters that are not merged."""
+    return any(hasattr(module, 'lora_A') for module in model.modules())
+
+
+def _merged(state: Dict[str, Tensor], path: str) -> Dict[str, Tensor]:
+    """Plain weights out of those of a model with adapters.
+
+    Raises:
+        DMSError: If the file does not say what the adapters are worth.
+    """
+    first = [key for key in state if '.lora_A.' in key]
+    if not first:
+        return state
+    if LORA_SCALE not in state:
+        raise DMSError(
+            f'weights {path!r} have adapters without `{LORA_SCALE}`: merge '
+            'them by the program that has made them.'
+        )
+    merged = {
+        key.replace('.base_layer.', '.'): value
+        for key, value in state.items()
+        if '.lora_' not in key and key != LORA_SCALE
+    }
+    for key in first:
+        name = key.split('.lora_A.')[0] + '.weight'
+        added = state[key.replace('.lora_A.', '.lora_B.')] @ state[key]
+        weight = merged[name] + added * state[LORA_SCALE]
+        merged[name] = weight.to(merged[name].dtype)
+    return merged
+
+
 def load_weights(model: nn.Module, path: str) -> None:
-    """Load ``subnet.pth``, a checkpoint of mmengine, or safetensors."""
+    """Load ``subnet.pth``, a checkpoint of mmengine, or safetensors.
+
+    Adapters of :func:`add_lora` are merged.
+    """
     state = _read_weights(path)
     prefixes = ('architecture.lm.', 'lm.', 'model.lm.')
     for prefix in prefixes:
@@ -185,6 +223,7 @@ def load_weights(model: nn.Module, path: str) -> None:
                 if key.startswith(prefix)
             }
             break
+    state = _merged(state, path)
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as error:

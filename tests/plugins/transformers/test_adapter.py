@@ -3,13 +3,16 @@
 import pytest
 import torch
 
-from dms_mmrazor import Search
+from dms_mmrazor import Search, write_card
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import count_macs
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.subnet import pruned_copy
 
 transformers = pytest.importorskip('transformers')
+FlopCounterMode = pytest.importorskip(
+    'torch.utils.flop_counter'
+).FlopCounterMode
 
 CASES = {
     'GQA, tied': (dict(), dict()),
@@ -131,6 +134,58 @@ def test_unknown_models_are_refused():
 def test_wrong_settings(language_model, decoder):
     with pytest.raises(DMSError, match='mutator.parse_cfg.decoder'):
         prepare(language_model(), **decoder)
+
+
+def _macs_of_the_last_token(model, tokens):
+    """As torch counts them, with keys and values of the others cached."""
+    model.eval()
+    one = tokens[:1]
+    with torch.no_grad():
+        cache = model(input_ids=one[:, :-1], use_cache=True).past_key_values
+        with FlopCounterMode(display=False) as counter:
+            model(input_ids=one[:, -1:], past_key_values=cache)
+    # Positions times frequencies is a product for torch.
+    rotary = model.model.layers[0].self_attn.head_dim // 2
+    return counter.get_total_flops() // 2 - rotary
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [dict(), dict(heads='queries', depth=True), dict(embedding=True)],
+)
+def test_macs_of_a_token(language_model, tokens, settings):
+    """Those of the last one of a context, where the others are cached."""
+    plain = language_model(attention='eager')
+    mutator = prepare(language_model(attention='eager'), **settings)
+    whole = mutator.table.full['token_macs']
+    assert whole == _macs_of_the_last_token(plain, tokens)
+    assert whole == mutator.table.full['macs'] / 12
+    choose(mutator, 0)
+    subnet = pruned_copy(plain, mutator.structure())
+    kept = mutator.resource('token_macs')
+    assert kept == _macs_of_the_last_token(subnet, tokens) < whole
+
+
+def test_targets_of_parameters_and_macs_of_a_token(
+    language_model, tokens, tmp_path
+):
+    model, record = language_model(), str(tmp_path)
+    targets = {'params': 0.9, 'token_macs': 0.75}
+    inputs = dict(input_ids=tokens)
+    search = Search(model, inputs, targets, 6, record=record)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model.train()
+    for _ in range(6):
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        optimizer.step()
+        search.step()
+    rows = search.export(divisor=1).structure.resources
+    assert rows['params']['ratio'] <= 0.9
+    assert 0.7 < rows['token_macs']['ratio'] <= 0.75
+    assert rows['token_macs']['input_size'] == {'input_ids': [12]}
+    write_card(record)
+    card = (tmp_path / 'card.md').read_text(encoding='utf-8')
+    assert '| MACs per token |' in card and "{'input_ids': [12]}" in card
 
 
 @pytest.mark.parametrize('name', ['GQA, tied', 'embedding'])

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 import dms_mmrazor.plugin  # noqa: F401
 from dms_mmrazor import Search
+from dms_mmrazor.models.algorithms.sub_model import find_sub_model
 from dms_mmrazor.plugins.transformers.folder import save_folder
 
 ROOT = Path(__file__).parents[3]
@@ -87,7 +88,8 @@ def test_files_of_every_config(path, monkeypatch):
     assert cfg.test_dataloader.dataset.files == 'my/*.txt'
     if 'finetune' in path.stem:
         assert cfg.model.teacher.folder == 'my/model'
-        assert cfg.model.architecture.structure == 'my/found/subnet.yaml'
+        _, part = find_sub_model(cfg.model)
+        assert part.structure == 'my/found/subnet.yaml'
 
 
 def test_head_of_the_windows(tmp_path):
