@@ -138,8 +138,7 @@ def activating_norms():
     )
 
 
-# What of them is not searched: gates that all channels have in common.
-LEVELS = {f'block.focal_layers.{i}.0' for i in range(2)}
+# What of them is not searched: layers over positions.
 TOKEN_LAYERS = {f'block.mlp_tokens.fc{i}' for i in (1, 2)}
 BLOCKS = {
     'mobilevit': (mobilevit, set()),
@@ -152,7 +151,7 @@ BLOCKS = {
     'outlook attention': (outlook, set()),
     'split transpose block': (split_transpose, set()),
     'gated tokens': (gated_tokens, TOKEN_LAYERS),
-    'focal modulation': (focal_modulation, LEVELS),
+    'focal modulation': (focal_modulation, set()),
 }
 
 
