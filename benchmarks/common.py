@@ -11,7 +11,6 @@ import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
 
 import torch
-from torch import Tensor, nn
 
 RESULTS = osp.join(osp.dirname(osp.abspath(__file__)), 'results')
 PACKAGES = (
@@ -98,28 +97,6 @@ def interleave(
             if index >= warmup:
                 times[name].append(clock() - started)
     return times
-
-
-def kept_bytes(run: Callable[[], Any], model: nn.Module) -> int:
-    """Bytes that autograd keeps for the backward pass of what is run.
-
-    Args:
-        run (Callable): Gives a loss; its graph is thrown away.
-        model (nn.Module): Whose parameters do not count.
-    """
-    storages: Dict[int, int] = {}
-    own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
-        result = run()
-    del result
-    return sum(storages.values())
 
 
 def ratio(times: Times, name: str, base: str) -> Ratio:

@@ -20,7 +20,6 @@ import torch
 from common import (
     Row,
     interleave,
-    kept_bytes,
     median,
     parser,
     ratio,
@@ -30,6 +29,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from dms_mmrazor import Search
+from dms_mmrazor.plugins.transformers.memory import kept_bytes
 from dms_mmrazor.search.distillation import distillation_loss
 
 LENGTH = 10_000

@@ -25,7 +25,6 @@ import torch
 from common import (
     Row,
     interleave,
-    kept_bytes,
     median,
     parser,
     ratio,
@@ -40,6 +39,7 @@ from torch import Tensor, nn
 
 from dms_mmrazor.engine.optimizers import DMSOptimWrapperConstructor
 from dms_mmrazor.models.algorithms import DMSAlgorithm
+from dms_mmrazor.plugins.transformers.memory import kept_bytes
 from dms_mmrazor.search.loss_scale import scale_of
 
 sys.path.append(osp.join(osp.dirname(osp.abspath(__file__)), '..', 'tests'))

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 
 class DMSError(ValueError):
     """A mistake that the user can mend.
@@ -31,6 +29,9 @@ def check_flag(key: str, value: Any) -> bool:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a failure says nothing of the model, but of the machine."""
+    # Not before: whoever imports the class above alone needs no torch.
+    import torch
+
     if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(

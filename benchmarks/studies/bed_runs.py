@@ -179,7 +179,7 @@ class BedRuns(RunsByKind):
         supernet, mutator, bed = parts
         method = settings['method']
         losses = []
-        if method in ('taylor', 'greedy'):
+        if method in compare.BY_LOSSES:
             losses = self._losses(supernet, bed, settings['seed'])
         request = Request(
             targets,

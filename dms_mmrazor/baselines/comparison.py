@@ -11,24 +11,16 @@ from dms_mmrazor.baselines.tables import Row, grid_table, plot, table
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import write_text
 
-WITHOUT_SEARCH = (
-    'uniform',
-    'random',
-    'depth-uniform',
-    'compound',
-    'l1-uniform',
-    'l1',
-    'l2',
-    'taylor',
-    'greedy',
-)
 FIXED = ('uniform', 'compound')
 """Methods that find the same structure whatever the seed."""
 
 TRIED = ('ea', 'random-best')
 """Methods that try many structures with the weights of a supernet."""
 
-TRAINED = ('l1-uniform', 'l1', 'l2', 'taylor', 'greedy', *TRIED)
+BY_LOSSES = ('taylor', 'greedy')
+"""Methods that run the trained supernet on batches to judge its weights."""
+
+TRAINED = ('l1-uniform', 'l1', 'l2', *BY_LOSSES, *TRIED)
 """Methods that judge the weights of a trained supernet."""
 
 PRETRAINED = '-pretrained'
@@ -45,8 +37,7 @@ class Comparison(NamedTuple):
     """What is compared.
 
     Attributes:
-        methods (Sequence[str]): Names; what is not among
-            :data:`WITHOUT_SEARCH` is a search.
+        methods (Sequence[str]): Names.
         targets (Sequence[float]): Resource relative to the supernet.
         seeds (Sequence[int]): Of searches and trainings.
         common (dict): What all results depend on, as plain data.

@@ -200,9 +200,10 @@ class ConfigRuns:
         self, cfg: Config, run: Run, needs: Mapping[str, Record]
     ) -> Any:
         method = run.settings['method']
-        if method.endswith(compare.PRETRAINED) or 'finetune' in run.settings:
-            if method.endswith(compare.PRETRAINED):
-                method = method[: -len(compare.PRETRAINED)]
+        pretrained = method.endswith(compare.PRETRAINED)
+        if pretrained:
+            method = method[: -len(compare.PRETRAINED)]
+        if pretrained or 'finetune' in run.settings:
             _start_from(cfg, needs['supernet']['result']['weights'])
             scale_lr(cfg, run.settings['pretrained_lr'])
         portion = run.settings.get('search_images')
@@ -251,7 +252,7 @@ class ConfigRuns:
         losses: List[Callable[[], Tensor]] = []
         if judged:
             algorithm.init_weights()
-            if method not in ('l1-uniform', 'l1', 'l2'):
+            if method in compare.BY_LOSSES:
                 losses = list(task_losses(cfg, algorithm))
         found: Optional[Structure] = None
         if method == 'depth-uniform':

@@ -406,6 +406,3 @@ STRUCTURES: Dict[str, Method] = {
     'greedy': _greedy,
 }
 """Methods without a search, by name."""
-
-TRAINED = ('l1-uniform', 'l1', 'l2', 'taylor', 'greedy')
-"""Those that judge the weights of a trained supernet."""

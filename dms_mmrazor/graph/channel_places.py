@@ -136,7 +136,7 @@ def in_batch(line: Tuple[int, List[int]], channels: int) -> bool:
     No layer reads them there; what follows takes them out again.
 
     Args:
-        line (tuple): As of :func:`_line`.
+        line (tuple): As of :func:`line_of`.
         channels (int): How many there are.
     """
     dim, numbers = line

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from dms_mmrazor.graph.channel_groups import UNFOLLOWED
 from dms_mmrazor.graph.channel_nodes import MovedChannelNode
-from dms_mmrazor.graph.node_values import SHAPE, place_of
+from dms_mmrazor.graph.node_values import SHAPE, called_module, place_of
 from dms_mmrazor.graph.tried_functions import Tried, try_function
 
 _BY_ELEMENT: FrozenSet[Any] = frozenset(
@@ -161,7 +161,7 @@ def _ends_before(node: ChannelNode) -> bool:
 
 def _is_known(node: fx.Node) -> bool:
     """Whether it need not be tried."""
-    if node.op == 'call_module':
-        module = node.graph.owning_module.get_submodule(node.target)
+    module = called_module(node)
+    if module is not None:
         return type(module) in _ALONE
     return node.target in _BY_ELEMENT
