@@ -1,6 +1,8 @@
 """The runs of a study on a bed, and what the studies' scripts share."""
 
 import argparse
+import hashlib
+import os
 import os.path as osp
 import sys
 import time
@@ -67,20 +69,28 @@ class BedRuns(RunsByKind):
     def supernet(
         self, run: Run, needs: Mapping[str, Record]
     ) -> Dict[str, Any]:
-        """Train the whole network."""
+        """Train the whole network, once for all studies that ask for it."""
         settings = run.settings
         brief = settings['retrained'] and not settings.get('whole_training')
         bed = self._bed(settings, searching=brief)
-        model = beds.new_network(bed, settings['seed'])
-        trained = beds.train(model, bed, self.data['train'], settings['seed'])
+        kept = _kept_network(settings, bed.epochs)
+        if osp.exists(kept):
+            stored = torch.load(kept)
+        else:
+            seed = settings['seed']
+            model = beds.new_network(bed, seed)
+            trained = beds.train(model, bed, self.data['train'], seed)
+            result = {
+                'images': trained.images,
+                'cost': trained.seconds,
+                **self._scores(model),
+            }
+            stored = {'weights': model.state_dict(), 'result': result}
+            torch.save(stored, f'{kept}.{os.getpid()}')
+            os.replace(f'{kept}.{os.getpid()}', kept)
         weights = self.study.file(f'{run.name}.pth')
-        torch.save(model.state_dict(), weights)
-        return {
-            'weights': weights,
-            'images': trained.images,
-            'cost': trained.seconds,
-            **self._scores(model),
-        }
+        torch.save(stored['weights'], weights)
+        return {'weights': weights, **stored['result']}
 
     def found(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         """Find a structure."""
@@ -268,6 +278,17 @@ class BedRuns(RunsByKind):
             self.data['train'], NORM_BATCHES, 0, bed.shift
         ):
             model(batch.images)
+
+
+def _kept_network(settings: Dict[str, Any], epochs: float) -> str:
+    """Where a trained whole network is kept, by all that it depends on."""
+    told = [settings['bed'], settings['seed'], settings.get('scale'), epochs]
+    digest = hashlib.sha256(repr([*told, torch.__version__]).encode())
+    for module in (beds, beds.networks):  # what beds are may change
+        with open(module.__file__, 'rb') as file:
+            digest.update(file.read())
+    folder = beds.cache_folder()
+    return osp.join(folder, f'whole-{digest.hexdigest()[:16]}.pth')
 
 
 def _inherited(

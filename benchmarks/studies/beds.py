@@ -96,6 +96,13 @@ def use_one_thread() -> None:
     torch.set_flush_denormal(True)  # denormals make old weights slow
 
 
+def cache_folder() -> str:
+    """Outside of the repository: ``DMS_CACHE``, or one in the user's."""
+    folder = os.environ.get('DMS_CACHE', CACHE)
+    os.makedirs(folder, exist_ok=True)
+    return folder
+
+
 def load_data(
     source: Optional[str] = None, size: int = SIZE
 ) -> Dict[str, Split]:
@@ -111,7 +118,7 @@ def load_data(
         dict[str, Split]: 'train' 45,000, 'val' 5,000 (every tenth image of
         the training set), 'whole' both, 'test' 10,000 images.
     """
-    path = osp.join(os.environ.get('DMS_CACHE', CACHE), f'cifar10_{size}.npz')
+    path = osp.join(cache_folder(), f'cifar10_{size}.npz')
     if not osp.exists(path):
         source = source or os.environ.get('DMS_CIFAR10')
         if not source:
@@ -161,7 +168,6 @@ def _decode(source: str, path: str, size: int) -> None:
                 for index, c in enumerate(sorted(classes))
             ]
         )
-    os.makedirs(osp.dirname(path), exist_ok=True)
     temporary = f'{path}.{os.getpid()}.npz'
     np.savez(temporary, **arrays)
     os.replace(temporary, path)

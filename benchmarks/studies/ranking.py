@@ -132,13 +132,16 @@ def plan(args: argparse.Namespace) -> List[Run]:
     short = {**common, 'lengths': list(args.short)}
     runs = [Run('structures', 'structures', common)]
     names = range(args.structures)
-    for kind, settings in (('full', common), ('short', short)):
-        for seed in args.seeds:
+    kinds = (
+        ('full', common, args.seeds),
+        ('short', short, args.short_seeds or args.seeds),
+    )
+    for kind, settings, seeds in kinds:
+        for seed in seeds:
             for index in names:
                 needs = ['structures']
                 if kind == 'short':
-                    # Its network gives the features that classes are
-                    # clustered by.
+                    # Its network has clustered the classes.
                     needs.append(_name('full', 0, args.seeds[0]))
                 mine = {**settings, 'candidate': index, 'seed': seed}
                 name = _name(kind, index, seed)
@@ -191,23 +194,25 @@ class RankingRuns(bed_runs.RunsByKind):
         torch.manual_seed(seed)
         model = self._build(run, ARMS['whole'])
         trained = beds.train(model, bed, self.data['train'], seed)
-        if run.settings['candidate'] == 0:
-            torch.save(model.state_dict(), self._features(seed))
-        return {
+        result = {
             'seconds': trained.seconds,
             'losses': trained.losses,
             'val': beds.accuracy(model, self.data['val']),
             'test': beds.accuracy(model, self.data['test']),
         }
+        if run.settings['candidate'] == 0:
+            result['classes'] = self._clustered(model, bed)
+        return result
 
     def short(self, run: Run, needs: Mapping[str, Record]) -> Dict[str, Any]:
         """Train a candidate briefly, in all arms."""
         bed, lengths = self._bed(run), run.settings['lengths']
         middle = lengths[len(lengths) // 2]
+        clustered = needs[run.needs[1]]['result']['classes']
         found: Dict[str, Any] = {}
         for name, arm in ARMS.items():
             for length in lengths if name == 'whole' else [middle]:
-                train, val = self._data(arm, run)
+                train, val = self._data(arm, clustered)
                 recipe = _recipe(bed, train, val, length, self.data['train'])
                 trajectory = recipe(
                     lambda arm=arm: self._build(run, arm),
@@ -216,7 +221,9 @@ class RankingRuns(bed_runs.RunsByKind):
                 found[f'{name}/{length:g}'] = trajectory._asdict()
         return found
 
-    def _data(self, arm: Arm, run: Run) -> Tuple[beds.Split, beds.Split]:
+    def _data(
+        self, arm: Arm, clustered: List[int]
+    ) -> Tuple[beds.Split, beds.Split]:
         """What an arm is trained and validated on."""
         train, val = self.data['train'], self.data['val']
         if arm.data == 'part':
@@ -227,20 +234,15 @@ class RankingRuns(bed_runs.RunsByKind):
         if arm.data == 'random-classes':
             classes = reduced_data.random_classes(10, CLASSES)
         else:
-            classes = self._clustered(run)
+            classes = clustered
         kept = [
             _chosen(s, torch.isin(s.labels, torch.tensor(classes)).nonzero())
             for s in (train, val)
         ]
         return kept[0], kept[1]
 
-    def _clustered(self, run: Run) -> List[int]:
-        """Classes by the outputs of the first candidate, fully trained."""
-        first = run._replace(settings={**run.settings, 'candidate': 0})
-        model = self._build(first, ARMS['whole'])
-        seed = int(self.study.runs[run.name].needs[1].rpartition('-s')[2])
-        model.load_state_dict(torch.load(self._features(seed)))
-        bed = beds.BEDS[run.settings['bed']]
+    def _clustered(self, model: nn.Module, bed: beds.Bed) -> List[int]:
+        """Classes unlike each other by a trained network's outputs."""
         batches = beds.batches(self.data['val'], 20, 0, bed.shift)
         vectors = reduced_data.class_vectors(model, batches)
         return reduced_data.representative_classes(vectors, CLASSES)
@@ -266,9 +268,6 @@ class RankingRuns(bed_runs.RunsByKind):
 
     def _structure(self, index: int) -> str:
         return self.study.file(f'c{index:02d}.yaml')
-
-    def _features(self, seed: int) -> str:
-        return self.study.file(f'features-s{seed}.pth')
 
 
 def _chosen(split: beds.Split, index: torch.Tensor) -> beds.Split:
@@ -362,7 +361,8 @@ def analyze(
 
     Args:
         records (Mapping[str, Record]): Of all runs.
-        seeds (Sequence[int]): Of full and short trainings.
+        seeds (Sequence[int]): Of full trainings, and of the short ones
+            that there are.
         number (int): Of candidates.
         resamples (int): Of the bootstrap. Defaults to 2000.
     """
@@ -374,7 +374,8 @@ def analyze(
         for seed in seeds
     }
     truth = [statistics.fmean(row) for row in zip(*full.values())]
-    scores, seconds = columns(records, seeds, number)
+    short = [seed for seed in seeds if _name('short', 0, seed) in records]
+    scores, seconds = columns(records, short, number)
     rows: List[Row] = []
     for key, values in scores.items():
         arm, length, score = key.rsplit('/', 2)
@@ -558,6 +559,12 @@ def parse_args(arguments: Optional[Sequence[str]] = None) -> Any:
     parser.add_argument('bed', choices=list(beds.BEDS))
     parser.add_argument('--structures', type=int, default=25)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1])
+    parser.add_argument(
+        '--short-seeds',
+        type=int,
+        nargs='+',
+        help='of the short trainings; all --seeds if not given',
+    )
     parser.add_argument(
         '--short',
         type=float,

@@ -81,3 +81,17 @@ def test_plan_needs_the_features_of_clusters(study):
     runs = {run.name: run for run in study.plan(args)}
     assert len(runs) == 1 + 2 * 3 * 2
     assert runs['short-c02-s1'].needs == ('structures', 'full-c00-s0')
+    one = study.parse_args(
+        ['residual', '--structures', '3', '--short-seeds', '1']
+    )
+    names = [run.name for run in study.plan(one)]
+    assert len(names) == 1 + 3 * 3 and 'short-c00-s0' not in names
+
+
+def test_truth_of_more_seeds_than_scores(study, records):
+    fewer = dict(records)
+    for index in range(NUMBER):
+        del fewer[f'short-c{index:02d}-s1']
+    found = study.analyze(fewer, [0, 1], NUMBER, resamples=20)
+    assert found['truth']['ceiling']['tau'] > 0.9
+    assert all(math.isnan(row['between_seeds']) for row in found['rows'])
