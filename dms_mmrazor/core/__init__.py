@@ -8,8 +8,10 @@ from .fitting import FitResult, fit_to_targets
 from .flat_topk import FlatTopk
 from .importance import (
     METRICS,
+    SIGNED_METRICS,
     STATIC_METRICS,
     fisher,
+    gradient,
     index_importance,
     l1_importance,
     snip,
@@ -25,6 +27,7 @@ from .topk import differentiable_topk, hard_topk, normalize_importance
 __all__ = [
     'METRICS',
     'RULES',
+    'SIGNED_METRICS',
     'STATIC_METRICS',
     'Constraint',
     'Dim',
@@ -40,6 +43,7 @@ __all__ = [
     'fisher',
     'fit_latency',
     'fit_to_targets',
+    'gradient',
     'hard_topk',
     'index_importance',
     'l1_importance',

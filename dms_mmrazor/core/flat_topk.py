@@ -293,9 +293,9 @@ class FlatTopk(KeepsPrecision):
             grad (Tensor): Gradient of the task loss alone with respect to
                 the masks, unscaled and summed over all consumers of a
                 mask, shape [C].
-            metric (str): 'taylor', 'snip' or 'fisher'; 'index' and 'l1'
-                are set by :meth:`set_importance_` and only count the
-                update. Defaults to 'taylor'.
+            metric (str): One of :data:`METRICS`; 'index' and 'l1' are
+                set by :meth:`set_importance_` and only count the update.
+                Defaults to 'taylor'.
             decay (float): In [0, 1); 0 for no average. Defaults to 0.99.
 
         Raises:

@@ -12,9 +12,11 @@ from torch import Tensor
 
 __all__ = [
     'METRICS',
+    'SIGNED_METRICS',
     'STATIC_METRICS',
     'check_metric',
     'fisher',
+    'gradient',
     'index_importance',
     'l1_importance',
     'snip',
@@ -62,10 +64,36 @@ def fisher(mask: Tensor, grad: Tensor) -> Tensor:
     return grad.square()
 
 
+def gradient(mask: Tensor, grad: Tensor) -> Tensor:
+    """What the loss falls by for more of an element, ``-dL/dm``.
+
+    Signed: an element that does harm is below one that does nothing, and one
+    that is masked away can come back. It says something of weights that stay
+    what they are (``structure_only``); where they train, ``m * dL/dm`` only
+    tells how fast the weights behind the mask want to grow.
+
+    Args:
+        mask (Tensor): Soft masks; unused, all metrics share one signature.
+        grad (Tensor): Gradient of the task loss, any shape.
+
+    Returns:
+        Tensor: Scores, same shape as ``grad``.
+    """
+    return -grad
+
+
 METRICS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = MappingProxyType(
-    {'taylor': taylor, 'snip': snip, 'fisher': fisher}
+    {
+        'taylor': taylor,
+        'snip': snip,
+        'fisher': fisher,
+        'gradient': gradient,
+    }
 )
 """Metrics that score each step from masks and their gradients."""
+
+SIGNED_METRICS: Tuple[str, ...] = ('gradient',)
+"""Those of :data:`METRICS` that are no losses of removing an element."""
 
 STATIC_METRICS: Tuple[str, ...] = ('index', 'l1')
 """Metrics that are set once, before the search, and never updated."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dms_mmrazor.core import (
     METRICS,
+    SIGNED_METRICS,
     Constraint,
     StructureStep,
     resource_loss,
@@ -300,10 +301,11 @@ def _checked_signal(mutator: DMSMutator, signal: Optional[str]) -> str:
         )
     topk, metric = mutator.topk, mutator.masks.metric
     learns_ratios = topk.learnable()[0] is topk.pruning_ratio
-    if signal in SIGNALS[1:] and not (metric in METRICS and learns_ratios):
+    losses = [name for name in METRICS if name not in SIGNED_METRICS]
+    if signal in SIGNALS[1:] and not (metric in losses and learns_ratios):
         raise DMSError(
             f'`model.structure_step.signal`: {signal!r} needs one of '
-            f'{list(METRICS)} as `mutator.importance.metric`, got '
+            f'{losses} as `mutator.importance.metric`, got '
             f"{metric!r}, and `mutator.method='dms'`, got "
             f'{mutator.masks.method!r}.'
         )

@@ -88,7 +88,8 @@ def test_gradients_of_a_step_are_summed():
 
 
 @pytest.mark.parametrize(
-    'metric, score', [('taylor', 36.0), ('snip', 6.0), ('fisher', 144.0)]
+    'metric, score',
+    [('taylor', 36.0), ('snip', 6.0), ('fisher', 144.0), ('gradient', 12.0)],
 )
 def test_moving_average_in_closed_form(metric, score):
     topk = FlatTopk([3])

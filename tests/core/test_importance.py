@@ -3,8 +3,10 @@ import torch
 
 from dms_mmrazor.core import (
     METRICS,
+    SIGNED_METRICS,
     STATIC_METRICS,
     fisher,
+    gradient,
     index_importance,
     l1_importance,
     snip,
@@ -17,10 +19,12 @@ def test_scores():
     assert taylor(mask, grad).tolist() == [4.0, 9.0]
     assert snip(mask, grad).tolist() == [2.0, 3.0]
     assert fisher(mask, grad).tolist() == [16.0, 9.0]
+    assert gradient(mask, grad).tolist() == [-4.0, 3.0]
 
 
 def test_metrics_cannot_be_changed():
-    assert set(METRICS) == {'taylor', 'snip', 'fisher'}
+    assert set(METRICS) == {'taylor', 'snip', 'fisher', 'gradient'}
+    assert set(SIGNED_METRICS) < set(METRICS)
     assert not set(METRICS) & set(STATIC_METRICS)
     with pytest.raises(TypeError):
         METRICS['taylor'] = snip

@@ -380,12 +380,13 @@ def test_prices_by_importance(build, batch):
     assert torch.isnan(search.structure.task(grad * math.nan)).all()
 
 
-def test_importances_that_say_nothing_of_the_loss_are_no_signal(zoo):
-    importance = dict(metric='index')
+@pytest.mark.parametrize('metric', ['index', 'gradient'])
+def test_importances_that_are_no_losses_are_no_signal(zoo, metric):
+    importance = dict(metric=metric)
     mutator = zoo.algorithm(
         zoo.cifar_resnet(18), mutator=dict(importance=importance)
     ).mutator
-    with pytest.raises(DMSError, match='structure_step.signal.*index'):
+    with pytest.raises(DMSError, match=f'structure_step.signal.*{metric}'):
         StructureSearch(mutator, dict(signal='importance'))
     with pytest.raises(DMSError, match='structure_step.signal.*loud'):
         StructureSearch(mutator, dict(signal='loud'))
