@@ -185,6 +185,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             try:
                 graph = self._channel_graph(model, ran)
             except Exception as error:
+                raise_device_error(error)
                 raise TracingError(
                     f'{type(model).__name__} cannot be traced by '
                     f'{self.tracer_type}: {one_line(error)}. Name the module '
