@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from dms_mmrazor.graph import DMSChannelAnalyzer
 from dms_mmrazor.graph.light_copy import shape_copy
 from dms_mmrazor.graph.node_values import (
     DTYPE,
@@ -140,7 +141,6 @@ def test_a_copy_of_shapes_has_no_values():
 
 def test_tracing_computes_no_feature_map():
     """A detector's code asks for the parts of its tuples of maps."""
-    from dms_mmrazor.graph import DMSChannelAnalyzer
 
     class Head(nn.Module):
         def __init__(self):
