@@ -39,6 +39,12 @@ def prepare_latency(
             be used for this search.
     """
     if table is None:
+        if device is not None:
+            raise DMSError(
+                f'{owner}: `latency_device`={device!r} is the device of a '
+                'latency table, and there is no `latency_table`: add it, or '
+                'remove `latency_device`.'
+            )
         if 'latency' in wanted:
             raise DMSError(
                 f'{owner}: a latency target needs `latency_table`, a '

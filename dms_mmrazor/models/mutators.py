@@ -147,7 +147,10 @@ class DMSMutator(ChannelMutator):
             channel_unit_cfg = dict(type='DMSChannelUnit')
         if depth_unit_cfg == 'default':
             depth_unit_cfg = dict(type='DMSDepthUnit')
-        unit_type = split_unit_cfg('channel_unit_cfg', channel_unit_cfg)[0]
+        unit_type, default_args, units = split_unit_cfg(
+            'channel_unit_cfg', channel_unit_cfg
+        )
+        split_unit_cfg('depth_unit_cfg', depth_unit_cfg)
         if unit_type and unit_type not in MODELS.module_dict:
             raise DMSError(
                 f'`channel_unit_cfg.type` must be DMSChannelUnit, got '
@@ -155,8 +158,9 @@ class DMSMutator(ChannelMutator):
             )
         super().__init__(
             channel_unit_cfg={
-                'type': 'DMSChannelUnit',
-                **(channel_unit_cfg or {}),
+                'type': unit_type or 'DMSChannelUnit',
+                'default_args': default_args,
+                'units': units,
             },
             parse_cfg=build_analyzer(parse_cfg),
             init_cfg=init_cfg,

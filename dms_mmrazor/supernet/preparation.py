@@ -145,9 +145,17 @@ def demo_of(model: nn.Module, example_inputs: Any) -> Any:
         model (nn.Module): A plain model.
         example_inputs (Any): What it is called with: a tensor, positional
             arguments or keyword arguments.
+
+    Raises:
+        DMSError: If it is no example.
     """
     example_inputs = model_kind_of(model).example(model, example_inputs)
     if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
+        if not example_inputs.numel():
+            raise DMSError(
+                f'`{KEY}` has no values, its shape is '
+                f'{tuple(example_inputs.shape)}: give one example at least.'
+            )
         # A batch of images: its shape is enough, and MACs are of one.
         if example_inputs.is_floating_point():
             return tuple(example_inputs.shape)

@@ -1,7 +1,6 @@
 """Make units of what the tracer found, as the config wants them."""
 
 import re
-from difflib import get_close_matches
 from typing import (
     Any,
     Collection,
@@ -18,7 +17,7 @@ from typing import (
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
 from torch import nn
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, did_you_mean
 from dms_mmrazor.graph import ChannelGroup, ResidualStage
 from dms_mmrazor.layers import is_weighted
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
@@ -215,11 +214,11 @@ def check_names(key: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     for pattern in wanted:
         if any(matches(name, pattern) for name in known):
             continue
-        names = list(dict.fromkeys(known))
-        close = get_close_matches(pattern, names, n=3, cutoff=0.0)
+        # What stands for the model's ends is no name that anybody knows.
+        names = [name for name in known if not name.endswith('_placeholder')]
         raise DMSError(
             f'`{key}` names {pattern!r}, which matches no unit, stage or '
-            f'layer. Did you mean one of {close}?'
+            f'layer.{did_you_mean(pattern, names)}'
         )
 
 
@@ -294,6 +293,7 @@ def make_depth_units(
         if stage.reason:
             reasons[stage.name] = stage.reason
             continue
+        _check_blocks(stage.name, args)
         try:
             if args.get('min_blocks', 1) < len(stage.blocks):
                 units.append(unit_class(stage, **args))
@@ -305,6 +305,17 @@ def make_depth_units(
             f'min_blocks={args.get("min_blocks", 1)}'
         )
     return units, reasons
+
+
+def _check_blocks(stage: str, args: Mapping[str, Any]) -> None:
+    """Raise DMSError unless the limits of a stage are whole numbers."""
+    for key in ('min_blocks', 'max_blocks'):
+        value = args.get(key)
+        if value is not None and type(value) is not int:
+            raise DMSError(
+                f'`depth_unit_cfg`: `{key}` of stage {stage} must be an int '
+                f'>= 0, got {value!r}.'
+            )
 
 
 def _wrong_args(
@@ -323,8 +334,13 @@ def split_unit_cfg(
     """Type, default arguments and per-unit entries of a unit config.
 
     Raises:
-        DMSError: If it has other keys.
+        DMSError: If it is no dict, or has other keys.
     """
+    if not isinstance(cfg, (Mapping, type(None))):
+        raise DMSError(
+            f'`{key}` must be a dict such as dict(default_args=dict(…)), or '
+            f'None, which searches none; got {cfg!r}.'
+        )
     cfg = dict(cfg or {})
     unit_type = cfg.pop('type', '')
     default_args = cfg.pop('default_args', None) or {}
@@ -337,6 +353,11 @@ def split_unit_cfg(
     _check_args(f'{key}.default_args', default_args)
     _check_args(f'{key}.units', units_cfg)
     for name, entry in units_cfg.items():
+        if not isinstance(name, str):
+            raise DMSError(
+                f'`{key}.units` must have names of units, as texts, got '
+                f'{name!r}: write {str(name)!r}.'
+            )
         _check_entry(f'{key}.units[{name!r}]', entry)
     return unit_type, dict(default_args), dict(units_cfg)
 
