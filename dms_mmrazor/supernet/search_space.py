@@ -22,6 +22,7 @@ from dms_mmrazor.graph import ChannelGroup, ResidualStage
 from dms_mmrazor.layers import is_weighted
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.registry import MODELS
+from dms_mmrazor.type_names import type_name
 
 EXCLUDED = 'excluded by `mutator.exclude`'
 
@@ -121,21 +122,32 @@ def _reason_without_groups(model: nn.Module) -> str:
     )
 
 
+def read_width_cfg(cfg: Optional[Mapping[str, Any]]) -> UnitConfig:
+    """Class and arguments of the width units.
+
+    Raises:
+        DMSError: If the type is not a registered width unit of ours: those
+            of other methods have no masks that a search moves.
+    """
+    return _read_unit_cfg('channel_unit_cfg', cfg, DMSChannelUnit)
+
+
 def read_depth_cfg(cfg: Optional[Mapping[str, Any]]) -> UnitConfig:
     """Class and arguments of the depth units.
 
     Raises:
         DMSError: If the type is not a registered depth unit.
     """
-    name, default_args, units = split_unit_cfg('depth_unit_cfg', cfg)
-    name = name.rpartition('.')[2] or 'DMSDepthUnit'
-    unit_class = MODELS.module_dict.get(name)
-    if not (
-        isinstance(unit_class, type) and issubclass(unit_class, DMSDepthUnit)
-    ):
-        raise DMSError(
-            f'`depth_unit_cfg.type` must be DMSDepthUnit, got {name!r}.'
-        )
+    return _read_unit_cfg('depth_unit_cfg', cfg, DMSDepthUnit)
+
+
+def _read_unit_cfg(
+    key: str, cfg: Optional[Mapping[str, Any]], base: Type[nn.Module]
+) -> UnitConfig:
+    name, default_args, units = split_unit_cfg(key, cfg)
+    unit_class = MODELS.module_dict.get(name or base.__name__)
+    if not (isinstance(unit_class, type) and issubclass(unit_class, base)):
+        raise DMSError(f'`{key}.type` must be {base.__name__}, got {name!r}.')
     return UnitConfig(unit_class, default_args, units)
 
 
@@ -342,7 +354,7 @@ def split_unit_cfg(
             f'None, which searches none; got {cfg!r}.'
         )
     cfg = dict(cfg or {})
-    unit_type = cfg.pop('type', '')
+    unit_type = type_name({'type': cfg.pop('type', '')})
     default_args = cfg.pop('default_args', None) or {}
     units_cfg = cfg.pop('units', None) or {}
     if cfg:

@@ -70,6 +70,7 @@ CONFIGS = [
     (DEPTH + 'default_args.blocks=1', ('blocks', 'depth_unit_cfg')),
     (DEPTH + 'type=DepthUnit', ('depth_unit_cfg.type', "'DepthUnit'")),
     (WIDTH + 'type=DMSUnit', ('channel_unit_cfg.type', "'DMSUnit'")),
+    (WIDTH + 'type=L1MutableChannelUnit', ('DMSChannelUnit', "'L1Mut")),
     (MUTATOR + 'importance.metric=fame', ('metric', "'fame'")),
     (MUTATOR + 'importance.decay=1.5', ('decay', '1.5')),
     (MUTATOR + 'importance.decay=slow', ('decay', "'slow'")),
@@ -79,6 +80,11 @@ CONFIGS = [
     (MUTATOR + 'parse_cfg.demo=1', ('parse_cfg', 'demo')),
     (MUTATOR + 'exclude=[backbone*,head*]', ('no searchable unit',)),
     ('model.type=mmrazor.DMSAlgorithmus', ('DMSAlgorithmus',)),
+    ('model.type=mmrazor.ItePruneAlgorithm', ('not a DMSAlgorithm',)),
+    (
+        'model.architecture.type=mmcls.ImageClassifier',
+        ('mmcls.ImageClassifier', 'mmpretrain now'),
+    ),
     ('custom_hooks=[]', ('has no ResourceHook',)),
     ('custom_hooks.9.x=1', ('--cfg-options do not fit',)),
 ]
