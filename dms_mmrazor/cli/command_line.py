@@ -45,9 +45,8 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
             if not found:
                 raise
             line = f'{found.group()}: misspelled, or `custom_imports` lacks it'
-            line += _renamed(line)
         sys.stdout.flush()
-        print(f'error: {line}', file=sys.stderr)
+        print(f'error: {line}{_renamed(line)}', file=sys.stderr)
         sys.exit(USER_ERROR)
 
     return wrapper
@@ -57,7 +56,7 @@ def _renamed(text: str) -> str:
     """A hint for a message that names a package by its former name."""
     if not re.search(r'\bmmcls\b', text):
         return ''
-    return '; mmcls is called mmpretrain now: write that in the config'
+    return ' (mmcls is called mmpretrain now: write that in the config.)'
 
 
 class KeyValues(DictAction):
@@ -136,7 +135,6 @@ def read_config(path: str, options: Optional[Dict[str, Any]] = None) -> Config:
                 line = f'`{name}` is gone: {advice}.'
         raise DMSError(
             f'config {path} cannot be read: {type(error).__name__}: {line}'
-            + _renamed(line)
         ) from error
     try:
         cfg.merge_from_dict(options or {})
