@@ -123,11 +123,13 @@ def test_hooks_and_mutators_of_the_pages():
     assert found == 5
 
 
-@pytest.mark.parametrize('index', range(3))
+@pytest.mark.parametrize('index', range(4))
 def test_configs_of_the_recipes(tmp_path, index):
     texts = [t for t in _blocks('python', 'docs/recipes.md') if '_base_' in t]
-    assert len(texts) == 3
-    cfg = _load(texts[index], tmp_path / 'recipe.py', 'mmpretrain')
+    assert len(texts) == 4
+    scope = 'mmyolo' if 'mmyolo::' in texts[index] else 'mmpretrain'
+    pytest.importorskip(scope)
+    cfg = _load(texts[index], tmp_path / 'recipe.py', scope)
     kind = cfg.model.type.split('.')[-1]
     assert kind == ('DMSSubModel' if index == 1 else 'DMSAlgorithm')
     assert cfg.model.architecture.backbone.type
