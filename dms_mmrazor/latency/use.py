@@ -48,7 +48,8 @@ def prepare_latency(
         if 'latency' in wanted:
             raise DMSError(
                 f'{owner}: a latency target needs `latency_table`, a '
-                f'file that {_TOOL} makes of this config.'
+                f'file that {_TOOL} makes of this config, or '
+                '`dms_mmrazor.latency.profile_latency` of a model.'
             )
         return None
     for key, value in (('latency_table', table), ('latency_device', device)):
