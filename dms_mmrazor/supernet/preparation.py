@@ -80,10 +80,15 @@ def build_analyzer(
     """The tracer of a config; mmrazor's own name means ours.
 
     Raises:
-        DMSError: If it is of another type.
+        DMSError: If it is no dict, or of another type.
     """
     if isinstance(cfg, DMSChannelAnalyzer):
         return cfg
+    if not isinstance(cfg, (Mapping, type(None))):
+        raise DMSError(
+            '`mutator.parse_cfg` must be a dict such as '
+            f'dict(demo_input=(1, 3, 224, 224)), got {cfg!r}.'
+        )
     cfg = dict(cfg or {})
     kind = type_name(cfg)
     if kind not in ('', 'ChannelAnalyzer', 'DMSChannelAnalyzer'):

@@ -85,6 +85,12 @@ CONFIGS = [
         'model.architecture.type=mmcls.ImageClassifier',
         ('mmcls.ImageClassifier', 'mmpretrain now'),
     ),
+    ('model.type=DMSAlgorithm', ("write `type='mmrazor.DMSAlgorithm'`",)),
+    (MUTATOR + 'parse_cfg=32', ('mutator.parse_cfg', 'got 32')),
+    ('model.architecture=resnet18', ('model.architecture', "'resnet18'")),
+    ('custom_hooks=5', ('`custom_hooks` must be a list', 'got int')),
+    (HOOK + 'out_dir=5', ('`out_dir`', 'got 5')),
+    (HOOK + 'milestones=75%', ('`milestones` must be a list', "'75%'")),
     ('custom_hooks=[]', ('has no ResourceHook',)),
     ('custom_hooks.9.x=1', ('--cfg-options do not fit',)),
 ]
