@@ -1,6 +1,7 @@
 """The one exception type that users see, and those that are passed on."""
 
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, Iterable
 
 
 class DMSError(ValueError):
@@ -25,6 +26,21 @@ def check_flag(key: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise DMSError(f'`{key}` must be True or False, got {value!r}.')
     return value
+
+
+def did_you_mean(name: Any, known: Iterable[str]) -> str:
+    """A question that ends a message about a name that there is not.
+
+    Args:
+        name (Any): What the user wrote.
+        known (Iterable[str]): Names that there are.
+
+    Returns:
+        str: It begins with a space; empty if there are no names.
+    """
+    names = list(dict.fromkeys(known))
+    close = get_close_matches(str(name), names, n=3, cutoff=0.0)
+    return f' Did you mean one of {close}?' if close else ''
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -76,6 +76,8 @@ def read_yaml(path: str, what: str) -> Any:
     Raises:
         DMSError: If it does not exist or cannot be read.
     """
+    if os.path.isdir(path):
+        raise DMSError(f'{path} is a folder: give the {what} in it.')
     if not os.path.isfile(path):
         raise DMSError(f'{what} {path} does not exist.')
     try:
@@ -84,6 +86,30 @@ def read_yaml(path: str, what: str) -> Any:
     except _YAML_ERRORS as error:
         line = ' '.join(str(error).split())
         raise DMSError(f'{path} cannot be read as YAML: {line}') from None
+
+
+def check_yaml_path(key: str, path: Any) -> str:
+    """A path that a YAML file can be written to, before work is done.
+
+    Args:
+        key (str): The setting, for messages.
+        path (str | Path): What the user gave.
+
+    Raises:
+        DMSError: If it is no path, a folder, or called as another file.
+    """
+    wanted = "must be the path of a YAML file, such as 'subnet.yaml'"
+    if not isinstance(path, (str, os.PathLike)):
+        raise DMSError(f'{key} {wanted}, got {path!r}.')
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        raise DMSError(f'{key} {wanted}; {path!r} is a folder.')
+    if not path.endswith(('.yaml', '.yml')):
+        raise DMSError(
+            f'{key} {wanted}, got {path!r}: the structure alone is written '
+            'there; weights are `torch.save(subnet.model.state_dict(), …)`.'
+        )
+    return path
 
 
 def write_yaml(data: Any, path: str, inline_lists: bool = False) -> None:

@@ -8,6 +8,8 @@ mmrazor's ``MODELS`` without a scope).
 
 from typing import Any
 
+from torch import nn
+
 from dms_mmrazor import compat
 from dms_mmrazor.errors import DMSError
 
@@ -36,7 +38,7 @@ __all__ = [
 
 
 def check_architecture(cfg: Any) -> None:
-    """Raise DMSError for an architecture that no registry in sight knows.
+    """Raise DMSError for no model, or one that no registry in sight knows.
 
     mmengine says the name of the scope alone, and it is mmrazor's where a
     config sets ``_scope_='mmrazor'`` for the model around it.
@@ -44,7 +46,14 @@ def check_architecture(cfg: Any) -> None:
     Args:
         cfg (Any): ``model.architecture``; what is built already passes.
     """
-    if not isinstance(cfg, dict) or '_scope_' in cfg:
+    if isinstance(cfg, nn.Module):
+        return
+    if not isinstance(cfg, dict):
+        raise DMSError(
+            '`model.architecture` must be the config of a plain model, as in '
+            f'`architecture=_base_.model`; got {cfg!r}.'
+        )
+    if '_scope_' in cfg:
         return
     kind = cfg.get('type')
     if kind is None:

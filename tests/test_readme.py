@@ -51,7 +51,7 @@ def _changed(diff, original):
 
 
 def test_group_fisher_diff_gives_a_search(tmp_path):
-    (diff,) = _blocks('diff', 'docs/recipes.md')
+    diff = _blocks('diff', 'docs/recipes.md')[0]
     changed = _changed(diff, GROUP_FISHER)
     cfg = _load(changed, tmp_path / 'search.py', 'mmpretrain')
     assert [h.type for h in cfg.custom_hooks] == ['mmrazor.ResourceHook']
@@ -60,6 +60,24 @@ def test_group_fisher_diff_gives_a_search(tmp_path):
     assert len(model.mutator.units) == 37
     # Weights come from the same checkpoint as before.
     assert model.architecture.init_cfg['type'] == 'Pretrained'
+
+
+@pytest.mark.parametrize(
+    'index, original, macs',
+    [
+        (1, 'mmcls/l1-norm/l1-norm_resnet34_8xb32_in1k_a.py', 3.66e9 / 2),
+        (2, 'mmcls/dmcp/dmcp_resnet50_supernet_32xb64.py', 2e9),
+    ],
+)
+def test_diffs_of_other_methods_give_a_search(tmp_path, index, original, macs):
+    diff = _blocks('diff', 'docs/recipes.md')[index]
+    changed = _changed(diff, original)
+    cfg = _load(changed, tmp_path / 'search.py', 'mmpretrain')
+    cfg.model.mutator.verify = False  # faster; that of ResNet-50 is proven
+    target = find_resource_hook(cfg).resolve(build_algorithm(cfg))['macs']
+    assert target == pytest.approx(macs, rel=0.01)
+    assert 'mmcls' not in cfg.pretty_text and 'model_wrapper_cfg' not in cfg
+    assert cfg.optim_wrapper.optimizer.type == 'SGD'
 
 
 def test_retinanets_diff_gives_a_search(tmp_path):
@@ -105,11 +123,13 @@ def test_hooks_and_mutators_of_the_pages():
     assert found == 5
 
 
-@pytest.mark.parametrize('index', range(3))
+@pytest.mark.parametrize('index', range(4))
 def test_configs_of_the_recipes(tmp_path, index):
     texts = [t for t in _blocks('python', 'docs/recipes.md') if '_base_' in t]
-    assert len(texts) == 3
-    cfg = _load(texts[index], tmp_path / 'recipe.py', 'mmpretrain')
+    assert len(texts) == 4
+    scope = 'mmyolo' if 'mmyolo::' in texts[index] else 'mmpretrain'
+    pytest.importorskip(scope)
+    cfg = _load(texts[index], tmp_path / 'recipe.py', scope)
     kind = cfg.model.type.split('.')[-1]
     assert kind == ('DMSSubModel' if index == 1 else 'DMSAlgorithm')
     assert cfg.model.architecture.backbone.type

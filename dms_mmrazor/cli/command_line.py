@@ -17,6 +17,7 @@ from mmengine.runner import Runner
 from dms_mmrazor.compat.cpu_processes import use_cpu_processes
 from dms_mmrazor.engine.config_keywords import check_keywords
 from dms_mmrazor.errors import DMSError
+from dms_mmrazor.registry import HOOKS, MODELS
 
 USER_ERROR = 2
 
@@ -44,12 +45,31 @@ def one_line_errors(main: Callable[..., Any]) -> Callable[..., Any]:
             found = _UNREGISTERED.search(str(error))
             if not found:
                 raise
-            line = f'{found.group()}: misspelled, or `custom_imports` lacks it'
+            line = f'{found.group()}: {_lacking(found.group())}'
         sys.stdout.flush()
-        print(f'error: {line}', file=sys.stderr)
+        print(f'error: {line}{_renamed(line)}', file=sys.stderr)
         sys.exit(USER_ERROR)
 
     return wrapper
+
+
+def _lacking(text: str) -> str:
+    """What to do about a type that is not registered.
+
+    Args:
+        text (str): What mmengine says; the type comes first.
+    """
+    name = text.split()[0]
+    if any(name in registry.module_dict for registry in (MODELS, HOOKS)):
+        return f"write `type='mmrazor.{name}'`"
+    return 'misspelled, or `custom_imports` lacks it'
+
+
+def _renamed(text: str) -> str:
+    """A hint for a message that names a package by its former name."""
+    if not re.search(r'\bmmcls\b', text):
+        return ''
+    return ' (mmcls is called mmpretrain now: write that in the config.)'
 
 
 class KeyValues(DictAction):

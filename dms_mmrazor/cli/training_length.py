@@ -56,6 +56,7 @@ def images_of(cfg: Config) -> float:
             '`train_cfg` has neither `max_epochs` nor `max_iters`: the length '
             'of the training is unknown.'
         )
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
     # An epoch is what the loader makes of it: samplers repeat and drop.
     length = len(Runner.build_dataloader(loader, seed=0))
     return train_cfg['max_epochs'] * length * batch

@@ -1,4 +1,9 @@
-"""End the wrapping of functions with the trace that needs it.
+"""Wrap no functions of torch's own, and none after the trace.
+
+Symptom: while ResNet of torchvision is traced, torch warns four times that
+``has_cuda`` and the like are deprecated. torch lists its own functions once,
+when a proxy first calls one, and silences these warnings for code of its own;
+a wrapped function is code of mmrazor's. So the list is made before.
 
 Symptom: once a vision transformer of timm was traced, ``torch.cat`` and other
 functions of torch are wrappers for the rest of the process. While mmrazor
@@ -12,11 +17,14 @@ Drop when: ``AutoWrapper`` does nothing once its patcher has been left.
 from importlib import import_module
 from typing import Any
 
+from torch.overrides import get_overridable_functions
+
 _MODULE = 'mmrazor.models.task_modules.tracer.fx_tracer'
 
 
 def end_wrapping_with_trace() -> None:
     """Let wrappers that outlive a trace call their function, no more."""
+    get_overridable_functions()  # torch remembers the list
     tracer = import_module(_MODULE)
     stock_patcher, stock_check = tracer._Patcher, tracer._autowrap_check
     if hasattr(stock_patcher, 'is_over'):

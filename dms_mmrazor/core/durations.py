@@ -14,7 +14,7 @@ __all__ = [
 ]
 
 Duration = Union[int, float, str]
-"""A portion of the training in [0, 1], '3 epochs' or '500 iterations'."""
+"""A portion of the training in [0, 1], '10%', '3 epochs', '500 iterations'."""
 
 _UNITS = ('epoch', 'epochs', 'iter', 'iters', 'iteration', 'iterations')
 
@@ -103,6 +103,7 @@ def check_durations(warmup: Duration, decay: Duration) -> None:
     Raises:
         ValueError: If one cannot be read, or two portions exceed 1.
     """
+    warmup, decay = _as_portion(warmup), _as_portion(decay)
     values = {'warmup': warmup, 'decay': decay}
     for key, value in values.items():
         if isinstance(value, str):
@@ -135,15 +136,16 @@ def iterations_of(
     Raises:
         ValueError: If it cannot be read.
     """
+    value = _as_portion(value)
     if isinstance(value, str):
         number, unit = _parse(key, value)
         if not unit.startswith('epoch'):
             return float(number)
         if per_epoch is None:
             raise ValueError(
-                f'`{key}` is {value!r}, but the training has no epochs '
-                "(`train_cfg.by_epoch=False`); write '500 iterations' or a "
-                'portion of it.'
+                f'`{key}` is {value!r}, but the training has no epochs (a '
+                "loop of one's own, `train_cfg.by_epoch=False`); write "
+                "'500 iterations' or a portion of it."
             )
         return number * per_epoch
     is_number = isinstance(value, (int, float)) and value is not True
@@ -151,6 +153,16 @@ def iterations_of(
         raise ValueError(_wanted(key, value))
     # The nearest iteration, if only a rounding error is between them.
     return round(value * total, 6)
+
+
+def _as_portion(value: Duration) -> Duration:
+    """'10%' as 0.1; anything else as it is."""
+    if isinstance(value, str) and value.strip().endswith('%'):
+        try:
+            return float(value.strip()[:-1]) / 100
+        except ValueError:
+            return value
+    return value
 
 
 def _parse(key: str, value: str) -> Tuple[int, str]:
@@ -165,5 +177,5 @@ def _parse(key: str, value: str) -> Tuple[int, str]:
 def _wanted(key: str, value: object) -> str:
     return (
         f'`{key}` must be a portion of the training in [0, 1] or a text such '
-        f"as '3 epochs' or '500 iterations', got {value!r}."
+        f"as '10%', '3 epochs' or '500 iterations', got {value!r}."
     )

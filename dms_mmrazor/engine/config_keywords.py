@@ -33,9 +33,16 @@ def check_keywords(cfg: Config) -> None:
         cfg (Config): Config of a search or of anything else.
 
     Raises:
-        DMSError: It names the key and those that are known.
+        DMSError: It names the key and those that are known, or what has
+            another form.
     """
     hooks = cfg.get('custom_hooks') or []
+    if not isinstance(hooks, (list, tuple)):
+        raise DMSError(
+            '`custom_hooks` must be a list, as in `custom_hooks = '
+            "[dict(type='mmrazor.ResourceHook', target=0.5)]`; got "
+            f'{type(hooks).__name__}.'
+        )
     found = [_check('custom_hooks', h, HOOKS, 'ResourceHook') for h in hooks]
     if sum(found) > 1:
         raise DMSError(

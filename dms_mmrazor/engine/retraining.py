@@ -148,7 +148,9 @@ def _subnet(cfg: Config, folder: str) -> Dict[str, Any]:
         structure=osp.abspath(osp.join(folder, 'subnet.yaml')),
     )
     if distill is None:
-        return subnet
+        # `init_detector` and its like look for one beside `architecture`.
+        has_backbone = 'backbone' in model.architecture
+        return {**subnet, 'backbone': {}} if has_backbone else subnet
     weights = osp.abspath(osp.join(folder, 'subnet.pth'))
     subnet['init_cfg'] = dict(type='Pretrained', checkpoint=weights)
     distill = dict(distill)

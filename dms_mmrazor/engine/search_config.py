@@ -8,7 +8,8 @@ from mmengine.registry import MODELS, init_default_scope
 from dms_mmrazor.engine.hooks.resource_hook import ResourceHook
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.algorithms import DMSAlgorithm
-from dms_mmrazor.type_names import has_type
+from dms_mmrazor.registry import MODELS as RAZOR_MODELS
+from dms_mmrazor.type_names import has_type, type_name
 
 
 def build_algorithm(cfg: Config) -> DMSAlgorithm:
@@ -26,13 +27,22 @@ def build_algorithm(cfg: Config) -> DMSAlgorithm:
     model_cfg = dict(cfg.model)
     if cfg.get('data_preprocessor') is not None:
         model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
+    # Another algorithm of mmrazor's would not know some settings.
+    known = RAZOR_MODELS.module_dict.get(type_name(model_cfg))
+    if isinstance(known, type) and not issubclass(known, DMSAlgorithm):
+        raise _no_search(cfg, known)
     algorithm = MODELS.build(model_cfg)
     if not isinstance(algorithm, DMSAlgorithm):
-        raise DMSError(
-            f'{cfg.filename} is not the config of a search: its model is a '
-            f'{type(algorithm).__name__}, not a DMSAlgorithm.'
-        )
+        raise _no_search(cfg, type(algorithm))
     return algorithm
+
+
+def _no_search(cfg: Config, kind: type) -> DMSError:
+    """What to say of a config whose model is no search."""
+    return DMSError(
+        f'{cfg.filename} is not the config of a search: its model is a '
+        f'{kind.__name__}, not a DMSAlgorithm.'
+    )
 
 
 def find_resource_hook(cfg: Config) -> ResourceHook:

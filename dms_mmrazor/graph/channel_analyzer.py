@@ -3,7 +3,6 @@
 import logging
 from collections import Counter
 from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import (
     Any,
     Dict,
@@ -23,7 +22,7 @@ from mmrazor.models.task_modules.tracer import ChannelAnalyzer
 from mmrazor.structures.graph.channel_graph import ChannelGraph
 from torch import fx, nn
 
-from dms_mmrazor.errors import DMSError, raise_device_error
+from dms_mmrazor.errors import DMSError, did_you_mean, raise_device_error
 from dms_mmrazor.graph.channel_graph import (
     build_channel_graph,
     leaf_types,
@@ -313,10 +312,9 @@ def _check_modules(key: str, names: Sequence[str], model: nn.Module) -> None:
     known = [name for name, _ in model.named_modules() if name]
     for name in names:
         if name not in known:
-            close = get_close_matches(name, known, n=3, cutoff=0.0)
             raise DMSError(
                 f'`mutator.parse_cfg.{key}` names {name!r}, which is no '
-                f'module. Did you mean one of {close}?'
+                f'module.{did_you_mean(name, known)}'
             )
 
 

@@ -6,12 +6,11 @@ embeddings, caches) it knows from the names of the layers. That masked and
 exported models agree is proven as for any other model.
 """
 
-from difflib import get_close_matches
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from torch import nn
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, did_you_mean
 from dms_mmrazor.graph.channel_groups import (
     ChannelGroup,
     Side,
@@ -93,10 +92,9 @@ def _read_side(text: Any, where: str, parts: Dict[str, Part]) -> Side:
     name, _, channels = str(text).partition(' ')
     if not can_narrow(parts.get(name)):
         known = [n for n, part in parts.items() if can_narrow(part)]
-        close = get_close_matches(name, known, n=3, cutoff=0.0)
         raise DMSError(
             f'{where} names {name!r}, which is no conv, linear or norm layer '
-            f'and no parameter. Did you mean one of {close}?'
+            f'and no parameter.{did_you_mean(name, known)}'
         )
     is_output = where.endswith('outputs')
     total = channels_of(parts[name], not is_output)

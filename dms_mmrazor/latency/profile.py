@@ -73,8 +73,9 @@ def profile_latency(algorithm: Prepared, settings: Settings) -> LatencyTable:
     alike. Layers are timed within their networks.
 
     Args:
-        algorithm (Prepared): A prepared search; afterwards its
-            resources contain the fitted latency.
+        algorithm (Prepared): A :class:`DMSAlgorithm`, or a
+            :class:`Search` of any target; afterwards its resources contain
+            the fitted latency.
         settings (Settings): How to measure.
 
     Raises:

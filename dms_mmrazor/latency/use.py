@@ -39,10 +39,17 @@ def prepare_latency(
             be used for this search.
     """
     if table is None:
+        if device is not None:
+            raise DMSError(
+                f'{owner}: `latency_device`={device!r} is the device of a '
+                'latency table, and there is no `latency_table`: add it, or '
+                'remove `latency_device`.'
+            )
         if 'latency' in wanted:
             raise DMSError(
                 f'{owner}: a latency target needs `latency_table`, a '
-                f'file that {_TOOL} makes of this config.'
+                f'file that {_TOOL} makes of this config, or '
+                '`dms_mmrazor.latency.profile_latency` of a model.'
             )
         return None
     for key, value in (('latency_table', table), ('latency_device', device)):

@@ -71,8 +71,8 @@ from dms_mmrazor.supernet.search_space import (
     build_search_space,
     check_names,
     read_depth_cfg,
+    read_width_cfg,
     selected_units,
-    split_unit_cfg,
 )
 from dms_mmrazor.supernet.static_scores import StaticScores
 from dms_mmrazor.supernet.structure_writer import StructureWriter
@@ -83,6 +83,7 @@ from dms_mmrazor.supernet.verify import (
 )
 
 Config = Dict[str, Any]
+
 
 _UNPREPARED = (
     'the mutator knows no supernet yet: call `prepare_from_supernet` first.'
@@ -147,16 +148,13 @@ class DMSMutator(ChannelMutator):
             channel_unit_cfg = dict(type='DMSChannelUnit')
         if depth_unit_cfg == 'default':
             depth_unit_cfg = dict(type='DMSDepthUnit')
-        unit_type = split_unit_cfg('channel_unit_cfg', channel_unit_cfg)[0]
-        if unit_type and unit_type not in MODELS.module_dict:
-            raise DMSError(
-                f'`channel_unit_cfg.type` must be DMSChannelUnit, got '
-                f'{unit_type!r}.'
-            )
+        width = read_width_cfg(channel_unit_cfg)
+        read_depth_cfg(depth_unit_cfg)
         super().__init__(
             channel_unit_cfg={
-                'type': 'DMSChannelUnit',
-                **(channel_unit_cfg or {}),
+                'type': width.unit_class.__name__,
+                'default_args': width.default_args,
+                'units': width.units,
             },
             parse_cfg=build_analyzer(parse_cfg),
             init_cfg=init_cfg,

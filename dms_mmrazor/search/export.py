@@ -36,6 +36,7 @@ from dms_mmrazor.subnet import (
     save_structure,
 )
 from dms_mmrazor.supernet.plain import plain_copy
+from dms_mmrazor.supernet.plain_model import check_whole
 from dms_mmrazor.supernet.resources import RESOURCES
 from dms_mmrazor.supernet.verify import TOLERANCE, compare
 from dms_mmrazor.version import __version__
@@ -50,6 +51,8 @@ _COUNTED_ALIKE = 1e-3
 class ExportedSubnet(NamedTuple):
     """A plain subnet.
 
+    Printed, it is one line.
+
     Attributes:
         structure (Structure): What it keeps.
         model (nn.Module): The plain static model with its weights.
@@ -63,6 +66,13 @@ class ExportedSubnet(NamedTuple):
     model: nn.Module
     difference: float
     fit: FittedStructure
+
+    def __repr__(self) -> str:
+        """One line; the whole structure would be pages."""
+        return (
+            f'ExportedSubnet({type(self.model).__name__}, '
+            f'{self.structure!r}, difference={self.difference:.2g})'
+        )
 
 
 def uniform_structure(
@@ -269,11 +279,24 @@ def apply_structure(
         nn.Module: The model.
 
     Raises:
-        DMSError: If the structure is of another model.
+        DMSError: If the structure is of another model, or one of the two is
+            something else.
     """
+    check_whole(model, 'apply_structure')
+    where = ''
     if isinstance(structure, (str, os.PathLike)):
+        where = f'{os.fspath(structure)}: '
         structure = load_structure(os.fspath(structure))
-    return prune(model, structure)
+    if not isinstance(structure, Structure):
+        raise DMSError(
+            'apply_structure: `structure` must be the path of a structure '
+            'file, or the `structure` of an exported subnet; got '
+            f'{type(structure).__name__}.'
+        )
+    try:
+        return prune(model, structure)
+    except DMSError as error:
+        raise DMSError(f'{where}{error}') from None
 
 
 def save_subnet(

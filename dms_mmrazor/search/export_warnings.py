@@ -20,6 +20,12 @@ _EVALUATED = (
     '`search.model` ran in evaluation mode: call `model.train()` before.'
 )
 
+NOT_TRACED = (
+    'Search: `search.model` is a supernet, whose masks are no part of an ONNX '
+    'file or of a trace: call `search.export()` and use its `model`.'
+)
+"""Why a supernet cannot be traced by torch."""
+
 _RATES = {
     'ResourceHook': '`model.structure_step.lr`',
     'Search': "`Search.structure_step['lr']`",

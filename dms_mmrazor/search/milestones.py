@@ -15,9 +15,11 @@ from dms_mmrazor.core.durations import (
     phase_lengths,
 )
 from dms_mmrazor.core.milestones import Timeline, plan_stops
+from dms_mmrazor.core.schedule import SHAPES
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.search.targets import Target, resolve_targets
+from dms_mmrazor.supernet.resources import RESOURCES
 
 
 class Milestone(NamedTuple):
@@ -101,9 +103,13 @@ class Course(NamedTuple):
         Raises:
             DMSError: If they cannot.
         """
+        if self.schedule not in SHAPES:
+            raise DMSError(
+                f'{self.owner}: `schedule` must be one of {list(SHAPES)}, '
+                f'got {self.schedule!r}.'
+            )
         try:
             check_durations(self.warmup, self.decay)
-            scheduled_target(0.0, 1.0, 1.0, self.schedule)
         except ValueError as error:
             raise DMSError(f'{self.owner}: {error}') from None
         return self
@@ -196,10 +202,10 @@ class TargetPath:
             Milestone(
                 name,
                 resolve_targets(
-                    mutator, wanted, divisor, owner, f'milestones {name}'
+                    mutator, wanted, divisor, owner, f'milestones[{index}]'
                 ),
             )
-            for name, wanted in (milestones or {}).items()
+            for index, (name, wanted) in enumerate((milestones or {}).items())
         )
         self._ends = [full, *(m.targets for m in self.milestones), targets]
         distances = self._distances(owner)
@@ -241,11 +247,14 @@ class TargetPath:
         distances = []
         names = [*(m.name for m in self.milestones), 'the target']
         for name, before, after in zip(names, self._ends, self._ends[1:]):
-            falls = [math.log(before[k] / after[k]) for k in self.targets]
-            if min(falls) < -1e-9 or max(falls) <= 1e-9:
+            falls = {k: math.log(before[k] / after[k]) for k in self.targets}
+            kind = min(falls, key=lambda k: falls[k])
+            text = RESOURCES[kind].format
+            if falls[kind] < -1e-9 or max(falls.values()) <= 1e-9:
                 raise DMSError(
                     f'{owner}: `milestones` must fall from the supernet to '
-                    f'the target, but {name} is not below what is before it.'
+                    f'the target, but {name} ({text(after[kind])} {kind}) is '
+                    f'not below what is before it ({text(before[kind])}).'
                 )
-            distances.append(max(falls))
+            distances.append(max(falls.values()))
         return distances

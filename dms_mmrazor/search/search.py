@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.errors import DMSError, check_flag
+from dms_mmrazor.files import check_yaml_path
 from dms_mmrazor.latency import prepare_latency
 from dms_mmrazor.layers.references import model_copy
 from dms_mmrazor.models.mutators import DMSMutator
@@ -32,10 +33,18 @@ from dms_mmrazor.search.export import (
     how_found,
 )
 from dms_mmrazor.search.export_warnings import (
+    NOT_TRACED,
     no_forward,
     unfinished_warning,
     warn_if_far,
     warn_if_loose,
+)
+from dms_mmrazor.search.loop_arguments import (
+    check_metrics,
+    check_mutator,
+    check_record,
+    check_scaler,
+    check_state,
 )
 from dms_mmrazor.search.loop_settings import loop_settings, warn_of_changes
 from dms_mmrazor.search.loss_scale import StepCounter, scale_of, step_scale
@@ -164,6 +173,8 @@ class Search:
         check_plain(model)
         check_counts('Search', total_steps=total_steps)
         check_flag('Search.hold_depth', hold_depth)
+        folder = check_record(record)
+        mutator = check_mutator(mutator)
         wanted = as_targets(target, resource, 'Search')
         course = Course(
             owner='Search',
@@ -205,9 +216,9 @@ class Search:
         self._moment: Optional[Moment] = None
         self._due: Optional[Milestone] = None
         self._recorder: Optional[LoopRecorder] = None
-        if record is not None:
+        if folder is not None:
             self._recorder = LoopRecorder(
-                record, total_steps, self.mutator, self.structure, path
+                folder, total_steps, self.mutator, self.structure, path
             )
         self._teaching = False
         self._hook = model.register_forward_pre_hook(self._begin_forward)
@@ -227,7 +238,11 @@ class Search:
             scaler (GradScaler): ``scaler.update()`` comes before
                 :meth:`step`.
             optimizer (Optimizer): What it steps.
+
+        Raises:
+            DMSError: If they are something else.
         """
+        check_scaler(scaler, optimizer)
         self._scaler = scaler
         self._steps = StepCounter(optimizer)
 
@@ -349,8 +364,8 @@ class Search:
         and one of an unfinished search that has no milestone now.
 
         Args:
-            path (str, optional): Where to write the structure, for
-                :func:`dms_mmrazor.apply_structure`. Defaults to None.
+            path (str, optional): Where to write the structure, a YAML file
+                for :func:`dms_mmrazor.apply_structure`. Defaults to None.
             divisor (int): Widths are multiples of it, or full. Defaults to
                 8; 1 is the paper's setting.
             metrics (Mapping, optional): Scores to be recorded with it.
@@ -361,10 +376,13 @@ class Search:
             on the CPU.
 
         Raises:
-            DMSError: If no such widths reach the targets, or the model is
-                sharded.
+            DMSError: If no such widths reach the targets, the model is
+                sharded, or an argument cannot be meant.
         """
         check_counts('Search', divisor=divisor)
+        metrics = check_metrics('Search.export', metrics)
+        if path is not None:
+            path = check_yaml_path('Search.export: `path`', path)
         if is_sharded(self.model):
             raise DMSError(
                 'Search: `model` is sharded by `fully_shard`: load its whole '
@@ -395,15 +413,28 @@ class Search:
         if self._recorder is not None and targets:
             name = self._due.name if self._due is not None else 'subnet'
             self._recorder.exported(
-                name, self.iteration, subnet.structure, metrics or {}
+                name, self.iteration, subnet.structure, metrics
             )
         self._warn(subnet, divisor)
         return subnet
 
     def note(self, metrics: Mapping[str, float]) -> None:
-        """Record scores of the present supernet, for the card."""
-        if self._recorder is not None:
-            self._recorder.score(self.iteration, metrics)
+        """Record scores of the present supernet, for the card.
+
+        Args:
+            metrics (Mapping): Numbers by name: {'accuracy': 0.75}.
+
+        Raises:
+            DMSError: If they are no numbers, or the search has no
+                ``record``.
+        """
+        metrics = check_metrics('Search.note', metrics)
+        if self._recorder is None:
+            raise DMSError(
+                f'Search.note: {metrics} would be lost, the search has no '
+                "record: make it with `record='work_dirs/search'`."
+            )
+        self._recorder.score(self.iteration, metrics)
 
     def _warn(self, subnet: ExportedSubnet, divisor: int) -> None:
         """Log what a user should know of an exported subnet."""
@@ -446,15 +477,10 @@ class Search:
                 Of other settings, each is logged as a warning.
 
         Raises:
-            DMSError: If it is of a search of other units, or with another
-                teacher.
+            DMSError: If it is no such state, of a search of other units,
+                or with another teacher.
         """
-        missing = {'iteration', 'units', *_STATE} - set(state)
-        if missing or list(state['units']) != self._units():
-            raise DMSError(
-                'Search: the state is of a search of other units or stages; '
-                'make the search of the same model with the same arguments.'
-            )
+        check_state(state, ('iteration', 'units', *_STATE), self._units())
         if self.distiller is not None and 'distill' in state:
             self.distiller.check_fingerprint(
                 state['distill'], self.model, self.teacher
@@ -488,6 +514,9 @@ class Search:
         """Show the layers the masks of this pass."""
         if self._teaching:
             return
+        if torch.jit.is_tracing():
+            raise DMSError(NOT_TRACED)
+        self._follow(next(model.parameters()).device)
         if not (model.training and torch.is_grad_enabled()):
             self._evaluated |= torch.is_grad_enabled()
             self.mutator.masks.use_hard_masks()
@@ -504,6 +533,12 @@ class Search:
                 like = self.mutator.topk.importance
                 self._scale = scale_of(self._scaler, like)
         self.structure.begin()
+
+    def _follow(self, device: torch.device) -> None:
+        """Move the masks to where the model has been moved."""
+        if device != self.mutator.topk.importance.device:
+            self.mutator.to(device)
+            self.structure.to(device)
 
 
 def _teacher_of(

@@ -1,11 +1,18 @@
 """Targets as users write them, checked before training."""
 
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.supernet.resources import RESOURCES, Target
 from dms_mmrazor.supernet.search_space import EXCLUDED
+
+_CALLED = {
+    'macs': ('mac', 'flop', 'gflop', 'gmac', 'madd', 'mult'),
+    'params': ('param', 'weight', 'size'),
+    'latency': ('laten', 'time', 'ms', 'speed', 'fps'),
+}
+"""How people call a resource, by its name here: beginnings of words."""
 
 
 def check_reachable(
@@ -42,7 +49,10 @@ def check_reachable(
         f'supernet {text(supernet)}'
     )
     if 1 < target <= 100 and target < smallest:
-        table += '; numbers above 1 are absolute, ratios are in (0, 1]'
+        table += (
+            '; numbers above 1 are absolute, ratios are in (0, 1]: '
+            f"'{target:g}%' or {target / 100:g}"
+        )
     if target > supernet * (1 + 1e-9):
         raise DMSError(
             f'{wanted} is more than the supernet has ({table}). Lower the '
@@ -63,12 +73,19 @@ def as_targets(
     """Targets by kind; a single target belongs to ``resource``.
 
     Raises:
-        DMSError: If there is none.
+        DMSError: If there is none, or ``resource`` is a kind that a mapping
+            does not have.
     """
     if isinstance(target, Mapping):
         if not target:
             raise DMSError(
                 f'{owner}: `target` is empty; set one as in dict(macs=0.5).'
+            )
+        if resource != 'macs' and resource not in target:
+            raise DMSError(
+                f'{owner}: `resource`={resource!r} is the kind of a single '
+                f'target, and `target` has {list(target)}: remove '
+                '`resource`, or add its target.'
             )
         return dict(target)
     return {resource: target}
@@ -97,10 +114,7 @@ def resolve_targets(
     targets: Dict[str, float] = {}
     for kind, value in wanted.items():
         if kind not in mutator.table.full:
-            raise DMSError(
-                f'{owner}: unknown resource {kind!r}; known: '
-                f'{list(mutator.table.full)}.'
-            )
+            raise _unknown_kind(kind, mutator, owner)
         key = f'{owner}.{name} ({kind})'
         whole = mutator.table.full[kind]
         targets[kind] = RESOURCES[kind].parse(value, whole, key)
@@ -110,6 +124,22 @@ def resolve_targets(
             kind, targets[kind], whole, smallest, key, largest, held
         )
     return targets
+
+
+def _unknown_kind(kind: Any, mutator: DMSMutator, owner: str) -> DMSError:
+    """What to say of a target whose kind there is not."""
+    known = list(dict.fromkeys([*mutator.table.full, 'latency']))
+    meant = next((k for k, words in _CALLED.items() if _said(kind, words)), '')
+    question = f' Did you mean {meant!r}?' if meant in known else ''
+    return DMSError(
+        f'{owner}: unknown resource {kind!r} of `target` or `resource`; '
+        f'known: {known}.{question}'
+    )
+
+
+def _said(kind: Any, words: Sequence[str]) -> bool:
+    """Whether a text begins with one of some words, in any case."""
+    return str(kind).lower().startswith(tuple(words))
 
 
 def held_text(mutator: DMSMutator) -> str:
@@ -168,7 +198,7 @@ def as_weights(
                 f'{owner}: `loss_weight` names {kind!r}, which has '
                 f'no target; targets: {list(targets)}.'
             )
-        is_number = isinstance(weight, (int, float))
+        is_number = isinstance(weight, (int, float)) and weight is not True
         if not (is_number and 0 < weight < float('inf')):
             raise DMSError(
                 f'{owner}: `loss_weight` of {kind} must be positive '

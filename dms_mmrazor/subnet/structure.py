@@ -84,6 +84,18 @@ class Structure(NamedTuple):
     search: Dict[str, Any]
     strides: Optional[Dict[str, str]] = None
 
+    def __repr__(self) -> str:
+        """One line; :attr:`units` have the numbers of all kept channels."""
+        kept = ', '.join(
+            f'{row["ratio"]:.1%} of the {kind}'
+            for kind, row in self.resources.items()
+            if 'ratio' in row
+        )
+        return (
+            f'<Structure: {len(self.units)} units, {len(self.stages)} '
+            f'stages{f"; {kept}" if kept else ""}>'
+        )
+
     @property
     def removed_blocks(self) -> List[str]:
         """Names of the blocks that are not kept."""

@@ -26,6 +26,21 @@ def check_plain(model: Any, owner: str = 'Search') -> None:
         raise DMSError(f'{owner}: `model` {reason}.')
 
 
+def check_whole(model: Any, owner: str) -> None:
+    """Make sure that a model is one that can be cut.
+
+    Args:
+        model (Any): What the user gave.
+        owner (str): Whose ``model`` it is, for messages.
+
+    Raises:
+        DMSError: If it is no module, or a supernet.
+    """
+    reason = _not_a_module(model) or _searched(model)
+    if reason:
+        raise DMSError(f'{owner}: `model` {reason}.')
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Whether each process has but a part of a model's weights."""
     return any(hasattr(p, 'full_tensor') for p in model.parameters())
@@ -68,14 +83,21 @@ def _wrapped(model: nn.Module) -> str:
     return ''
 
 
-def _unready(model: nn.Module) -> str:
-    """Why its layers cannot be searched now; empty if they can."""
+def _searched(model: nn.Module) -> str:
+    """What to say of a supernet; empty if it is none."""
     for name, module in model.named_modules():
         if isinstance(module, DMSOp):
             return (
                 f'is searched already (`{name}` is a {type(module).__name__}):'
-                ' make a fresh one for another search'
+                ' make a fresh one'
             )
+    return ''
+
+
+def _unready(model: nn.Module) -> str:
+    """Why its layers cannot be searched now; empty if they can."""
+    if _searched(model):
+        return f'{_searched(model)} for another search'
     if is_sharded(model):
         return (
             'is sharded by `fully_shard`, and its layers are replaced: shard '

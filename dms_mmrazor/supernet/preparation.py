@@ -80,10 +80,15 @@ def build_analyzer(
     """The tracer of a config; mmrazor's own name means ours.
 
     Raises:
-        DMSError: If it is of another type.
+        DMSError: If it is no dict, or of another type.
     """
     if isinstance(cfg, DMSChannelAnalyzer):
         return cfg
+    if not isinstance(cfg, (Mapping, type(None))):
+        raise DMSError(
+            '`mutator.parse_cfg` must be a dict such as '
+            f'dict(demo_input=(1, 3, 224, 224)), got {cfg!r}.'
+        )
     cfg = dict(cfg or {})
     kind = type_name(cfg)
     if kind not in ('', 'ChannelAnalyzer', 'DMSChannelAnalyzer'):
@@ -145,9 +150,17 @@ def demo_of(model: nn.Module, example_inputs: Any) -> Any:
         model (nn.Module): A plain model.
         example_inputs (Any): What it is called with: a tensor, positional
             arguments or keyword arguments.
+
+    Raises:
+        DMSError: If it is no example.
     """
     example_inputs = model_kind_of(model).example(model, example_inputs)
     if isinstance(example_inputs, Tensor) and example_inputs.dim() > 3:
+        if not example_inputs.numel():
+            raise DMSError(
+                f'`{KEY}` has no values, its shape is '
+                f'{tuple(example_inputs.shape)}: give one example at least.'
+            )
         # A batch of images: its shape is enough, and MACs are of one.
         if example_inputs.is_floating_point():
             return tuple(example_inputs.shape)

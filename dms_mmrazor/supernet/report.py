@@ -5,6 +5,7 @@ from typing import Dict, List, NamedTuple, Sequence, Tuple
 from dms_mmrazor.graph import ChannelGroup
 from dms_mmrazor.layers import is_weighted
 from dms_mmrazor.models.units import DMSChannelUnit
+from dms_mmrazor.supernet.resources import RESOURCES
 from dms_mmrazor.supernet.searched_sides import SearchedSides
 
 _UNIT = 'unit '
@@ -67,7 +68,8 @@ class SearchSpaceReport(NamedTuple):
             'searched on their input or output side',
         ]
         for kind, (low, high) in self.ranges.items():
-            lines.append(f'{kind}: {low:.6g} … {high:.6g}')
+            text = RESOURCES[kind].format
+            lines.append(f'{kind}: {text(low)} … {text(high)} can be reached')
         for layer in self.layers:
             if not layer.on_both_sides:
                 lines.append(

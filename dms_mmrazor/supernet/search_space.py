@@ -1,7 +1,6 @@
 """Make units of what the tracer found, as the config wants them."""
 
 import re
-from difflib import get_close_matches
 from typing import (
     Any,
     Collection,
@@ -18,11 +17,12 @@ from typing import (
 from mmrazor.models.mutables.mutable_channel.units.channel_unit import Channel
 from torch import nn
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, did_you_mean
 from dms_mmrazor.graph import ChannelGroup, ResidualStage
 from dms_mmrazor.layers import is_weighted
 from dms_mmrazor.models.units import DMSChannelUnit, DMSDepthUnit
 from dms_mmrazor.registry import MODELS
+from dms_mmrazor.type_names import type_name
 
 EXCLUDED = 'excluded by `mutator.exclude`'
 
@@ -122,21 +122,32 @@ def _reason_without_groups(model: nn.Module) -> str:
     )
 
 
+def read_width_cfg(cfg: Optional[Mapping[str, Any]]) -> UnitConfig:
+    """Class and arguments of the width units.
+
+    Raises:
+        DMSError: If the type is not a registered width unit of ours: those
+            of other methods have no masks that a search moves.
+    """
+    return _read_unit_cfg('channel_unit_cfg', cfg, DMSChannelUnit)
+
+
 def read_depth_cfg(cfg: Optional[Mapping[str, Any]]) -> UnitConfig:
     """Class and arguments of the depth units.
 
     Raises:
         DMSError: If the type is not a registered depth unit.
     """
-    name, default_args, units = split_unit_cfg('depth_unit_cfg', cfg)
-    name = name.rpartition('.')[2] or 'DMSDepthUnit'
-    unit_class = MODELS.module_dict.get(name)
-    if not (
-        isinstance(unit_class, type) and issubclass(unit_class, DMSDepthUnit)
-    ):
-        raise DMSError(
-            f'`depth_unit_cfg.type` must be DMSDepthUnit, got {name!r}.'
-        )
+    return _read_unit_cfg('depth_unit_cfg', cfg, DMSDepthUnit)
+
+
+def _read_unit_cfg(
+    key: str, cfg: Optional[Mapping[str, Any]], base: Type[nn.Module]
+) -> UnitConfig:
+    name, default_args, units = split_unit_cfg(key, cfg)
+    unit_class = MODELS.module_dict.get(name or base.__name__)
+    if not (isinstance(unit_class, type) and issubclass(unit_class, base)):
+        raise DMSError(f'`{key}.type` must be {base.__name__}, got {name!r}.')
     return UnitConfig(unit_class, default_args, units)
 
 
@@ -215,11 +226,11 @@ def check_names(key: str, wanted: Sequence[str], known: Sequence[str]) -> None:
     for pattern in wanted:
         if any(matches(name, pattern) for name in known):
             continue
-        names = list(dict.fromkeys(known))
-        close = get_close_matches(pattern, names, n=3, cutoff=0.0)
+        # What stands for the model's ends is no name that anybody knows.
+        names = [name for name in known if not name.endswith('_placeholder')]
         raise DMSError(
             f'`{key}` names {pattern!r}, which matches no unit, stage or '
-            f'layer. Did you mean one of {close}?'
+            f'layer.{did_you_mean(pattern, names)}'
         )
 
 
@@ -294,6 +305,7 @@ def make_depth_units(
         if stage.reason:
             reasons[stage.name] = stage.reason
             continue
+        _check_blocks(stage.name, args)
         try:
             if args.get('min_blocks', 1) < len(stage.blocks):
                 units.append(unit_class(stage, **args))
@@ -305,6 +317,17 @@ def make_depth_units(
             f'min_blocks={args.get("min_blocks", 1)}'
         )
     return units, reasons
+
+
+def _check_blocks(stage: str, args: Mapping[str, Any]) -> None:
+    """Raise DMSError unless the limits of a stage are whole numbers."""
+    for key in ('min_blocks', 'max_blocks'):
+        value = args.get(key)
+        if value is not None and type(value) is not int:
+            raise DMSError(
+                f'`depth_unit_cfg`: `{key}` of stage {stage} must be an int '
+                f'>= 0, got {value!r}.'
+            )
 
 
 def _wrong_args(
@@ -323,10 +346,15 @@ def split_unit_cfg(
     """Type, default arguments and per-unit entries of a unit config.
 
     Raises:
-        DMSError: If it has other keys.
+        DMSError: If it is no dict, or has other keys.
     """
+    if not isinstance(cfg, (Mapping, type(None))):
+        raise DMSError(
+            f'`{key}` must be a dict such as dict(default_args=dict(…)), or '
+            f'None, which searches none; got {cfg!r}.'
+        )
     cfg = dict(cfg or {})
-    unit_type = cfg.pop('type', '')
+    unit_type = type_name({'type': cfg.pop('type', '')})
     default_args = cfg.pop('default_args', None) or {}
     units_cfg = cfg.pop('units', None) or {}
     if cfg:
@@ -337,6 +365,11 @@ def split_unit_cfg(
     _check_args(f'{key}.default_args', default_args)
     _check_args(f'{key}.units', units_cfg)
     for name, entry in units_cfg.items():
+        if not isinstance(name, str):
+            raise DMSError(
+                f'`{key}.units` must have names of units, as texts, got '
+                f'{name!r}: write {str(name)!r}.'
+            )
         _check_entry(f'{key}.units[{name!r}]', entry)
     return unit_type, dict(default_args), dict(units_cfg)
 

@@ -19,6 +19,7 @@ from dms_mmrazor.core.durations import (
         ('20 iterations', '1iter', (20, 1)),
         ('0 epochs', ' 300 Iters ', (0, 300)),
         (0.3, 0.7, (90, 210)),
+        ('10%', ' 50 % ', (30, 150)),
     ],
 )
 def test_iterations(warmup, decay, expected):

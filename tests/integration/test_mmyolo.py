@@ -169,6 +169,17 @@ def test_export_is_what_was_evaluated(search, yolo, tmp_path):
     assert max_difference(subnet, detector, image) < 1e-6
 
 
+def test_the_written_config_opens_as_a_detector(search):
+    from mmdet.apis import init_detector
+
+    runner, _ = search
+    folder = f'{runner.work_dir}/subnet'
+    detector = init_detector(
+        f'{folder}/retrain.py', f'{folder}/subnet.pth', device='cpu'
+    )
+    assert detector.dataset_meta['classes'] == ('WBC', 'RBC', 'Platelets')
+
+
 def test_retraining(search, yolo, tmp_path):
     from mmengine.runner import Runner
 

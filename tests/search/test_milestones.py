@@ -133,7 +133,7 @@ def test_several_kinds():
         (dict(milestones='75%'), 'a list such as'),
         (dict(milestones=[0.5, 0.75]), 'must fall'),
         (dict(milestones=[0.2]), 'must fall'),
-        (dict(milestones=['x']), 'milestones subnet-x'),
+        (dict(milestones=['x']), r'milestones\[0\]'),
         (dict(milestones=[0.5, '50%']), 'there twice'),
         (dict(milestones=[{'params': 0.5}]), 'kinds of the target'),
         (dict(settle=0.5), 'lower `settle`'),

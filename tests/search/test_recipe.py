@@ -22,6 +22,29 @@ def code():
     return re.search(r'```python\n(.*?)```', part, re.S).group(1)
 
 
+def test_a_latency_is_measured_and_searched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = PAGE.read_text(encoding='utf-8')
+    (block,) = (
+        part
+        for part in re.findall(r'```python\n(.*?)```', text, re.S)
+        if 'profile_latency(' in part
+    )
+    quick = 'threads=1, structures=4, held_out=1, rounds=2'
+    names = dict(
+        Search=Search,
+        build_model=network,
+        model=network(),
+        images=torch.rand(2, 3, 8, 8),
+        steps=4,
+    )
+    # Whatever this machine measures of so little is in reach.
+    block = block.replace('threads=1', quick).replace('0.6', '1.0')
+    exec(block, names)
+    full = names['search'].mutator.table.full['latency']
+    assert names['search'].targets == {'latency': full}
+
+
 def network():
     torch.manual_seed(0)
     return nn.Sequential(
@@ -43,7 +66,7 @@ def run(folder, batches_until_stop=None):
     checkpoint = folder / 'last.pth'
     done = 0
     if checkpoint.is_file():
-        done = torch.load(checkpoint, weights_only=False)['search']
+        done = torch.load(checkpoint, weights_only=True)['search']
         done = done['iteration'] * ACCUMULATE
     given = iter(range(done, STEPS * ACCUMULATE))
 

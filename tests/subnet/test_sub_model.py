@@ -165,3 +165,5 @@ def test_resnet50_subnet(zoo, structures):
 def test_a_missing_structure(zoo):
     with pytest.raises(DMSError, match='none.yaml does not exist'):
         sub_model(zoo.cifar_resnet(), 'none.yaml')
+    with pytest.raises(DMSError, match='`model.structure` must be.*got None'):
+        sub_model(zoo.cifar_resnet(), None)

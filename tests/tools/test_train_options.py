@@ -110,7 +110,7 @@ def test_a_portion_of_a_training(train, parse, workspace):
     assert cfg.default_hooks.checkpoint.interval == 4
     # 40 images in batches of 4, for 6 epochs; a tenth of that is 6 steps.
     cfg.train_cfg = dict(by_epoch=True, max_epochs=6)
-    cfg.train_dataloader.dataset.setdefault('_scope_', 'mmpretrain')
+    cfg.default_scope = 'mmpretrain'  # types of a dataset have no prefix
     train['apply_options'](cfg, parse('--portion', '0.1'))
     assert cfg.train_cfg.max_iters == 6
     for portion in ('0', '1.5', '0.01'):

@@ -153,6 +153,10 @@ class ResourceHook(Hook):
         self.hold_depth = hold_depth
         self.divisor = divisor
         self.interval = interval
+        if not isinstance(out_dir, (str, type(None))):
+            raise DMSError(
+                f'ResourceHook: `out_dir` must be a folder, got {out_dir!r}.'
+            )
         self.out_dir = out_dir
         self.latency_table = latency_table
         self.latency_device = latency_device

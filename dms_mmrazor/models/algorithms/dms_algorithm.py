@@ -35,7 +35,7 @@ class DMSAlgorithm(BaseAlgorithm):
     business of :class:`ResourceHook`.
 
     Args:
-        architecture (dict | BaseModel): The supernet, a plain model.
+        architecture (dict | BaseModel): The supernet, a plain model. Needed.
         mutator (dict | DMSMutator): What to search. Defaults to
             dict(type='DMSMutator').
         structure_only (bool): Train only the pruning ratios; weights get
@@ -61,7 +61,7 @@ class DMSAlgorithm(BaseAlgorithm):
 
     def __init__(
         self,
-        architecture: Union[BaseModel, Dict[str, Any]],
+        architecture: Union[BaseModel, Dict[str, Any], None] = None,
         mutator: Union[DMSMutator, Dict[str, Any], None] = None,
         structure_only: bool = False,
         data_preprocessor: Union[Dict[str, Any], nn.Module, None] = None,

@@ -18,8 +18,8 @@ from dms_mmrazor.type_names import has_type
 
 @MODELS.register_module()
 def DMSSubModel(  # noqa: N802
-    architecture: Union[Dict[str, Any], nn.Module],
-    structure: Union[str, Dict[str, Any], Structure],
+    architecture: Union[Dict[str, Any], nn.Module, None] = None,
+    structure: Union[str, Dict[str, Any], Structure, None] = None,
     init_cfg: Optional[Dict[str, Any]] = None,
     **kwargs: Any,
 ) -> nn.Module:
@@ -29,9 +29,9 @@ def DMSSubModel(  # noqa: N802
     architecture's own class, with its own keys.
 
     Args:
-        architecture (dict | nn.Module): The supernet's architecture.
+        architecture (dict | nn.Module): The supernet's architecture. Needed.
         structure (str | dict | Structure): ``subnet.yaml`` of a search, or
-            its content.
+            its content. Needed.
         init_cfg (dict, optional): Weights of the subnet, such as
             ``dict(type='Pretrained', checkpoint='…/subnet.pth')``. Defaults
             to None: the architecture's own initialization (a checkpoint of
@@ -52,6 +52,11 @@ def DMSSubModel(  # noqa: N802
         structure = load_structure(structure)
     elif isinstance(structure, dict):
         structure = structure_from_dict(structure)
+    elif not isinstance(structure, Structure):
+        raise DMSError(
+            '`model.structure` must be the path of the `subnet.yaml` that a '
+            f'search has written, got {structure!r}.'
+        )
     check_architecture(architecture)
     if isinstance(architecture, dict):
         architecture = MODELS.build({**kwargs, **architecture})

@@ -254,10 +254,10 @@ def _whole_step(step: Union[int, float], num_channels: int) -> int:
     """
     if isinstance(step, float) and 0 < step < 1:
         step = max(1, round(step * num_channels))
-    if not (isinstance(step, int) and 1 <= step <= num_channels):
+    if not (type(step) is int and 1 <= step <= num_channels):
         raise DMSError(
             f'`step` must be an int in 1 … {num_channels} (the channels '
-            f'of the unit) or a portion of them in (0, 1), got {step}.'
+            f'of the unit) or a portion of them in (0, 1), got {step!r}.'
         )
     return step
 
@@ -273,12 +273,17 @@ def _check_settings(
     if not (isinstance(mask_step, int) and num_channels % mask_step == 0):
         raise DMSError(
             f'`mask_step` must divide the {num_channels} channels of the '
-            f'unit, got {mask_step}.'
+            f'unit, got {mask_step!r}.'
         )
     if mask_step > 1 and not follows:
         raise DMSError(
             '`mask_step` is for units with `follows`; others have `step`.'
         )
+    for key, ratio in (('min_ratio', min_ratio), ('max_ratio', max_ratio)):
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)):
+            raise DMSError(
+                f'`{key}` must be a number in [0, 1], got {ratio!r}.'
+            )
     if not 0 <= min_ratio <= max_ratio <= 1 or max_ratio == 0:
         raise DMSError(
             '`min_ratio` and `max_ratio` must satisfy 0 <= min <= max <= '
