@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional, Tuple, Type
 import torch
 from torch import Tensor, nn
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.kind import (
     channels_of,
@@ -79,7 +80,8 @@ class ReadsFewer:
         try:
             with torch.random.fork_rng():
                 trial(x, *args, **kwargs)
-        except CODE_ERRORS:
+        except CODE_ERRORS as error:
+            raise_device_error(error)
             return False
         return True
 

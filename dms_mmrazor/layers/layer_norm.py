@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.fold import fold_depth
 from dms_mmrazor.layers.kind import PassingKind, register_kind
@@ -197,7 +198,8 @@ def channel_first_norm(kind: type) -> Optional[Type[DMSOp]]:
     image = torch.randn(2, 6, 4, 3, generator=torch.Generator().manual_seed(0))
     try:
         given = kind(6)(image)
-    except (AttributeError, RuntimeError, TypeError, ValueError):
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise_device_error(error)
         return None  # other arguments, or another dimension
     channels = image.permute(0, 2, 3, 1)
     expected = nn.functional.layer_norm(channels, (6,), eps=kind(6).eps)

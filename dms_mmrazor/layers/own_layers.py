@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Optional, Tuple, Type
 import torch
 from torch import Tensor, nn
 
+from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.layers.dms_op import DMSOp
 from dms_mmrazor.layers.kind import narrow_layer
 
@@ -61,7 +62,8 @@ def made(kind: type, *args: int, **kwargs: str) -> Optional[nn.Module]:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return kind(*args, **kwargs)
-    except CODE_ERRORS:
+    except CODE_ERRORS as error:
+        raise_device_error(error)
         return None
 
 
@@ -120,7 +122,8 @@ def folds(
     narrow_layer(cut, _KEPT_OUT, _KEPT_IN)
     try:
         expected = masked(x).index_select(dim, _KEPT_OUT)
-    except CODE_ERRORS:
+    except CODE_ERRORS as error:
+        raise_device_error(error)
         return False
     return same(cut, x.index_select(dim, _KEPT_IN), expected)
 
@@ -129,7 +132,8 @@ def same(layer: nn.Module, x: Tensor, expected: Tensor) -> bool:
     """Whether a layer gives what is expected of it."""
     try:
         given = layer(x)
-    except CODE_ERRORS:
+    except CODE_ERRORS as error:
+        raise_device_error(error)
         return False
     return (
         isinstance(given, Tensor)

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 from torch import nn
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, raise_device_error
 from dms_mmrazor.graph.demo import (
     check_input,
     demo_tensor,
@@ -104,6 +104,7 @@ def _check_forward(
         with evaluating(model):
             forward_tensors(model, demo_tensor(model, demo_input))
     except Exception as error:  # whatever a module's code may raise
+        raise_device_error(error)
         line = ' '.join(str(error).split())
         raise DMSError(
             f'EnlargedModel: {type(model).__name__} does not run ({line}); '
