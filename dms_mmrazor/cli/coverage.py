@@ -20,7 +20,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from dms_mmrazor.cli.short_training import find_recipe, why_not_trained
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, raise_device_error
 from dms_mmrazor.graph import count_macs
 from dms_mmrazor.graph.demo import (
     DemoInput,
@@ -277,6 +277,7 @@ def _try_onnx(model: nn.Module, size: Size) -> Dict[str, Any]:
         except DMSError:
             raise
         except Exception as error:  # whatever torch's exporter may raise
+            raise_device_error(error)
             line = str(error).strip().splitlines()[0]
             line = line.replace(f'{folder}{os.sep}', '')
             return dict(onnx=None, onnx_error=line)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from dms_mmrazor.compat import load_safely
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, raise_device_error
 
 _FOREIGN = re.compile(r'(?:GLOBAL|it contains) ([\w.]+)')
 
@@ -40,6 +40,7 @@ def read_checkpoint(path: str) -> Dict[str, Any]:
             'neither a tensor nor plain data.'
         ) from None
     except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+        raise_device_error(error)
         raise DMSError(_damaged(path, error)) from None
     if not isinstance(content, dict):
         raise DMSError(

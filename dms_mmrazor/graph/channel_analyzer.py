@@ -183,7 +183,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         with _quiet_mmengine():
             try:
                 graph = self._channel_graph(model, ran)
-            except Exception as error:
+            except Exception as error:  # whatever tracing may raise
                 raise_device_error(error)
                 raise TracingError(
                     f'{type(model).__name__} cannot be traced by '

@@ -125,7 +125,8 @@ class ShapeRunner(NodeRunner):
         try:
             shapes = _map_tensors(as_shape, (args, kwargs))
             result = run_node(node, self._shapes, *shapes)
-        except Exception:  # whatever a module's code may raise
+        except Exception as error:  # whatever a module's code may raise
+            raise_device_error(error)
             zeros = _map_tensors(self._as_zeros, (args, kwargs))
             result = run_node(node, self._model, *zeros)
             return _shapes_alone(result)

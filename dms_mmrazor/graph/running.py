@@ -19,7 +19,6 @@ from torch.utils.hooks import RemovableHandle
 
 from dms_mmrazor.errors import (
     DMSError,
-    is_out_of_memory,
     raise_device_error,
 )
 from dms_mmrazor.graph.demo import (
@@ -118,8 +117,7 @@ def naming_modules(model: nn.Module) -> Iterator[None]:
         with removing(hooks):
             yield
     except Exception as error:  # whatever a module's code may raise
-        if is_out_of_memory(error):
-            raise
+        raise_device_error(error)
         name = running[-1] if running else ''
         kind = type(model.get_submodule(name)).__name__
         raise ForwardError(name or 'the model', kind, error) from error

@@ -10,7 +10,7 @@ from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, raise_device_error
 from dms_mmrazor.graph.light_copy import cut_copy
 from dms_mmrazor.graph.tied_weights import tied_parameters
 from dms_mmrazor.layers import (
@@ -61,6 +61,7 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
         try:
             narrow_layer(modules[name], *kept)
         except (RuntimeError, ValueError) as error:
+            raise_device_error(error)
             raise DMSError(f'layer {name!r}: {error}') from error
     _tie(tied)
     # Last: names of layers would be others in shorter lists.

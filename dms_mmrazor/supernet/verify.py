@@ -9,7 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.core import FlatTopk
-from dms_mmrazor.errors import DMSError, is_out_of_memory
+from dms_mmrazor.errors import (
+    DMSError,
+    is_out_of_memory,
+    raise_device_error,
+)
 from dms_mmrazor.graph.demo import (
     demo_tensor,
     enliven,
@@ -265,8 +269,7 @@ class Comparison:
                     with drawn():
                         outputs.append(forward_tensors(self._plain, values))
         except Exception as error:  # it may not take the other one
-            if is_out_of_memory(error):
-                raise
+            raise_device_error(error)
             return False
         return difference(*outputs) <= TOLERANCE
 
@@ -312,8 +315,7 @@ class Comparison:
         try:
             return pruned_copy(self._plain, structure)
         except Exception as error:  # whatever cutting a strange layer raises
-            if is_out_of_memory(error):
-                raise
+            raise_device_error(error)
             raise CutError(str(error)) from error
 
     def _use(self, tensors: Dict[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dms_mmrazor.compat import load_safely
-from dms_mmrazor.errors import DMSError
+from dms_mmrazor.errors import DMSError, raise_device_error
 
 LORA_SCALE = 'lora_scale'
 """Buffer of a model with adapters: what these are multiplied by."""
@@ -162,6 +162,7 @@ def _read_checkpoint(path: str) -> Dict[str, Any]:
             'its `state_dict()`.'
         ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise_device_error(error)
         line = ' '.join(str(error).split())[:200]
         raise DMSError(f'weights {path!r} cannot be read: {line}') from None
     state = content
@@ -227,6 +228,7 @@ def load_weights(model: nn.Module, path: str) -> None:
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
+        raise_device_error(error)
         line = str(error).splitlines()[-1].strip()
         raise DMSError(
             f'weights {path!r} are of another structure: {line}'

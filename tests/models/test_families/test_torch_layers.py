@@ -453,6 +453,29 @@ UNSEARCHED = {
 }
 
 
+PLAIN = {
+    'weight_norm': torch.nn.utils.remove_weight_norm,
+    'parametrized': lambda layer: (
+        torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')
+    ),
+}
+"""What the reason against a computed weight advises."""
+
+
+@pytest.mark.filterwarnings('ignore:.*weight_norm')
+@pytest.mark.parametrize('name', PLAIN)
+def test_a_computed_weight_made_plain_is_searched(name, family):
+    net = UNSEARCHED[name]()
+    reports = {r.name: r for r in search_of(net).mutator.report().layers}
+    assert 'make the weight a plain one' in reports['b'].outputs
+    net = UNSEARCHED[name]()
+    PLAIN[name](net.layer)
+    search = search_of(net)
+    assert not search.mutator.report().unsearched
+    family.structures(search, SIZE, number=2)
+    train_once(family.exported(search))
+
+
 @pytest.mark.filterwarnings('ignore:.*weight_norm')
 @pytest.mark.parametrize('name', UNSEARCHED)
 def test_what_is_not_searched_is_named(name, family):
