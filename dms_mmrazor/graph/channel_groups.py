@@ -3,6 +3,7 @@
 from typing import Any, Dict, Iterable, List, NamedTuple, Tuple
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 from dms_mmrazor.layers import (
     HEADS,
@@ -97,6 +98,18 @@ class ChannelGroup(NamedTuple):
         return dict(init_args=dict(num_channels=self.size), channels=channels)
 
 
+_REMOVED_BY = {
+    'weight_g': '`torch.nn.utils.remove_weight_norm`',
+    # It forgets a hook that asks each checkpoint for `weight_u`.
+    'weight_u': (
+        '`torch.nn.utils.remove_spectral_norm`, then '
+        '`layer._load_state_dict_pre_hooks.clear()`'
+    ),
+    'weight_mask': '`torch.nn.utils.prune.remove`',
+}
+"""By what torch stores beside a weight that it computes: what undoes it."""
+
+
 def has_vectors(module: nn.Module) -> bool:
     """Whether a module has parameters of several numbers.
 
@@ -110,6 +123,16 @@ def _is_plain(module: nn.Module) -> bool:
     return is_layer(module) and acts_alone(module)
 
 
+def _plain_weight_by(module: nn.Module) -> str:
+    """What makes the computed weight of a layer a plain one."""
+    if parametrize.is_parametrized(module):
+        return '`torch.nn.utils.parametrize.remove_parametrizations`'
+    for key, call in _REMOVED_BY.items():
+        if hasattr(module, key):
+            return call
+    return 'assign it as a parameter'
+
+
 def _reason_of_layer(module: nn.Module) -> str:
     """Why a layer with vectors cannot be searched; empty if it can."""
     kind = kind_of(module)
@@ -120,8 +143,7 @@ def _reason_of_layer(module: nn.Module) -> str:
         return (
             'computes its weight from other parameters (weight_norm, '
             'spectral_norm or the like), not supported; to search it, make '
-            'the weight a plain one: `remove_weight_norm`, '
-            '`remove_parametrizations` and their like in torch.nn.utils'
+            f'the weight a plain one: {_plain_weight_by(module)}'
         )
     if masked_form(type(module)) is None and not _is_plain(module):
         return f'is a {type(module).__name__}, not supported'

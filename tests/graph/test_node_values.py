@@ -214,17 +214,3 @@ def test_memory_that_runs_out_is_no_answer_of_a_function():
             try_function(node, [(image, 4)])
         with pytest.raises(RuntimeError, match='^CUDA out of memory'):
             runner.value(node, {image: torch.zeros(2, 4)})
-
-
-def test_memory_that_runs_out_is_no_model_that_cannot_be_traced():
-    class Exhausted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv2d(3, 4, 1)
-
-        def forward(self, x):
-            self.conv(x)
-            raise RuntimeError('CUDA out of memory')
-
-    with pytest.raises(RuntimeError, match='^CUDA out of memory'):
-        DMSChannelAnalyzer(demo_input=(1, 3, 8, 8)).analyze_groups(Exhausted())

@@ -84,21 +84,6 @@ def test_it_is_tried_in_the_mode_that_it_is_called_in():
     assert model.train()(torch.rand(2, 5, 6)).shape == (2, 5, 6)
 
 
-class Exhausted(Fitting):
-    """The machine gives up at its first call."""
-
-    def forward(self, x):
-        raise RuntimeError('CUDA out of memory.')
-
-
-def test_memory_that_runs_out_is_no_answer_of_its_code():
-    model = nn.Sequential(Exhausted())
-    fit_foreign_attentions(model)
-    with pytest.raises(RuntimeError, match='^CUDA out of memory'):
-        model(torch.rand(2, 5, 6))
-    assert model[0].needs_width is None  # the next call asks again
-
-
 def test_a_copy_is_of_the_same_form(subnet):
     model, _ = subnet
     copy, image = deepcopy(model), torch.rand(IMAGE)
