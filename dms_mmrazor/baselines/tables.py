@@ -35,12 +35,13 @@ def table(rows: Sequence[Row], score: str = 'score') -> str:
     for row in rows:
         gain = '–'
         if row.get('gain') is not None and row['method'] != 'uniform':
-            gain = f'{row["gain"]:+.{digits}f} ± {row["error"]:.{digits}f}'
+            gain = f'{row["gain"]:+.{digits}f}'
+            gain += _spread(row['error'], digits)
         lines.append(
             [
                 f'{row["target"]:g}',
                 row['method'],
-                f'{row["mean"]:.{digits}f} ± {row["std"]:.{digits}f}',
+                f'{row["mean"]:.{digits}f}{_spread(row["std"], digits)}',
                 ', '.join(f'{value:.{digits}f}' for value in row['scores']),
                 gain,
                 f'{row["resource"]:.4f}',
@@ -51,6 +52,11 @@ def table(rows: Sequence[Row], score: str = 'score') -> str:
             ]
         )
     return _markdown(heads, lines)
+
+
+def _spread(value: float, digits: int) -> str:
+    """What follows a mean; nothing for a single seed."""
+    return '' if math.isnan(value) else f' ± {value:.{digits}f}'
 
 
 def grid_table(tried: Sequence[Record]) -> str:

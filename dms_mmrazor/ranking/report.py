@@ -233,7 +233,9 @@ def table(ranking: Ranking) -> str:
             [
                 str(row['place']),
                 row['name'],
-                f'{mean} ± {_number(row["std"])}',
+                mean
+                if math.isnan(row['std'])
+                else f'{mean} ± {_number(row["std"])}',
                 ', '.join(map(_number, row['each'].values())),
                 *(_number(row['scores'][name]) for name in others),
                 f'{row["seconds"]:.1f}',
