@@ -220,9 +220,12 @@ def test_a_copy_of_the_model_shows_the_same_masks():
     not hasattr(torch, 'amp') or not hasattr(torch.amp, 'GradScaler'),
     reason='no loss scaler for a CPU on this torch',
 )
-def test_a_skipped_step_changes_nothing():
+@pytest.mark.parametrize('backoff', [0.5, 1.0], ids=['lowered', 'static'])
+def test_a_skipped_step_changes_nothing(backoff):
+    """A static scale does not move when a step is skipped."""
     loop = Loop()
     scaler = torch.amp.GradScaler('cpu', init_scale=2.0**10)
+    scaler.set_backoff_factor(backoff)
     loop.search.use_scaler(scaler, loop.optimizer)
     topk = loop.search.mutator.topk
     moved = []
@@ -239,6 +242,7 @@ def test_a_skipped_step_changes_nothing():
         after = topk.state_dict()
         moved.append(any(not torch.equal(before[k], after[k]) for k in after))
     assert moved == [True, False, True]
+    assert scaler.get_scale() == 2.0**10 * backoff
 
 
 @pytest.mark.parametrize(
