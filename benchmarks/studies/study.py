@@ -64,6 +64,7 @@ STUDIES = {
     'structure_only': Study(
         'Tables 2 and 11: 800 iterations, weights stay what they are',
         (*CUT, 'dms', 'dms-plain', 'dms-adam', 'depth-uniform', *MASKS),
+        {'dms-gradient': {'importance': {'metric': 'gradient'}}},
         mode='cut',
         targets=(0.5, 0.25, 0.125),
         search_iterations=800,
