@@ -36,8 +36,9 @@ from dms_mmrazor.search import Search
 from dms_mmrazor.search.structure_search import Searched
 from dms_mmrazor.subnet import prune
 from dms_mmrazor.subnet.onnx_export import export_onnx, why_not_onnx
+from dms_mmrazor.supernet.difference import compare
 from dms_mmrazor.supernet.plain import plain_copy
-from dms_mmrazor.supernet.verify import compare, randomize
+from dms_mmrazor.supernet.verify import randomize
 
 Size = Tuple[int, ...]
 

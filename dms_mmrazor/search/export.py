@@ -35,10 +35,10 @@ from dms_mmrazor.subnet import (
     pruned_copy,
     save_structure,
 )
+from dms_mmrazor.supernet.difference import TOLERANCE, compare
 from dms_mmrazor.supernet.plain import plain_copy
 from dms_mmrazor.supernet.plain_model import check_whole
 from dms_mmrazor.supernet.resources import RESOURCES
-from dms_mmrazor.supernet.verify import TOLERANCE, compare
 from dms_mmrazor.version import __version__
 
 STRUCTURE_FILE = 'subnet.yaml'

@@ -145,7 +145,7 @@ def test_channels_in_another_order_are_not_followed():
 def test_masked_equals_cut():
     from dms_mmrazor.models.mutators import DMSMutator
     from dms_mmrazor.subnet import prune
-    from dms_mmrazor.supernet.verify import max_difference
+    from dms_mmrazor.supernet.difference import max_difference
 
     def flatten(x):
         return x[..., ::2, 1:3].flatten(1)

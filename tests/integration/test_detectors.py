@@ -218,8 +218,8 @@ def test_structure_only(small):
     from mmengine.registry import MODELS
 
     from dms_mmrazor.subnet import load_structure, prune
+    from dms_mmrazor.supernet.difference import max_difference
     from dms_mmrazor.supernet.plain import plain_copy
-    from dms_mmrazor.supernet.verify import max_difference
 
     cfg = small(STRUCTURE_ONLY, 'YOLOv8')
     cfg.custom_hooks[-1].update(target=0.5, divisor=2)

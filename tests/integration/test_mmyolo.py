@@ -153,8 +153,8 @@ def test_export_is_what_was_evaluated(search, yolo, tmp_path):
 
     from dms_mmrazor.engine.runner_access import validated_weights
     from dms_mmrazor.subnet import load_structure, prune
+    from dms_mmrazor.supernet.difference import max_difference
     from dms_mmrazor.supernet.plain import plain_copy
-    from dms_mmrazor.supernet.verify import max_difference
 
     runner, _ = search
     folder = f'{runner.work_dir}/subnet/subnet'

@@ -15,8 +15,8 @@ from dms_mmrazor.engine.search_config import find_resource_hook
 from dms_mmrazor.graph.demo import demo_samples
 from dms_mmrazor.subnet import prune
 from dms_mmrazor.subnet.structure import save_structure
+from dms_mmrazor.supernet.difference import max_difference
 from dms_mmrazor.supernet.plain import plain_copy
-from dms_mmrazor.supernet.verify import max_difference
 
 CONFIGS = osp.join(osp.dirname(__file__), '../../configs')
 SIZE = (2, 3, 64, 64)

@@ -46,7 +46,7 @@ class FamilyCheck:
     def structures(self, search: Any, size: int, number: int = 10) -> float:
         """Compare masked and exported subnets; the largest difference."""
         from dms_mmrazor.graph import count_macs
-        from dms_mmrazor.supernet.verify import max_difference
+        from dms_mmrazor.supernet.difference import max_difference
 
         mutator, worst = search.mutator, 0.0
         image = torch.rand(2, 3, size, size)

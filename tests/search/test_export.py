@@ -13,8 +13,8 @@ from dms_mmrazor.search.export import (
 )
 from dms_mmrazor.search.fitted_structure import fit_choices
 from dms_mmrazor.subnet import load_structure
+from dms_mmrazor.supernet.difference import max_difference
 from dms_mmrazor.supernet.plain import plain_copy
-from dms_mmrazor.supernet.verify import max_difference
 
 NETWORKS = [
     ('resnet18', 64, range(3)),

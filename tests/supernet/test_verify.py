@@ -8,11 +8,8 @@ from torch import nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.subnet import Structure, surgery
-from dms_mmrazor.supernet.verify import (
-    Comparison,
-    compare,
-    max_difference,
-)
+from dms_mmrazor.supernet.difference import compare, max_difference
+from dms_mmrazor.supernet.verify import Comparison
 
 
 class Reading(nn.Module):

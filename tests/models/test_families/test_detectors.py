@@ -264,7 +264,7 @@ def deep_yolov8(detector):
 @pytest.mark.parametrize('kept', [(0,), (0, 5), (2, 3), (1, 2, 3, 4, 5)])
 def test_a_removed_block_passes_its_columns_on(detector, kept):
     from dms_mmrazor.graph import count_macs
-    from dms_mmrazor.supernet.verify import max_difference
+    from dms_mmrazor.supernet.difference import max_difference
 
     search = deep_yolov8(detector)
     mutator = search.mutator

@@ -38,7 +38,7 @@ def test_subnets_compute_what_the_supernet_computes(
     searched, spaces, name, fine
 ):
     from dms_mmrazor.graph import count_macs
-    from dms_mmrazor.supernet.verify import max_difference
+    from dms_mmrazor.supernet.difference import max_difference
 
     model, mutator = searched(name, fine)
     space = ChoiceSpace(mutator)

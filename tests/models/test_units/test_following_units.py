@@ -80,8 +80,8 @@ def test_coupled_widths_export_as_they_were_masked(searched):
     from dms_mmrazor.graph import count_macs
     from dms_mmrazor.subnet import pruned_copy
     from dms_mmrazor.supernet.choice_space import ChoiceSpace
+    from dms_mmrazor.supernet.difference import max_difference
     from dms_mmrazor.supernet.plain import plain_copy
-    from dms_mmrazor.supernet.verify import max_difference
 
     model, mutator = searched
     model.eval()
