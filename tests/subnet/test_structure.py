@@ -208,8 +208,9 @@ def test_other_files(tmp_path, content):
 
 
 def test_no_file(tmp_path):
-    for path in (tmp_path / 'none.yaml', tmp_path):
-        with pytest.raises(DMSError, match='does not exist'):
+    wrong = {tmp_path / 'none.yaml': 'does not exist', tmp_path: 'is a folder'}
+    for path, why in wrong.items():
+        with pytest.raises(DMSError, match=why):
             load_structure(str(path))
 
 

@@ -384,7 +384,7 @@ def test_resume(name, texts, workspace, files, train):
             ('has no ResourceHook',),
         ),
         ('visualize_subnet.py {files}/whole.yaml --out a.gif', ('.png',)),
-        ('visualize_subnet.py {files}', ('does not exist',)),
+        ('visualize_subnet.py {files}', ('is a folder',)),
     ],
 )
 def test_command_line(
