@@ -88,30 +88,6 @@ def read_yaml(path: str, what: str) -> Any:
         raise DMSError(f'{path} cannot be read as YAML: {line}') from None
 
 
-def check_yaml_path(key: str, path: Any) -> str:
-    """A path that a YAML file can be written to, before work is done.
-
-    Args:
-        key (str): The setting, for messages.
-        path (str | Path): What the user gave.
-
-    Raises:
-        DMSError: If it is no path, a folder, or called as another file.
-    """
-    wanted = "must be the path of a YAML file, such as 'subnet.yaml'"
-    if not isinstance(path, (str, os.PathLike)):
-        raise DMSError(f'{key} {wanted}, got {path!r}.')
-    path = os.fspath(path)
-    if os.path.isdir(path):
-        raise DMSError(f'{key} {wanted}; {path!r} is a folder.')
-    if not path.endswith(('.yaml', '.yml')):
-        raise DMSError(
-            f'{key} {wanted}, got {path!r}: the structure alone is written '
-            'there; weights are `torch.save(subnet.model.state_dict(), …)`.'
-        )
-    return path
-
-
 def write_yaml(data: Any, path: str, inline_lists: bool = False) -> None:
     """Write plain data; a reader never sees half of it.
 

@@ -1,6 +1,7 @@
-"""What a part of a config says it is."""
+"""What a part of a config says it is, and what its class takes."""
 
-from typing import Any, Mapping
+import inspect
+from typing import Any, List, Mapping
 
 
 def type_name(cfg: Mapping[str, Any], key: str = 'type') -> str:
@@ -25,3 +26,9 @@ def has_type(cfg: Any, name: str) -> bool:
         name (str): Name of the class, without scope.
     """
     return isinstance(cfg, dict) and type_name(cfg) == name
+
+
+def settings_of(known_class: type) -> List[str]:
+    """Names of the arguments of a class, but ``**kwargs``."""
+    parameters = inspect.signature(known_class).parameters.values()
+    return [p.name for p in parameters if p.kind != p.VAR_KEYWORD]

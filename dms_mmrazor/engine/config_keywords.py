@@ -1,7 +1,6 @@
 """What a search's config misspells or a search does not work with."""
 
-import inspect
-from typing import Any, List, Mapping
+from typing import Any, Mapping
 
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -13,7 +12,7 @@ from dms_mmrazor.registry import (
     OPTIM_WRAPPER_CONSTRUCTORS,
     TASK_UTILS,
 )
-from dms_mmrazor.type_names import type_name
+from dms_mmrazor.type_names import settings_of, type_name
 
 # Settings that there were once, and what does their work now.
 _FORMER = {
@@ -71,7 +70,7 @@ def _check(
         return False
     if type_name(cfg) not in (name, *aliases):
         return False
-    unknown = sorted(set(cfg) - set(_settings(known_class)) - _BUILD_KEYS)
+    unknown = sorted(set(cfg) - set(settings_of(known_class)) - _BUILD_KEYS)
     if unknown:
         raise unknown_key(key, name, unknown[0])
     return True
@@ -92,14 +91,8 @@ def unknown_key(key: str, name: str, unknown: str) -> DMSError:
     found = [r.module_dict[name] for r in registries if name in r.module_dict]
     return DMSError(
         f'`{key}`: {name} has no setting {unknown!r}; it takes '
-        f'{", ".join(_settings(found[0]))}.'
+        f'{", ".join(settings_of(found[0]))}.'
     )
-
-
-def _settings(known_class: type) -> List[str]:
-    """Names of the arguments of a class, but ``**kwargs``."""
-    parameters = inspect.signature(known_class).parameters.values()
-    return [p.name for p in parameters if p.kind != p.VAR_KEYWORD]
 
 
 def _check_structure(cfg: Mapping[str, Any]) -> None:

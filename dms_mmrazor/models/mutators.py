@@ -84,7 +84,6 @@ from dms_mmrazor.supernet.verify import (
 
 Config = Dict[str, Any]
 
-
 _UNPREPARED = (
     'the mutator knows no supernet yet: call `prepare_from_supernet` first.'
 )

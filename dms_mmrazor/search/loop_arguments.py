@@ -1,13 +1,12 @@
 """Arguments of a search in a loop of one's own, checked before they act."""
 
-import inspect
 import os
 from typing import Any, Dict, Mapping, Optional, Sequence
 
 from dms_mmrazor.errors import DMSError, did_you_mean
 from dms_mmrazor.graph import DMSChannelAnalyzer
 from dms_mmrazor.models.mutators import DMSMutator
-from dms_mmrazor.type_names import type_name
+from dms_mmrazor.type_names import settings_of, type_name
 
 
 def check_mutator(settings: Any) -> Any:
@@ -49,7 +48,7 @@ def _check_parse_cfg(parse_cfg: Mapping[str, Any]) -> None:
 
 def _check_names(key: str, given: Mapping[str, Any], known: type) -> None:
     """Raise DMSError unless a class takes all arguments of a name."""
-    names = list(inspect.signature(known).parameters)
+    names = settings_of(known)
     for name in given:
         if name not in names:
             raise DMSError(
@@ -77,6 +76,32 @@ def check_record(record: Any) -> Optional[str]:
             'file.'
         )
     return os.fspath(record)
+
+
+def check_path(path: Any) -> str:
+    """A path that a YAML file can be written to, before work is done.
+
+    Args:
+        path (str | Path): ``path`` of :meth:`Search.export`.
+
+    Raises:
+        DMSError: If it is no path, a folder, or called as another file.
+    """
+    wanted = (
+        'Search.export: `path` must be the path of a YAML file, such as '
+        "'subnet.yaml'"
+    )
+    if not isinstance(path, (str, os.PathLike)):
+        raise DMSError(f'{wanted}, got {path!r}.')
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        raise DMSError(f'{wanted}; {path!r} is a folder.')
+    if not path.endswith(('.yaml', '.yml')):
+        raise DMSError(
+            f'{wanted}, got {path!r}: the structure alone is written '
+            'there; weights are `torch.save(subnet.model.state_dict(), …)`.'
+        )
+    return path
 
 
 def check_metrics(owner: str, metrics: Any) -> Dict[str, Any]:

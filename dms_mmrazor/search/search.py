@@ -19,7 +19,6 @@ from torch.optim import Optimizer
 
 from dms_mmrazor.core.durations import Duration
 from dms_mmrazor.errors import DMSError, check_flag
-from dms_mmrazor.files import check_yaml_path
 from dms_mmrazor.latency import prepare_latency
 from dms_mmrazor.layers.references import model_copy
 from dms_mmrazor.models.mutators import DMSMutator
@@ -42,6 +41,7 @@ from dms_mmrazor.search.export_warnings import (
 from dms_mmrazor.search.loop_arguments import (
     check_metrics,
     check_mutator,
+    check_path,
     check_record,
     check_scaler,
     check_state,
@@ -382,7 +382,7 @@ class Search:
         check_counts('Search', divisor=divisor)
         metrics = check_metrics('Search.export', metrics)
         if path is not None:
-            path = check_yaml_path('Search.export: `path`', path)
+            path = check_path(path)
         if is_sharded(self.model):
             raise DMSError(
                 'Search: `model` is sharded by `fully_shard`: load its whole '

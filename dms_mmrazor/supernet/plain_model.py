@@ -96,8 +96,9 @@ def _searched(model: nn.Module) -> str:
 
 def _unready(model: nn.Module) -> str:
     """Why its layers cannot be searched now; empty if they can."""
-    if _searched(model):
-        return f'{_searched(model)} for another search'
+    searched = _searched(model)
+    if searched:
+        return f'{searched} for another search'
     if is_sharded(model):
         return (
             'is sharded by `fully_shard`, and its layers are replaced: shard '

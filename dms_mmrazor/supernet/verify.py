@@ -46,7 +46,6 @@ TRIALS = 2
 
 Choose = Callable[[Sequence[str], int], Structure]
 
-
 _SURE = 1e-2
 """Difference that rounding does not explain."""
 
