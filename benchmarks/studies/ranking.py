@@ -11,6 +11,7 @@ Writes ranking-study.md, .json and .png.
 """
 
 import argparse
+import itertools
 import json
 import math
 import os.path as osp
@@ -396,8 +397,10 @@ def analyze(
             }
         )
     params = records['structures']['result']['params']
+    first = [_name('full', index, seeds[0]) for index in range(1, number)]
     return {
         'candidates': number,
+        'drawn': drawn([records[name]['result'] for name in first]),
         'truth': {
             'mean': truth,
             'by_seed': full,
@@ -407,6 +410,29 @@ def analyze(
         'parameters_alone': agreement.kendall(params, truth),
         'rows': rows,
         'equal_seconds': equal_seconds(rows),
+    }
+
+
+def drawn(results: Sequence[Mapping[str, float]]) -> Dict[str, float]:
+    """What drawing structures is worth: all, the best of four, the best.
+
+    The best of four is chosen by validation, in every choice of four.
+
+    Args:
+        results (Sequence[dict]): ``val`` and ``test`` of full trainings.
+    """
+    tests = [result['test'] for result in results]
+    chosen = [
+        max(four, key=lambda result: result['val'])['test']
+        for four in itertools.combinations(results, min(4, len(results)))
+    ]
+    return {
+        'mean': statistics.fmean(tests),
+        'std': statistics.stdev(tests) if len(tests) > 1 else math.nan,
+        'median': statistics.median(tests),
+        'best_of_four': statistics.fmean(chosen),
+        'best_of_four_std': statistics.pstdev(chosen),
+        'best': max(tests),
     }
 
 
@@ -440,7 +466,7 @@ def equal_seconds(rows: Sequence[Row]) -> List[Row]:
 
 def text_of(found: Mapping[str, Any]) -> str:
     """Markdown of :func:`analyze`."""
-    truth = found['truth']
+    truth, drawn = found['truth'], found['drawn']
     ceiling = truth['ceiling']
     lines = [
         f'{found["candidates"]} structures; top-1 of full trainings '
@@ -452,6 +478,10 @@ def text_of(found: Mapping[str, Any]) -> str:
         f'{ceiling["tau"]:.2f} (ceiling). Parameters alone: '
         f'{found["parameters_alone"]:.2f}. Regret of a random choice: '
         f'{truth["regret_of_a_random_choice"]:.2f}.',
+        f'Drawn ones (all but the uniform first): {drawn["mean"]:.2f} ± '
+        f'{drawn["std"]:.2f}, median {drawn["median"]:.2f}; the best of four '
+        f'by validation {drawn["best_of_four"]:.2f} ± '
+        f'{drawn["best_of_four_std"]:.2f}; the best {drawn["best"]:.2f}.',
         '',
     ]
     heads = ['arm', 'epochs', 'score', 's', 'τ (95 %)', 'τ of the best third']

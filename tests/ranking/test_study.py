@@ -43,7 +43,7 @@ def records(study):
         for seed in (0, 1):
             test = 60 + index + draw.normal(0, 0.1)
             name = f'c{index:02d}-s{seed}'
-            found[f'full-{name}'] = dict(result=dict(test=test))
+            found[f'full-{name}'] = dict(result=dict(test=test, val=test))
             arms = [f'whole/{length:g}' for length in LENGTHS]
             arms += [f'{arm}/1' for arm in study.ARMS if arm != 'whole']
             found[f'short-{name}'] = dict(
@@ -68,6 +68,8 @@ def test_tables_of_the_study(study, records):
     assert row['regret'] == 0 and row['seconds'] == pytest.approx(2.2)
     assert found['truth']['ceiling']['tau'] > 0.9
     assert found['truth']['regret_of_a_random_choice'] > 5
+    drawn = found['drawn']
+    assert drawn['mean'] < drawn['best_of_four'] < drawn['best'] < 72
     budgets = found['equal_seconds']
     assert len(budgets) == 3
     assert budgets[0]['landscape'] == pytest.approx(1, abs=0.1)
