@@ -63,7 +63,7 @@ class Redundancy(KeepsPrecision):
         self.sums = nn.ModuleList(map(Sums, sources))
         if not len(self.sums):
             raise DMSError(
-                "`model.structure_step.signal='removal'`: no layer reads "
+                "`structure_step.signal='removal'`: no layer reads "
                 'searched channels, so that nothing can be compared; use '
                 "'importance'."
             )
@@ -106,7 +106,7 @@ class Redundancy(KeepsPrecision):
         self._handles = []
         if not self._seen:
             raise DMSError(
-                "`model.structure_step.signal='removal'` watches what layers "
+                "`structure_step.signal='removal'` watches what layers "
                 'read, and saw nothing: a compiled model cannot be watched. '
                 "Use signal='importance', or do not compile the search."
             )

@@ -279,14 +279,14 @@ def _checked_settings(settings: Optional[Mapping[str, Any]]) -> Dict[str, Any]:
     """The settings of a config, if their names are known."""
     if not isinstance(settings, (Mapping, type(None))):
         raise DMSError(
-            '`model.structure_step` must be a dict such as '
+            '`structure_step` must be a dict such as '
             f"dict(rule='price'), got {settings!r}."
         )
     settings = dict(settings or {})
     for key in settings:
         if key not in ('rule', 'lr', 'average', 'signal'):
             raise DMSError(
-                f'`model.structure_step.{key}` is unknown; it takes `rule`, '
+                f'`structure_step.{key}` is unknown; it takes `rule`, '
                 '`lr`, `average` and `signal`.'
             )
     return settings
@@ -296,7 +296,7 @@ def _checked_signal(mutator: DMSMutator, signal: Optional[str]) -> str:
     """What the task says of a ratio, if that can be had."""
     if signal not in (None, *SIGNALS):
         raise DMSError(
-            f'`model.structure_step.signal` must be one of {list(SIGNALS)}, '
+            f'`structure_step.signal` must be one of {list(SIGNALS)}, '
             f'got {signal!r}.'
         )
     topk, metric = mutator.topk, mutator.masks.metric
@@ -304,7 +304,7 @@ def _checked_signal(mutator: DMSMutator, signal: Optional[str]) -> str:
     losses = [name for name in METRICS if name not in SIGNED_METRICS]
     if signal in SIGNALS[1:] and not (metric in losses and learns_ratios):
         raise DMSError(
-            f'`model.structure_step.signal`: {signal!r} needs one of '
+            f'`structure_step.signal`: {signal!r} needs one of '
             f'{losses} as `mutator.importance.metric`, got '
             f"{metric!r}, and `mutator.method='dms'`, got "
             f'{mutator.masks.method!r}.'
@@ -321,14 +321,14 @@ def _build_step(
     settings = {**topk.step_settings, **settings}
     if learnable is not topk.pruning_ratio and settings['rule'] == 'price':
         raise DMSError(
-            "`model.structure_step.rule`: 'price' moves pruning ratios, and "
+            "`structure_step.rule`: 'price' moves pruning ratios, and "
             f'mutator.method={mutator.masks.method!r} has none; leave it '
             "away, or choose 'adam' or 'plain'."
         )
     try:
         step = StructureStep(learnable.numel(), **settings)
     except ValueError as error:
-        raise DMSError(f'`model.structure_step`: {error}') from None
+        raise DMSError(f'`structure_step`: {error}') from None
     return step.to(learnable.device)
 
 

@@ -106,6 +106,74 @@ def test_broadcast_spares_the_gradient_of_the_masks(processes, zoo, batch):
     assert not torch.equal(one, two)
 
 
+class _Coupled(torch.nn.Module):
+    """An embedding, and a hidden width that is a portion of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = torch.nn.Linear(5, 24)
+        self.hidden = torch.nn.Linear(24, 96)
+        self.back = torch.nn.Linear(96, 24)
+        self.head = torch.nn.Linear(24, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(x + self.back(self.hidden(x).relu()))
+
+
+def _coupled(rank, world_size):
+    """A search whose resource gradients differ by rank in the last bits.
+
+    So do those of a GPU, whose atomic additions come in any order.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    from dms_mmrazor import Search
+
+    torch.manual_seed(0)
+    units = dict(
+        stem=dict(init_args=dict(step=4, min_ratio=0.5)),
+        hidden=dict(init_args=dict(step=12, min_ratio=0.5, follows='stem')),
+    )
+    search = Search(
+        _Coupled(),
+        torch.rand(4, 5),
+        0.5,
+        total_steps=20,
+        mutator=dict(
+            channel_unit_cfg=dict(type='DMSChannelUnit', units=units),
+            importance=dict(metric='index'),
+        ),
+    )
+    exact = search.structure._constraint
+
+    def rounded():
+        constraint = exact()
+        return constraint._replace(grad=constraint.grad * (1 + 1e-6 * rank))
+
+    search.structure._constraint = rounded
+    model, found = DistributedDataParallel(search.model), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for step in range(20):
+        torch.manual_seed(world_size * step + rank)
+        model(torch.rand(4, 5)).square().mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        search.step()
+        found.append(_structure(search))
+    subnet = search.export(divisor=1)
+    return found, [unit.kept for unit in subnet.structure.units]
+
+
+def test_ranks_agree_where_one_width_follows_another(processes):
+    (one, kept), (two, same) = processes(_coupled, 2)
+    for step, (first, second) in enumerate(zip(one, two)):
+        for a, b in zip(first, second):
+            assert torch.equal(a, b), step
+    assert kept == same
+    assert len(kept[0]) < 24
+
+
 def _collectives(rank, world_size, zoo, batch, searched, kwargs):
     if searched:
         algorithm = _algorithm(zoo)
