@@ -964,3 +964,20 @@ def references():
         net.listed[0](net.through(net.stem(x)))
     )
     return net
+
+
+@toy('a vector of its own that only training multiplies', 'advised', held=1)
+def scaled_in_training():
+    def forward(net, x):
+        x = net.stem(x)
+        x = x * net.scale if net.training else x
+        return net.head(net.body(x))
+
+    scale = nn.Parameter(torch.ones(16, 1, 1))
+    return Net(
+        forward,
+        stem=cbr(3, 16),
+        body=cbr(16, 16),
+        head=conv(16, 4),
+        scale=scale,
+    )

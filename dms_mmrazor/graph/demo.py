@@ -34,12 +34,13 @@ def demo_tensor(model: nn.Module, shape: Any) -> Any:
         shape (tuple | ExampleInputs): (B, C, H, W), or what it is called
             with, which is moved to the device.
     """
+    # The type of most numbers: a vector of its own may have another one.
+    real = [p for p in model.parameters() if p.is_floating_point()]
+    parameter = max(real, key=Tensor.numel, default=None)
     if isinstance(shape, ExampleInputs):
-        parameter = next(model.parameters(), None)
         return shape if parameter is None else shape.to(parameter)
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(tuple(shape), generator=generator)
-    parameter = next(model.parameters(), None)
     vocabulary = vocabulary_of(model)
     if vocabulary and len(shape) == 2:
         tokens = torch.randint(vocabulary, tuple(shape), generator=generator)
@@ -121,6 +122,13 @@ def limit_sides(shape: Sequence[int], most: int) -> Tuple[int, ...]:
 def batch_of(size: DemoInput) -> int:
     """How many images, or examples of another kind."""
     return size.batch if isinstance(size, ExampleInputs) else size[0]
+
+
+def one_of(size: DemoInput) -> DemoInput:
+    """A single image, or example of another kind."""
+    if isinstance(size, ExampleInputs):
+        return size.first()
+    return (1, *size[1:])
 
 
 def for_norms(size: DemoInput) -> DemoInput:

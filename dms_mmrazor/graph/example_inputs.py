@@ -99,6 +99,12 @@ class ExampleInputs:
         other.args, other.kwargs = tree_unflatten(leaves, spec)
         return other
 
+    def first(self) -> 'ExampleInputs':
+        """The first example of a batch."""
+        if self.batch == 1:
+            return self
+        return self._changed(lambda t: t[:1] if t.dim() else t)
+
     def for_norms(self) -> 'ExampleInputs':
         """Two examples at least: norms in training need several values."""
         if self.batch > 1 or any(t.dim() == 0 for t in self.tensors):

@@ -26,10 +26,13 @@ from dms_mmrazor.graph.demo import (
     demo_tensor,
     evaluating,
     forward_tensors,
+    one_of,
 )
 from dms_mmrazor.graph.running import (
+    ForwardError,
     check_demo_input,
     intercepting,
+    naming_modules,
     removing,
 )
 from dms_mmrazor.layers import is_weighted, kind_of
@@ -51,13 +54,13 @@ class LayerProfile(NamedTuple):
 
     Attributes:
         name (str): Name of the layer in the model.
-        positions (int): Applications of the kernel (feature positions,
+        positions (float): Applications of the kernel (feature positions,
             summed over all calls of a shared layer), per image. For an
             attention: pairs of tokens.
     """
 
     name: str
-    positions: int
+    positions: float
 
 
 def profile_layers(
@@ -73,35 +76,62 @@ def profile_layers(
     Returns:
         list[LayerProfile]: In the order of their first call.
     """
-    batch = batch_of(input_size)
-    with evaluating(model), counting_positions(model, batch) as found:
+    with counting_positions(model) as found:
+        _run(model, input_size)
+    return _per_example(model, input_size, found)
+
+
+def _run(model: nn.Module, input_size: DemoInput) -> None:
+    with evaluating(model):
         forward_tensors(model, demo_tensor(model, input_size))
-    return as_profiles(found)
 
 
-def as_profiles(positions: Dict[str, int]) -> List[LayerProfile]:
-    """What :func:`counting_positions` found."""
-    return [LayerProfile(name, count) for name, count in positions.items()]
+def _per_example(
+    model: nn.Module, input_size: DemoInput, counted: Mapping[str, int]
+) -> List[LayerProfile]:
+    """What a whole batch was counted to, for one example of it.
+
+    A layer that runs once however many examples there are (a table of
+    positions, weights that another layer gives) costs one of them as much
+    as all of them. A model that does not run on a single one is taken to
+    have no such layers.
+
+    Args:
+        model (nn.Module): The model.
+        input_size (tuple | ExampleInputs): What it was counted on.
+        counted (dict[str, int]): Of :func:`counting_positions`.
+    """
+    batch, alone = batch_of(input_size), {}
+    if batch > 1:
+        try:
+            with naming_modules(model), counting_positions(model) as alone:
+                _run(model, one_of(input_size))
+        except ForwardError:
+            alone = {}
+    return [
+        LayerProfile(
+            name, count if alone.get(name) == count else count / batch
+        )
+        for name, count in counted.items()
+    ]
 
 
 @contextmanager
-def counting_positions(
-    model: nn.Module, batch: int
-) -> Iterator[Dict[str, int]]:
+def counting_positions(model: nn.Module) -> Iterator[Dict[str, int]]:
     """Count what runs inside, for :func:`profile_layers`.
 
     Args:
         model (nn.Module): A model.
-        batch (int): Images that it is given.
 
     Yields:
-        dict[str, int]: Layer → positions per image, filled as it runs.
+        dict[str, int]: Layer → positions of all that it is given, filled as
+        it runs.
     """
     positions: Dict[str, int] = {}
     names = {module: name for name, module in model.named_modules()}
 
     def add(name: str, applied: int) -> None:
-        positions[name] = positions.get(name, 0) + applied // batch
+        positions[name] = positions.get(name, 0) + applied
 
     def observe(
         module: nn.Module, forward: Callable[..., Any], *args: Any, **kw: Any
@@ -279,7 +309,8 @@ def run_first(
         DMSError: If it does not run on an input of that shape.
     """
     batch = batch_of(input_size)
-    with counting_positions(model, batch) as positions:
+    with counting_positions(model) as positions:
         with counting_elsewhere(model, batch) as uncounted:
             check_demo_input(model, input_size, key)
-    return FirstRun(as_profiles(positions), uncounted)
+    layers = _per_example(model, input_size, positions)
+    return FirstRun(layers, uncounted)

@@ -181,7 +181,12 @@ def _difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max()) / max(float(b.abs().max()), 1e-6)
 
 
-def first_difference(a: nn.Module, b: nn.Module, image: Tensor) -> str:
+def first_difference(
+    a: nn.Module,
+    b: nn.Module,
+    image: Tensor,
+    names: Mapping[nn.Module, str],
+) -> str:
     """The first module that gives other numbers in ``b`` than in ``a``.
 
     Only outputs of the same shape are compared, those of the first call of
@@ -189,14 +194,17 @@ def first_difference(a: nn.Module, b: nn.Module, image: Tensor) -> str:
 
     Args:
         a (nn.Module): A model in evaluation mode.
-        b (nn.Module): One with modules of the same names.
+        b (nn.Module): One that was cut from it.
         image (Tensor): Input [B, C, H, W].
+        names (Mapping): Modules of ``b`` → their names in ``a``, which
+            others have where blocks before them were removed.
 
     Returns:
         str: Full name of the module; '' if there is none.
     """
-    expected = _first_outputs(a, image)
-    for name, output in _first_outputs(b, image).items():
+    own = {module: name for name, module in a.named_modules()}
+    expected = _first_outputs(a, image, own)
+    for name, output in _first_outputs(b, image, names).items():
         other = expected.get(name)
         if other is None or other.shape != output.shape:
             continue
@@ -219,16 +227,18 @@ def other_values(image: Any) -> Any:
     return image.flip(-1) if image.dim() else image
 
 
-def _first_outputs(model: nn.Module, image: Tensor) -> Dict[str, Tensor]:
+def _first_outputs(
+    model: nn.Module, image: Tensor, names: Mapping[nn.Module, str]
+) -> Dict[str, Tensor]:
     """What each module gives when it is first called, in this order."""
     outputs: Dict[str, Tensor] = {}
-    names = {module: name for name, module in model.named_modules()}
 
     def record(module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.numel():
             outputs.setdefault(names[module], output.clone())
 
-    hooks = (m.register_forward_hook(record) for m in names)
+    own = [m for m in model.modules() if m in names]
+    hooks = (m.register_forward_hook(record) for m in own)
     with evaluating(model), removing(hooks):
         forward_tensors(model, image)
     return outputs
@@ -250,6 +260,9 @@ class _SameNumbers(TorchDispatchMode):
             # 0.5 may lie outside of a uniform's bounds.
             bounded = name.startswith('uniform') and len(args) > 2
             result.fill_(sum(args[1:3]) / 2 if bounded else 0.5)
+            # As many numbers as it has elements are drawn: the next ones,
+            # of a permutation perhaps, must not depend on that.
+            torch.manual_seed(0)
         return result
 
 

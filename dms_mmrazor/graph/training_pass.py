@@ -25,18 +25,12 @@ from torch import Tensor, fx, nn
 from dms_mmrazor.errors import raise_device_error
 from dms_mmrazor.graph.channel_groups import ChannelGroup
 from dms_mmrazor.graph.compared_features import compared_layers
-from dms_mmrazor.graph.demo import (
-    DemoInput,
-    demo_samples,
-    demo_tensor,
-    for_norms,
-    forward_tensors,
-)
-from dms_mmrazor.graph.example_inputs import ExampleInputs
+from dms_mmrazor.graph.demo import DemoInput
 from dms_mmrazor.graph.light_copy import light_copy
 from dms_mmrazor.graph.node_values import INPUT
 from dms_mmrazor.graph.recorder import Recording, record
 from dms_mmrazor.graph.running import one_line
+from dms_mmrazor.graph.training_run import training_runs
 from dms_mmrazor.layers import channels_of, is_norm, is_weighted
 
 
@@ -183,19 +177,11 @@ def record_training(
         Exception: Whatever the model says to data that were made up.
     """
     model.train()
-    image = demo_tensor(model, for_norms(size))
     error: Exception = ValueError('it takes no data')
-    several = isinstance(size, ExampleInputs)
-    for samples in (None,) if several else demo_samples(model, size):
-
-        def run(net: nn.Module, inputs: Any, samples: Any = samples) -> Any:
-            if isinstance(net, BaseModel) and not several:
-                return net(inputs, samples, mode='loss')
-            return forward_tensors(net, inputs)
-
+    for run, inputs in training_runs(model, size):
         try:
             with torch.no_grad(), torch.random.fork_rng():
-                return record(model, run, image, is_leaf)
+                return record(model, run, inputs, is_leaf)
         except Exception as failed:  # whatever a model's code may raise
             raise_device_error(failed)
             error = failed

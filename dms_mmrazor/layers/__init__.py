@@ -5,6 +5,7 @@
 from dms_mmrazor import registry  # noqa: F401
 
 # isort: on
+from dms_mmrazor.layers import reparameterized  # noqa: F401
 from dms_mmrazor.layers.activations import DMSSiLU
 from dms_mmrazor.layers.attention import (
     HEADS,

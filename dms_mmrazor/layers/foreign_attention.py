@@ -9,7 +9,7 @@ Where it runs, nothing is changed.
 """
 
 from functools import lru_cache
-from typing import Any, Callable, Optional, Tuple, Type
+from typing import Any, Optional, Tuple, Type
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,10 @@ class ReadsFewer:
         if not self.needs_width:
             return super().forward(x, *args, **kwargs)
         readers = layers_of(self)[0]
-        given = {name: _giving(getattr(self, name)(x)) for name in readers}
+        layers = {name: getattr(self, name) for name in readers}
+        given = {
+            name: _Given(layer, layer(x)) for name, layer in layers.items()
+        }
         widened = self._widened(x)
         # An instance's dictionary comes before its modules.
         self.__dict__.update(given)
@@ -98,9 +101,20 @@ class ReadsFewer:
         return _restore, (type(self).__mro__[2],), self.__dict__
 
 
-def _giving(value: Tensor) -> Callable[..., Tensor]:
-    """Stands for a layer that was called already."""
-    return lambda *args, **kwargs: value
+class _Given:
+    """Stands for a layer that was called already.
+
+    Its code may ask it for its weight's device.
+    """
+
+    def __init__(self, layer: nn.Module, value: Tensor) -> None:
+        self._layer, self._value = layer, value
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self._value
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
 
 
 def _unwatched(module: nn.Module) -> nn.Module:

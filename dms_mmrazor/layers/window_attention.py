@@ -33,6 +33,19 @@ def position_bias(module: nn.Module, tokens: int) -> Tensor:
     return bias.view(tokens, tokens, -1).permute(2, 0, 1)
 
 
+def masked_scores(scores: Tensor, mask: Optional[Tensor]) -> Tensor:
+    """Scores [windows * B, H, N, N] with what a mask of windows adds.
+
+    Args:
+        scores (Tensor): [windows * B, H, N, N].
+        mask (Tensor, optional): [windows, N, N].
+    """
+    if mask is None:
+        return scores
+    scores = scores.unflatten(0, (-1, len(mask))) + mask[:, None]
+    return scores.flatten(0, 1)
+
+
 class WindowsOfAnyDims(HeadDims):
     """A ``WindowMSA`` with head dims of q and k unlike those of v.
 
@@ -51,9 +64,7 @@ class WindowsOfAnyDims(HeadDims):
         query, key, value = split_heads(self, x)
         scores = (query * self.scale) @ key.transpose(-2, -1)
         scores = scores + position_bias(self, x.shape[1])
-        if mask is not None:
-            scores = scores.view(-1, len(mask), *scores.shape[1:])
-            scores = (scores + mask[:, None]).flatten(0, 1)
+        scores = masked_scores(scores, mask)
         out = self.attn_drop(self.softmax(scores)) @ value
         out = out.transpose(1, 2).flatten(2)
         return self.proj_drop(self.proj(out))

@@ -36,6 +36,7 @@ from dms_mmrazor.layers.window_attention import (
     WindowsOfAnyDims,
     register_swin,
 )
+from dms_mmrazor.plugins import mmpretrain_attention  # noqa: F401
 from dms_mmrazor.registry import MODELS
 
 

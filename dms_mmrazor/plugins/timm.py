@@ -15,6 +15,11 @@ from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from dms_mmrazor.layers.any_dims import (
+    added_scores,
+    attend,
+    weighted_values,
+)
 from dms_mmrazor.layers.attention import (
     AttentionKind,
     HeadDims,
@@ -35,11 +40,6 @@ from dms_mmrazor.plugins import (  # noqa: F401
     timm_joined_bias,
     timm_splits,
     timm_std_conv,
-)
-from dms_mmrazor.plugins.timm_attention import (
-    added_scores,
-    attend,
-    weighted_values,
 )
 from dms_mmrazor.registry import MODELS
 

@@ -15,12 +15,13 @@ from timm.models.volo import ClassAttention, OutlookAttention
 from timm.models.xcit import XCA
 from torch import nn
 
-from dms_mmrazor.layers.attention import (
-    HEADS,
-    QK_DIMS,
-    AttentionKind,
+from dms_mmrazor.layers.any_dims import (
+    AnyDimsKind,
+    CrossCovarianceKind,
+    OncePerTokenKind,
 )
-from dms_mmrazor.layers.block import BlockKind, Products, register_block
+from dms_mmrazor.layers.attention import HEADS
+from dms_mmrazor.layers.block import BlockKind, register_block
 from dms_mmrazor.plugins.timm_attention import (
     SlimClassAttention,
     SlimClassAttn,
@@ -33,14 +34,6 @@ from dms_mmrazor.plugins.timm_attention import (
     SlimSubSampleAttention,
     SlimTalkingHeads,
 )
-
-
-class AnyDimsKind(AttentionKind):
-    """An attention with a form in :mod:`timm_attention` to become."""
-
-    def applies(self, block: nn.Module) -> bool:
-        """One that derives from it may do something else."""
-        return type(block) in (*self.types, self.slim)
 
 
 @register_block
@@ -91,14 +84,6 @@ class GroupedKind(AnyDimsKind):
         return x.shape[0] * down * beside * block.ws**4
 
 
-class OncePerTokenKind(AnyDimsKind):
-    """Attention with one pair for each token."""
-
-    def pairs(self, block: nn.Module, args: Tuple[Any, ...]) -> int:
-        """Tokens of all images."""
-        return args[0].shape[0] * args[0].shape[1]
-
-
 @register_block
 class ClassAttnKind(OncePerTokenKind):
     """Attention of one token to all, of CaiT and XCiT."""
@@ -139,30 +124,11 @@ class TalkingHeadsKind(AnyDimsKind):
 
 
 @register_block
-class CrossCovarianceKind(OncePerTokenKind):
-    """Attention among the dims of a head."""
+class XCAKind(CrossCovarianceKind):
+    """Attention among the dims of a head, of XCiT."""
 
     types = (XCA,)
     slim = SlimCrossCovariance
-    by_head: ClassVar[Tuple[str, ...]] = ('temperature',)
-
-    def held(self, block: nn.Module, dim: str) -> str:
-        """All but the heads."""
-        if dim == HEADS:
-            return ''
-        return 'a softmax over the dims of a head weights them'
-
-    def macs(self, block: nn.Module, part: str = '') -> float:
-        """MACs of both products for one token."""
-        sizes = self.sizes(block)
-        return float(2 * sizes[HEADS] * sizes[QK_DIMS] ** 2)
-
-    def products(self, sides: Any, name: str, part: str = '') -> Products:
-        """Heads times squared dims, twice."""
-        heads, dims = (
-            sides.dim(f'{name}.{kind}', False) for kind in (HEADS, QK_DIMS)
-        )
-        return [(2.0, (heads, dims, dims))]
 
 
 @register_block

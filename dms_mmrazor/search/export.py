@@ -20,7 +20,11 @@ from dms_mmrazor.errors import DMSError
 from dms_mmrazor.files import plain_value, written_at_once
 from dms_mmrazor.graph.demo import DemoInput, demo_tensor
 from dms_mmrazor.graph.outputs import IncomparableError
-from dms_mmrazor.graph.running import ForwardError, live_tensors
+from dms_mmrazor.graph.running import (
+    ForwardError,
+    live_tensors,
+    naming_modules,
+)
 from dms_mmrazor.models.mutators import DMSMutator
 from dms_mmrazor.search.fitted_structure import (
     FittedStructure,
@@ -215,15 +219,28 @@ def structure_masks(
 def _counted(
     mutator: DMSMutator, model: nn.Module, choices: Mapping[str, int]
 ) -> Dict[str, float]:
-    """Resources counted on an exported model, or else predicted."""
+    """Resources counted on an exported model, or else predicted.
+
+    Raises:
+        DMSError: If the model does not run.
+    """
     size = mutator.analyzer.demo
     counted = {}
     for kind in mutator.table.full:
         count = RESOURCES[kind].count
         if count is None:
             counted[kind] = mutator.resource_of(kind, choices)
-        else:
-            counted[kind] = count(model, size)
+            continue
+        try:
+            with naming_modules(model):
+                counted[kind] = count(model, size)
+        except ForwardError as error:
+            raise DMSError(
+                f'the exported subnet does not run, it fails {error}. What '
+                'the model runs seems to depend on the widths or on what it '
+                'did before: exclude what that layer reads by '
+                '`mutator.exclude`.'
+            ) from error
     return counted
 
 

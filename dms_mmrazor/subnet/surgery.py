@@ -5,7 +5,7 @@ checkpoint has plain keys and its forward is what the architecture's own code
 says.
 """
 
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,11 @@ def prune(model: nn.Module, structure: Structure) -> nn.Module:
     return model
 
 
-def pruned_copy(model: nn.Module, structure: Structure) -> nn.Module:
+def pruned_copy(
+    model: nn.Module,
+    structure: Structure,
+    before: Optional[Callable[[nn.Module], None]] = None,
+) -> nn.Module:
     """A copy that is cut down to a structure.
 
     What is not cut shares its values with the original: the copy takes no
@@ -80,13 +84,18 @@ def pruned_copy(model: nn.Module, structure: Structure) -> nn.Module:
     Args:
         model (nn.Module): The plain supernet; it is not changed.
         structure (Structure): What to keep.
+        before (Callable, optional): Takes the copy before it is cut.
+            Defaults to None.
 
     Raises:
         DMSError: If the structure belongs to another architecture.
     """
     # Their queries are scaled in place.
     attentions = [part for part in model.modules() if is_attention(part)]
-    return prune(cut_copy(model, attentions), structure)
+    copy = cut_copy(model, attentions)
+    if before is not None:
+        before(copy)
+    return prune(copy, structure)
 
 
 def _tie(owners: Sequence[Sequence[Tuple[nn.Module, str]]]) -> None:

@@ -17,7 +17,7 @@ from dms_mmrazor.graph.running import (
     naming_modules,
 )
 
-__all__ = ['TOLERANCE', 'compare', 'max_difference']
+__all__ = ['TOLERANCE', 'as_double', 'compare', 'max_difference']
 
 TOLERANCE = 1e-4
 """Relative difference that rounding may explain."""
@@ -89,14 +89,14 @@ def compare(
     for at_once in (False, True):
         try:
             with in_double(masked, at_once), in_double(plain, at_once):
-                image = _in_double(image)
+                image = as_double(image)
                 return max_difference(masked, plain, image, bool(drawing))
         except ForwardError:  # a model may insist on single precision
             continue
     return found
 
 
-def _in_double(image: Any) -> Any:
+def as_double(image: Any) -> Any:
     """An input in double precision; tokens stay what they are."""
     if isinstance(image, Tensor) and not image.is_floating_point():
         return image

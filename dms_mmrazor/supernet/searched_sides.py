@@ -149,6 +149,7 @@ class SearchedSides:
     def block(self, name: str) -> Optional[int]:
         """Index of the removable block that a layer is in, if any."""
         for index, block in enumerate(self.blocks):
-            if name.startswith(block + '.'):
+            # A parameter of the block itself has the block's own name.
+            if name == block or name.startswith(block + '.'):
                 return index
         return None

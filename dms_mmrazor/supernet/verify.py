@@ -40,6 +40,7 @@ from dms_mmrazor.supernet.failing_units import (
     as_patterns,
     find_failing_units,
 )
+from dms_mmrazor.supernet.training_proof import TrainingProof
 
 TRIALS = 2
 """Random structures that are compared."""
@@ -48,6 +49,8 @@ Choose = Callable[[Sequence[str], int], Structure]
 
 _SURE = 1e-2
 """Difference that rounding does not explain."""
+
+_INF = float('inf')
 
 
 class CutError(Exception):
@@ -78,7 +81,10 @@ class Comparison:
         sizes = dict.fromkeys([proof_size or input_size, input_size])
         self._images = [demo_tensor(plain, size) for size in sizes]
         self._drawing = self._draws()
+        self._training = TrainingProof(plain, proof_size or input_size)
         self._blind: Dict[int, bool] = {}
+        # Modules of the last subnet → their names before blocks were removed.
+        self._names: Dict[nn.Module, str] = {}
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -115,10 +121,10 @@ class Comparison:
                     raise
         return False
 
-    def difference(
-        self, structure: Structure, sure: float = float('inf')
-    ) -> float:
+    def difference(self, structure: Structure, sure: float = _INF) -> float:
         """Largest relative difference of the outputs, see :func:`compare`.
+
+        In evaluation; where that is none, in training, too.
 
         Args:
             structure (Structure): That of the supernet's masks.
@@ -131,6 +137,14 @@ class Comparison:
             IncomparableError: If its outputs have other parts.
         """
         subnet = self._subnet(structure)
+        found = self._evaluated(subnet, sure)
+        if found > TOLERANCE:
+            return found
+        trained = self._training.difference(self._supernet, subnet, sure)
+        return max(found, trained)
+
+    def _evaluated(self, subnet: nn.Module, sure: float) -> float:
+        """The difference in evaluation."""
         *smaller, image = self._images
         for small in smaller:
             try:
@@ -144,7 +158,7 @@ class Comparison:
     def _compare(self, subnet: nn.Module, image: Tensor, sure: float) -> float:
         found = compare(self._supernet, subnet, image, self._drawing, sure)
         if found <= TOLERANCE and self._is_blind(image):
-            return float('inf') if self._place(subnet, image) else found
+            return _INF if self._place(subnet, image) else found
         return found
 
     def _is_blind(self, image: Any) -> bool:
@@ -175,14 +189,16 @@ class Comparison:
         """The module in which features differ first; '' if none do."""
         drawn = same_random_numbers() if self._drawing else nullcontext()
         with evaluating(self._supernet), drawn:
-            return first_difference(self._supernet, subnet.eval(), image)
+            return first_difference(
+                self._supernet, subnet.eval(), image, self._names
+            )
 
-    def error(self, structure: Structure, sure: float = float('inf')) -> float:
+    def error(self, structure: Structure, sure: float = _INF) -> float:
         """The difference; inf if there is no subnet, or it does not run."""
         try:
             return self.difference(structure, sure)
         except (CutError, ForwardError, IncomparableError):
-            return float('inf')
+            return _INF
 
     def fails(self, structure: Structure) -> bool:
         """Whether supernet and subnet differ, or the subnet does not run.
@@ -194,24 +210,35 @@ class Comparison:
 
     def describe(self, structure: Structure) -> str:
         """In which module a failure shows first."""
+        where = ''
         try:
-            found = self.difference(structure)
+            subnet = self._subnet(structure)
+            found = self._evaluated(subnet, _INF)
+            if found <= TOLERANCE:
+                where = ' in training'
+                found = self._training.difference(self._supernet, subnet, _INF)
         except CutError as error:
             return f'cannot be cut out: {error}'
         except ForwardError as error:
-            return f'does not run, it fails {error}'
+            return f'does not run{where}, it fails {error}'
         except IncomparableError as error:
-            return f'cannot be compared with the masked supernet: {error}'
+            return (
+                f'cannot be compared with the masked supernet{where}: {error}'
+            )
         text = (
-            'computes something else than the masked supernet (relative '
-            f'difference {found:.1e}'
+            f'computes something else{where} than the masked supernet '
+            f'(relative difference {found:.1e}'
         )
-        place = self._place(self._subnet(structure), self._images[-1])
+        place = self._place(subnet, self._images[-1])
         return f'{text}, first seen in `{place}`)' if place else f'{text})'
 
     def _subnet(self, structure: Structure) -> nn.Module:
+        def remember(whole: nn.Module) -> None:
+            modules = whole.named_modules()
+            self._names = {module: name for name, module in modules}
+
         try:
-            return pruned_copy(self._plain, structure)
+            return pruned_copy(self._plain, structure, remember)
         except Exception as error:  # whatever cutting a strange layer raises
             raise_device_error(error)
             raise CutError(str(error)) from error

@@ -6,6 +6,7 @@ from torch import nn
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.graph import count_macs, profile_layers
 from dms_mmrazor.graph.demo import small_shape
+from dms_mmrazor.graph.example_inputs import as_example
 from dms_mmrazor.graph.layer_profile import run_first, uncounted_warning
 
 OLD = tuple(map(int, torch.__version__.split('.')[:2])) < (2, 1)
@@ -115,13 +116,52 @@ class Model(nn.Module):
 
 
 def test_one_pass_tells_what_several_do():
-    model, size = Model(), (2, 3, 8, 8)
+    model, size = Model(), (1, 3, 8, 8)
     first = run_first(model, size)
     assert model.calls == 1
     assert first.layers == profile_layers(model, size)
     assert OLD or first.uncounted == {'': 5 * 4}
     assert not any(m._forward_hooks for m in model.modules())
     assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+class Bag(nn.Module):
+    """One answer for all examples, and a table that does not grow."""
+
+    def __init__(self):
+        super().__init__()
+        self.each = nn.Linear(6, 8)
+        self.table = nn.Linear(2, 8)
+        self.register_buffer('places', torch.rand(9, 2))
+        self.all = nn.Linear(8, 3)
+
+    def forward(self, x):
+        table = self.table(self.places).mean(0)
+        return self.all((self.each(x) + table).amax(0, keepdim=True))
+
+
+@pytest.mark.parametrize('batch', [1, 4, 32])
+def test_what_runs_once_counts_for_a_single_example(batch):
+    example = as_example(torch.rand(batch, 6))
+    assert count_macs(Bag(), example) == 6 * 8 + 9 * 2 * 8 + 8 * 3
+
+
+class Pairs(nn.Module):
+    """Compares the halves of a batch: it does not run on one example."""
+
+    def __init__(self):
+        super().__init__()
+        self.each = nn.Linear(6, 8)
+        self.pair = nn.Linear(8, 3)
+
+    def forward(self, x):
+        first, second = self.each(x).chunk(2)
+        return self.pair(first - second)
+
+
+def test_half_an_application_counts():
+    example = as_example(torch.rand(2, 6))
+    assert count_macs(Pairs(), example) == 6 * 8 + 8 * 3 / 2
 
 
 def test_an_input_that_does_not_fit_is_named():
