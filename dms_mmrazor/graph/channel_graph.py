@@ -36,6 +36,7 @@ from dms_mmrazor.graph.node_values import (
     place_of,
     source_of,
 )
+from dms_mmrazor.graph.unread_values import read_unread
 from dms_mmrazor.layers import channels_of, kind_of
 from dms_mmrazor.layers.attention import (
     attention_kind,
@@ -138,6 +139,7 @@ def build_channel_graph(
     """
     trace.owning_module = model
     annotate(trace, model, demo_tensor(model, demo))
+    read_unread(trace, model, demo)
     open_attentions(trace, model)
     open_scales(trace, model)
     module_graph = ModuleGraphConverter(_base_graph(trace), model).graph

@@ -153,7 +153,7 @@ def held_text(mutator: DMSMutator) -> str:
         more than half of the least MACs.
     """
     held = {
-        layer.name: mutator.layer_macs.get(layer.name, 0.0)
+        layer: mutator.layer_macs.get(layer.name, 0.0)
         for layer in mutator.report().layers
         if not layer.searched or EXCLUDED in (layer.inputs, layer.outputs)
     }
@@ -163,11 +163,14 @@ def held_text(mutator: DMSMutator) -> str:
     )
     if sum(held.values()) <= smallest / 2:
         return ''
-    largest = sorted(held, key=lambda name: -held[name])[:3]
-    shown = ', '.join(f'`{n}` {held[n] / whole:.1%}' for n in largest)
+    largest = sorted(held, key=lambda layer: -held[layer])
+    # Why, too: who gets no search has none to ask for its report.
+    why = f'{largest[0].inputs}; {largest[0].outputs}'
+    shown = [f'`{layer.name}` {held[layer] / whole:.1%}' for layer in largest]
+    shown[0] += f' ({why})'
     return (
         f'{sum(held.values()) / whole:.1%} of the MACs are in layers that are '
-        f'not searched, or on one side alone ({shown}): `report()` tells why. '
+        f'not searched, or on one side alone: {", ".join(shown[:3])}. '
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dms_mmrazor import Search
+from dms_mmrazor import Search, apply_structure
 from dms_mmrazor.layers.foreign_attention import (
     ReadsFewer,
     fit_foreign_attentions,
@@ -82,6 +82,39 @@ def test_it_is_tried_in_the_mode_that_it_is_called_in():
     fit_foreign_attentions(model)
     assert isinstance(model[0], ReadsFewer)
     assert model.train()(torch.rand(2, 5, 6)).shape == (2, 5, 6)
+
+
+class Places(nn.Module):
+    """An attention that asks a layer where its weight is."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_heads = 4
+        self.qkv, self.proj = nn.Linear(16, 48), nn.Linear(16, 16)
+
+    def forward(self, x):
+        places = torch.arange(x.shape[1], device=self.qkv.weight.device)
+        near = (places[None] - places[:, None]).abs().neg()
+        shape = (*x.shape[:2], 3, 4, 16 // 4)
+        query, key, value = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4)
+        weights = (query @ key.transpose(-2, -1) + near).softmax(-1)
+        return self.proj((weights @ value).transpose(1, 2).flatten(2))
+
+
+def test_its_code_may_ask_for_weights_of_layers(tmp_path):
+    def build():
+        network = Network()
+        network.one = Places()
+        return network
+
+    torch.manual_seed(0)
+    search = Search(build(), torch.rand(IMAGE), 0.9, 1)
+    search.mutator.set_choices(search.mutator.sample_choices('min'))
+    path = str(tmp_path / 'subnet.yaml')
+    search.export(path)
+    fresh = apply_structure(build(), path)
+    assert isinstance(fresh.one, ReadsFewer)
+    assert fresh(torch.rand(IMAGE)).shape == (2, 4)
 
 
 def test_a_copy_is_of_the_same_form(subnet):

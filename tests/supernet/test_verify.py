@@ -5,8 +5,10 @@ import pytest
 import torch
 from torch import nn
 
+from dms_mmrazor import Search
 from dms_mmrazor.errors import DMSError
 from dms_mmrazor.models.mutators import DMSMutator
+from dms_mmrazor.search.export import export_subnet
 from dms_mmrazor.subnet import Structure, surgery
 from dms_mmrazor.supernet.difference import compare, max_difference
 from dms_mmrazor.supernet.verify import Comparison
@@ -338,3 +340,71 @@ def test_the_demo_input_decides_where_a_small_one_does_not(
     assert (found < 1e-4) is agree
     assert supernet.seen == sizes
     assert all(p.dtype == torch.float32 for p in supernet.parameters())
+
+
+class Residual(nn.Module):
+    """A block, perhaps with a number of its own that scales it."""
+
+    def __init__(self, scaled=False):
+        super().__init__()
+        self.conv1 = nn.Conv2d(16, 16, 3, padding=1)
+        self.conv2 = nn.Conv2d(16, 16, 3, padding=1)
+        self.scale = nn.Parameter(torch.ones(())) if scaled else 1.0
+
+    def forward(self, x):
+        return x + self.scale * self.conv2(self.conv1(x).relu())
+
+
+class Blind(nn.Module):
+    """Its outputs tell nothing; features are compared, block by block."""
+
+    def __init__(self, scaled=False):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 16, 3, padding=1)
+        self.blocks = nn.Sequential(*(Residual(scaled) for _ in range(4)))
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x):
+        x = self.head(self.blocks(self.stem(x)).mean((2, 3)))
+        return torch.sigmoid(x + 200)
+
+
+def test_features_of_removed_blocks_are_not_those_of_others():
+    torch.manual_seed(0)
+    search = Search(
+        Blind(),
+        torch.rand(2, 3, 16, 16),
+        {'macs': 0.5},
+        total_steps=4,
+        mutator=dict(exclude=['stem']),
+    )
+    assert search.mutator.depth_units
+
+
+def test_a_number_of_a_removed_block_is_removed_with_it():
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 16, 16)
+    search = Search(Blind(scaled=True), x, {'params': 0.3}, total_steps=4)
+    mutator = search.mutator
+    choices = {unit.name: 1 for unit in mutator.units}
+    choices.update({s.name: s.min_blocks for s in mutator.depth_units})
+    mutator.set_choices(choices)
+    subnet = export_subnet(search, divisor=1)
+    counted = sum(p.numel() for p in subnet.model.parameters())
+    assert mutator.resource_of('params', choices) == counted
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.complex64])
+def test_an_example_has_the_type_of_most_weights(dtype):
+    class Odd(nn.Sequential):
+        def __init__(self):
+            super().__init__()
+            self.odd = nn.Parameter(torch.ones((), dtype=dtype))
+            self.one = nn.Conv2d(3, 16, 3)
+            self.two = nn.Conv2d(16, 4, 3)
+
+        def forward(self, x):
+            return self.two(self.one(x)) * self.odd.real.float()
+
+    search = Search(Odd(), torch.rand(2, 3, 8, 8), 0.5, total_steps=4)
+    assert [unit.name for unit in search.mutator.units] == ['one']
