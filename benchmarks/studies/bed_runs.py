@@ -374,12 +374,20 @@ def planned(args: argparse.Namespace, study: Any) -> compare.Comparison:
         args.targets or study.targets or [bed.target],
         args.seeds,
         common,
-        {**searches.GRIDS, **{k: [v] for k, v in study.variants.items()}},
+        {**searches.GRIDS, **_grids(study.variants)},
         study.mode == 'retrained',
         study.mode == 'finetuned',
         study.pretrained,
         args.trainings,
     )
+
+
+def _grids(variants: Mapping[str, Any]) -> Dict[str, List[Dict[str, Any]]]:
+    """Settings to choose among, by method; mostly there is one."""
+    return {
+        name: options if isinstance(options, list) else [options]
+        for name, options in variants.items()
+    }
 
 
 def main(text: str, studies: Mapping[str, Any]) -> None:

@@ -8,11 +8,12 @@ in docs/results.md. All methods get the same units, targets and trainings, and
 each method the images of the same search unless that is what is compared.
 """
 
-from typing import Any, Dict, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 import bed_runs
+from searches import GRIDS
 
-Variants = Dict[str, Dict[str, Any]]
+Variants = Dict[str, Union[Dict[str, Any], List[Dict[str, Any]]]]
 
 
 class Study(NamedTuple):
@@ -22,7 +23,8 @@ class Study(NamedTuple):
         about (str): One line.
         methods (Sequence[str]): Names, see ``compare_methods.py``.
         variants (dict): Further methods: searches with settings of their
-            own, see :func:`searches.search`.
+            own, see :func:`searches.search`; of several one is chosen on
+            validation data.
         mode (str): 'retrained' from new weights, 'cut' out of a trained
             network, or 'finetuned' after that. Defaults to 'retrained'.
         targets (tuple): Resources relative to the network; none: the bed's.
@@ -153,10 +155,19 @@ STUDIES = {
         'a trained network is there: what its weights say of structures',
         ('uniform', 'random', 'l1', 'taylor', 'greedy'),
         {
-            f'dms-{name}pretrained': {**options, 'weights_lr': 0.25}
-            for name, options in TRAINED_FIRST.items()
+            **{
+                f'dms-{name}pretrained': {**options, 'weights_lr': 0.25}
+                for name, options in TRAINED_FIRST.items()
+            },
+            **{
+                name: [{**o, 'weights_lr': 0.25} for o in GRIDS[name]]
+                for name in MASKS
+            },
         },
-        pretrained=[f'dms-{name}pretrained' for name in TRAINED_FIRST],
+        pretrained=[
+            *(f'dms-{name}pretrained' for name in TRAINED_FIRST),
+            *MASKS,
+        ],
         whole_training=True,
     ),
     'widths': Study(
