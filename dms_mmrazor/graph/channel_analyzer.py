@@ -108,6 +108,8 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             which to compare this model with its subnets: at most 256 x 256
             pixels where its code decides nothing by the size, otherwise the
             demo input's.
+        asks_for_widths (bool): Whether a condition of this model's code may
+            be one on numbers of channels.
 
     Raises:
         DMSError: If ``demo_input`` is no shape, or ``passes`` or ``fixed``
@@ -136,6 +138,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         self.decoder = _settings('decoder', decoder)
         self.norm_readers: Dict[str, str] = {}
         self.proof_size = self.demo
+        self.asks_for_widths = False
         self.training = TrainingLayers()
 
     @property
@@ -208,6 +211,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
         tracer = self._tracer(model)
         try:
             trace = self._fx_trace(model, tracer)
+            self.asks_for_widths = tracer.asks_for_widths()
             check_reached(trace, model, ran)
             return self._graph_of(trace, model, plain, tracer)
         except Exception as error:  # whatever a model's code may raise
@@ -215,6 +219,7 @@ class DMSChannelAnalyzer(ChannelAnalyzer):
             failed = error
         # A trace of one run, where the code cannot be followed with symbols.
         self.proof_size = self.demo
+        self.asks_for_widths = True  # who knows
         model = light_copy(plain)
         try:
             image = demo_tensor(model, self.demo)

@@ -7,6 +7,7 @@ Conditions on the values of tensors stay what a trace cannot follow.
 """
 
 import math
+import operator
 from itertools import islice
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
@@ -33,6 +34,13 @@ _CONTAINERS = (
     nn.TransformerDecoderLayer,
 )
 """Modules of torch that are made of searchable ones."""
+
+
+def _is_shape(node: fx.Node) -> bool:
+    """Whether a node gives the sizes of all dimensions of a tensor."""
+    if node.target is getattr:
+        return node.args[1] == 'shape'
+    return node.target == 'size' and len(node.args) == 1
 
 
 class SizedProxy(fx.Proxy):
@@ -172,6 +180,36 @@ class DemoTracer(MMFxTracer):
             values[node] is not UNKNOWN and question(values[node]) == found
             for node, question, found in self._answers
         )
+
+    def asks_for_widths(self) -> bool:
+        """Whether a condition of the code may be one on channel numbers."""
+        return any(
+            question is bool and self._asks_for_width(node)
+            for node, question, _ in self._answers
+        )
+
+    def _asks_for_width(self, node: fx.Node) -> bool:
+        """Whether a value is made of the size of a dimension of channels."""
+        for source in node.all_input_nodes:
+            if isinstance(self.value_of(source), Tensor):
+                dims = node.args[1:] if node.target == 'size' else ()
+                read = source
+            elif _is_shape(source):
+                is_item = node.target is operator.getitem
+                dims = node.args[1:] if is_item else ()
+                read = source.args[0]
+            elif self._asks_for_width(source):
+                return True
+            else:
+                continue
+            if _is_shape(node):
+                continue  # who reads it says which dimension
+            rank = self.value_of(read).dim()
+            width = 1 if rank > 3 else rank - 1
+            whole = not all(isinstance(dim, int) for dim in dims) or not dims
+            if whole or any(dim % rank == width for dim in dims):
+                return True
+        return False
 
     # While nodes are run, modules must compute instead of being recorded.
 

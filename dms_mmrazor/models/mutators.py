@@ -77,6 +77,8 @@ from dms_mmrazor.supernet.search_space import (
 from dms_mmrazor.supernet.static_scores import StaticScores
 from dms_mmrazor.supernet.structure_writer import StructureWriter
 from dms_mmrazor.supernet.verify import (
+    TRIALS,
+    WIDTH_TRIALS,
     Comparison,
     randomize_units,
     verify_structures,
@@ -371,8 +373,9 @@ class DMSMutator(ChannelMutator):
 
         try:
             with comparison.alive():
+                trials = WIDTH_TRIALS if analyzer.asks_for_widths else TRIALS
                 return verify_structures(
-                    comparison, list(full), choose, self._selects
+                    comparison, list(full), choose, self._selects, trials
                 )
         finally:
             self.topk.load_state_dict(state)

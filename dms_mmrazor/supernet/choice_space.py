@@ -7,6 +7,7 @@ that the caller gives, so that equal seeds give equal structures.
 
 import math
 import random
+from statistics import median
 from typing import Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import torch
@@ -281,8 +282,10 @@ def narrow_choices(
     Args:
         units (Sequence[DMSChannelUnit]): Width units.
         stages (Sequence[DMSDepthUnit]): Depth units.
-        trial (int): Other numbers of channels for each; all blocks with odd
-            ones, as what is in a removed block is not seen. Defaults to 0.
+        trial (int): Other numbers of channels for each; all blocks but in
+            the first one, as what is in a removed block is not seen. With 2
+            all units keep as many where they can, with 3 the least: code
+            may ask for that. Defaults to 0.
     """
     limits = {u.name: (u.min_kept, u.max_kept, u.step) for u in units}
     for stage in stages:
@@ -293,6 +296,13 @@ def narrow_choices(
         )
         for name, (low, high, step) in limits.items()
     }
-    if trial % 2:
+    if trial > 1:
+        number = median(u.max_kept for u in units) // 2 if units else 0
+        number = number if trial == 2 else 0
+        for unit in units:
+            low, high, step = limits[unit.name]
+            rounded = low + max(int(number) - low, 0) // step * step
+            choices[unit.name] = min(rounded, high)
+    if trial:
         choices.update({stage.name: stage.max_blocks for stage in stages})
     return choices

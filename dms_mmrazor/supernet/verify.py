@@ -45,6 +45,9 @@ from dms_mmrazor.supernet.training_proof import TrainingProof
 TRIALS = 2
 """Random structures that are compared."""
 
+WIDTH_TRIALS = 4
+"""With those of equal and of least widths, where code may ask for them."""
+
 Choose = Callable[[Sequence[str], int], Structure]
 
 _SURE = 1e-2
@@ -259,6 +262,7 @@ def verify_structures(
     names: Sequence[str],
     choose: Choose,
     selects: Selects,
+    trials: int = TRIALS,
 ) -> float:
     """Compare random masked structures with their exported subnets.
 
@@ -269,6 +273,7 @@ def verify_structures(
             full size, and return the structure; with the number of a trial.
         selects (Callable): Units and stages that a name or pattern of
             `mutator.exclude` stands for.
+        trials (int): Structures. Defaults to 2.
 
     Returns:
         float: The largest relative difference.
@@ -281,12 +286,10 @@ def verify_structures(
 
     def failing(some: Sequence[str]) -> List[int]:
         """The first trial in which some units fail."""
-        trials = (
-            t for t in range(TRIALS) if comparison.fails(choose(some, t))
-        )
-        return list(islice(trials, 1))
+        found = (t for t in range(trials) if comparison.fails(choose(some, t)))
+        return list(islice(found, 1))
 
-    errors = [comparison.error(choose(names, t)) for t in range(TRIALS)]
+    errors = [comparison.error(choose(names, t)) for t in range(trials)]
     if max(errors) <= TOLERANCE:
         return max(errors)
     if comparison.fails(choose([], 0)):
@@ -296,9 +299,11 @@ def verify_structures(
             'searched. Please report it.'
         )
     guilty = find_failing_units(names, lambda some: bool(failing(some)))
-    trial = (failing(guilty) or [0])[0]
+    # Some fail only together with innocent ones.
+    shown = guilty if failing(guilty) else names
+    trial = (failing(shown) or [0])[0]
     raise DMSError(
-        f'a random subnet {comparison.describe(choose(guilty, trial))}: the '
+        f'a random subnet {comparison.describe(choose(shown, trial))}: the '
         'tracer misunderstands how this model ties channels. Search the rest '
         f'by `mutator.exclude={as_patterns(guilty, names, selects)}`, and '
         'please report the model.'

@@ -1,5 +1,6 @@
 import copy
 import random
+import re
 
 import pytest
 import torch
@@ -408,3 +409,44 @@ def test_an_example_has_the_type_of_most_weights(dtype):
 
     search = Search(Odd(), torch.rand(2, 3, 8, 8), 0.5, total_steps=4)
     assert [unit.name for unit in search.mutator.units] == ['one']
+
+
+class Joined(nn.Module):
+    """Adds its input where that happens to be as wide as its output."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(24, 16, 1)
+        self.two = nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        y = self.two(self.one(x).relu())
+        return x + y if x.shape == y.shape else y
+
+
+class Narrow(nn.Module):
+    """Leaves a layer out where there are few channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Conv2d(24, 16, 1)
+        self.two = nn.Conv2d(16, 16, 1)
+
+    def forward(self, x):
+        x = self.one(x).relu()
+        return self.two(x) if x.shape[1] > 2 else x
+
+
+@pytest.mark.parametrize('block', [Joined, Narrow])
+def test_code_that_asks_for_widths_is_proven_with_equal_and_least_ones(block):
+    def build():
+        head = nn.Conv2d(16, 4, 1)
+        return nn.Sequential(nn.Conv2d(3, 24, 1), nn.ReLU(), block(), head)
+
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 8, 8)
+    with pytest.raises(DMSError, match=r'mutator\.exclude=') as error:
+        Search(build(), x, 0.9, total_steps=2)
+    (names,) = re.findall(r'exclude=\[(.*?)\]', str(error.value))
+    exclude = re.findall("'(.*?)'", names)
+    Search(build(), x, 0.9, 2, mutator=dict(exclude=exclude))
