@@ -74,3 +74,16 @@ class PixelEmbedKind(BlockKind):
     def refresh(self, block: nn.Module, model: nn.Module) -> None:
         """The channels of a pixel."""
         block.in_dim = block.proj.out_channels
+
+
+@register_block
+class PartialConvKind(BlockKind):
+    """A block of FasterNet, which convolves a part of its channels."""
+
+    names: ClassVar[Tuple[str, ...]] = ('timm.models.fasternet.MLPBlock',)
+
+    def refresh(self, block: nn.Module, model: nn.Module) -> None:
+        """What the convolution reads, and the rest of what follows it."""
+        part, conv = block.spatial_mixing, block.spatial_mixing.partial_conv3
+        part.dim_conv3 = conv.in_channels
+        part.dim_untouched = block.mlp[0].in_channels - conv.out_channels

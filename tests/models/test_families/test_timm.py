@@ -264,6 +264,7 @@ def test_attentions_with_joined_biases_compute_as_the_stock_ones():
 def _split_stages():
     """Blocks of timm that split into parts by a number."""
     from timm.models.cspnet import BottleneckBlock, CrossStage, CrossStage3
+    from timm.models.fasternet import MLPBlock
     from timm.models.res2net import Bottle2neck
 
     torch.manual_seed(0)
@@ -280,6 +281,7 @@ def _split_stages():
         CrossStage3(12, 16, 2, 1, 2, **options),
         Bottle2neck(16, 4, norm_layer=nn.BatchNorm2d, **parts),
         Bottle2neck(16, 4, norm_layer=nn.BatchNorm2d, **parts),
+        MLPBlock(16, 4, 2.0, 0.0, 0.0),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(16, 3),
