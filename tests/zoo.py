@@ -981,3 +981,15 @@ def scaled_in_training():
         head=conv(16, 4),
         scale=scale,
     )
+
+
+@toy('maps of rows and of columns, one behind the other')
+def coordinate_attention():
+    def forward(net, x):
+        x = net.stem(x)
+        rows, columns = x.mean(3, keepdim=True), x.mean(2, keepdim=True)
+        both = torch.cat([rows, columns.transpose(2, 3)], 2)
+        return net.head(x * net.body(both).mean((2, 3), keepdim=True))
+
+    # As many channels as a map is high.
+    return Net(forward, stem=cbr(3, 16), body=cbr(16, 16), head=conv(16, 4))

@@ -225,17 +225,25 @@ class CatNode(CatChannelNode):
     """A concatenation, of channels or (class token) of something else."""
 
     dim = 1
-    shapes: List[Any] = []
+    sources: List[fx.Node] = []
 
     def _joins_channels(self) -> bool:
-        """Whether the dimension is that of the channels.
-
-        Then it has as many entries as there are channels, in all inputs.
-        """
+        """Whether the dimension is that of the channels, in all inputs."""
         return all(
-            shape is None or shape[self.dim] == node.out_channels
-            for shape, node in zip(self.shapes, self.prev_nodes)
+            self._is_joined(source, node.out_channels)
+            for source, node in zip(self.sources, self.prev_nodes)
         )
+
+    def _is_joined(self, source: fx.Node, channels: int) -> bool:
+        """Whether it is that of the channels of an input."""
+        shape = source.meta.get(SHAPE)
+        if shape is None:
+            return True
+        # A map may be as high as it has channels.
+        found = channels_dim(source, channels)
+        if found is None:
+            return shape[self.dim] == channels
+        return found == self.dim % len(shape)
 
     def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
         """Join the channels, or tie them."""

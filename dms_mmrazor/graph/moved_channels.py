@@ -25,6 +25,11 @@ from dms_mmrazor.graph.node_values import (
     called_module,
 )
 
+_VIEWS = (
+    *('view', 'reshape', 'unflatten'),
+    *(torch.reshape, torch.unflatten),
+)
+
 
 class Moved(NamedTuple):
     """Where the channels of a function's output come from.
@@ -55,7 +60,7 @@ def moved_channels(node: fx.Node, channels: int) -> Optional[Moved]:
         output is a tuple of parts of any size, or the channels are in
         several dimensions for a while.
     """
-    factor = _shuffled_pixels(node)
+    factor = _shuffled_pixels(node) or _positions(node, channels)
     if factor:
         return _gathered(channels, factor)
     if is_gate(node, channels):
@@ -149,6 +154,23 @@ def _shuffled_pixels(node: fx.Node) -> int:
         args, kwargs = node.meta[ARGUMENTS]
         return (args[0] if args else kwargs['upscale_factor']) ** 2
     return 0
+
+
+def _positions(node: fx.Node, channels: int) -> int:
+    """Positions of a map that a node makes of a vector; 0 for others.
+
+    As generators and decoders do: ``x.view(len(x), -1, 4, 4)``.
+    """
+    known = node.target in _VIEWS or isinstance(
+        called_module(node), nn.Unflatten
+    )
+    read, given = node.args[0].meta[SHAPE], node.meta[SHAPE]
+    if not known or read is None or given is None:
+        return 0
+    if len(read) != 2 or len(given) < 4 or read[1] != channels:
+        return 0
+    number = math.prod(given[2:])
+    return number if number > 1 and given[1] * number == channels else 0
 
 
 def _equal_parts(node: fx.Node, channels: int) -> int:

@@ -314,6 +314,5 @@ def _cat_node(node: ModuleNode, traced: fx.Node) -> CatNode:
     dims = [*traced.args[1:2], *traced.kwargs.values()]
     numbers = [dim for dim in dims if isinstance(dim, int)]
     new.dim = numbers[0] if numbers else 0
-    sources = [prev.traced for prev in node.prev_nodes]
-    new.shapes = [source.meta.get(SHAPE) for source in sources]
+    new.sources = [prev.traced for prev in node.prev_nodes]
     return new
