@@ -82,8 +82,10 @@ def read_unread(trace: fx.Graph, model: nn.Module, demo: DemoInput) -> None:
 def _is_pure(node: fx.Node) -> bool:
     """Whether a node only computes a value."""
     if node.op == 'call_module':
+        # What a layer gives may be read in training, as of a decoder's last.
         module = node.graph.owning_module.get_submodule(node.target)
-        return not getattr(module, 'inplace', False)
+        weights = any(True for _ in module.parameters())
+        return not (weights or getattr(module, 'inplace', False))
     if node.op not in ('call_function', 'call_method'):
         return False
     name = getattr(node.target, '__name__', node.target)

@@ -284,8 +284,8 @@ def narrow_choices(
         stages (Sequence[DMSDepthUnit]): Depth units.
         trial (int): Other numbers of channels for each; all blocks but in
             the first one, as what is in a removed block is not seen. With 2
-            all units keep as many where they can, with 3 the least: code
-            may ask for that. Defaults to 0.
+            all units keep as many where they can: code may ask for that.
+            Defaults to 0.
     """
     limits = {u.name: (u.min_kept, u.max_kept, u.step) for u in units}
     for stage in stages:
@@ -296,12 +296,11 @@ def narrow_choices(
         )
         for name, (low, high, step) in limits.items()
     }
-    if trial > 1:
-        number = median(u.max_kept for u in units) // 2 if units else 0
-        number = number if trial == 2 else 0
+    if trial > 1 and units:
+        number = int(median(unit.max_kept for unit in units)) // 2
         for unit in units:
             low, high, step = limits[unit.name]
-            rounded = low + max(int(number) - low, 0) // step * step
+            rounded = low + max(number - low, 0) // step * step
             choices[unit.name] = min(rounded, high)
     if trial:
         choices.update({stage.name: stage.max_blocks for stage in stages})

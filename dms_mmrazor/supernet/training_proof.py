@@ -7,7 +7,6 @@ channels, read a feature by a vector of its own, give more outputs.
 from contextlib import nullcontext
 from typing import Any, ContextManager, List, Optional
 
-import torch
 from mmengine.model import BaseModel
 from torch import nn
 
@@ -48,27 +47,17 @@ class TrainingProof:
 
     def __init__(self, plain: nn.Module, size: DemoInput) -> None:
         self._run: Optional[TrainingRun] = None
-        self._exact = self._drawing = False
+        self._exact = False
+        # What says its losses itself is run, but its numbers are not asked.
+        passes = 1 if isinstance(plain, BaseModel) else 2
         for run in training_runs(plain, size):
             try:
-                with torch.random.fork_rng():
-                    self._look(plain, run)
+                outputs = [_outputs(plain, run) for _ in range(passes)]
             except ForwardError:  # it wants other data, or labels
                 continue
             self._run = run
+            self._exact = passes > 1 and _same(outputs)
             break
-
-    def _look(self, plain: nn.Module, run: TrainingRun) -> None:
-        """Find out whether it gives the same twice."""
-        if isinstance(plain, BaseModel):
-            _outputs(plain, run)
-            return
-        # Most do without the same random numbers, which take time.
-        for self._drawing in (False, True):
-            passes = [_outputs(plain, run, self._drawing) for _ in range(2)]
-            self._exact = _same(passes)
-            if self._exact:
-                return
 
     def difference(
         self, supernet: nn.Module, subnet: nn.Module, sure: float
@@ -87,7 +76,7 @@ class TrainingProof:
         if self._run is None:
             return 0.0
         models = (supernet, subnet)
-        outputs = [_outputs(m, self._run, self._drawing) for m in models]
+        outputs = [_outputs(m, self._run) for m in models]
         if not self._exact:
             return 0.0 if _shapes(outputs[0]) == _shapes(outputs[1]) else _INF
         found = difference(*outputs)
@@ -98,8 +87,7 @@ class TrainingProof:
         for at_once in (False, True):
             try:
                 outputs = [
-                    _outputs(m, run, self._drawing, in_double(m, at_once))
-                    for m in models
+                    _outputs(m, run, in_double(m, at_once)) for m in models
                 ]
                 return difference(*outputs)
             except ForwardError:  # a model may insist on single precision
@@ -110,12 +98,13 @@ class TrainingProof:
 def _outputs(
     model: nn.Module,
     run: TrainingRun,
-    drawing: bool = False,
     precision: Optional[ContextManager] = None,
 ) -> Any:
-    """What a model gives in training, perhaps with equal random numbers."""
-    drawn = same_random_numbers() if drawing else nullcontext()
-    with precision or nullcontext(), training(model), drawn:
+    """What a model gives in training, with the same random numbers.
+
+    Always: two passes may also be equal by chance, as few paths are dropped.
+    """
+    with precision or nullcontext(), training(model), same_random_numbers():
         with naming_modules(model):
             return run.run(model, run.inputs)
 
