@@ -52,9 +52,13 @@ def bare(axes: Any) -> None:
     axes.tick_params(labelsize=9)
 
 
-def scores(bed: str) -> Dict[str, List[float]]:
+TARGETS = {'': 'a quarter of the MACs', '-eighth': 'an eighth of the MACs'}
+"""By the end of the name of their results."""
+
+
+def scores(bed: str, target: str) -> Dict[str, List[float]]:
     """Top-1 on the test set of every retraining of a bed, by method."""
-    path = osp.join(RESULTS, f'trained_first-{bed}.json')
+    path = osp.join(RESULTS, f'trained_first-{bed}{target}.json')
     with open(path, encoding='utf-8') as file:
         runs = json.load(file)
     found: Dict[str, List[float]] = {name: [] for name, _, _ in SHOWN}
@@ -67,21 +71,26 @@ def scores(bed: str) -> Dict[str, List[float]]:
 
 def draw_retrained(path: str) -> None:
     """A dot for each retraining: uniform, L1, and what searches found."""
-    figure = new_figure(10, 1.9)
-    for index, (bed, title) in enumerate(BEDS.items()):
-        axes = figure.add_axes([0.12 + 0.222 * index, 0.25, 0.2, 0.6])
+    figure = new_figure(10, 3.6)
+    panels = [(b, t) for b in BEDS for t in TARGETS]
+    for index, (bed, target) in enumerate(panels):
+        column, row = divmod(index, len(TARGETS))
+        left, bottom = 0.12 + 0.222 * column, 0.62 - 0.49 * row
+        axes = figure.add_axes([left, bottom, 0.2, 0.27])
         bare(axes)
-        axes.set_title(title, fontsize=10, loc='left')
-        found = scores(bed)
-        for row, (method, _, color) in enumerate(SHOWN):
+        name = '' if row else f'{BEDS[bed]}\n'
+        axes.set_title(name + TARGETS[target], fontsize=10, loc='left')
+        found = scores(bed, target)
+        for line, (method, _, color) in enumerate(SHOWN):
             values = found[method]
-            axes.plot(values, [row] * len(values), 'o', color=color)
+            axes.plot(values, [line] * len(values), 'o', color=color)
             mean = sum(values) / len(values)
-            axes.plot([mean, mean], [row - 0.3, row + 0.3], color=color)
+            axes.plot([mean, mean], [line - 0.3, line + 0.3], color=color)
         axes.set_ylim(-0.6, len(SHOWN) - 0.4)
-        labels = [label if not index else '' for _, label, _ in SHOWN]
+        labels = ['' if column else label for _, label, _ in SHOWN]
         axes.set_yticks(range(len(SHOWN)), labels)
-        axes.set_xlabel('top-1 / %', fontsize=9)
+        if row:
+            axes.set_xlabel('top-1 / %', fontsize=9)
     figure.savefig(path, dpi=110)
 
 
