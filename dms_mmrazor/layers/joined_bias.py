@@ -137,7 +137,8 @@ class CosinesOfAnyDims(JoinedBias):
         """What is added to the scores by relative position, [H, N, N]."""
         table = self.cpb_mlp(self.relative_coords_table).flatten(0, 2)
         bias = table[self.relative_position_index]
-        return 16 * bias.sigmoid().movedim(-1, 0)
+        # ONNX takes no negative dimension of a transposition.
+        return 16 * bias.sigmoid().permute(2, 0, 1)
 
 
 class JoinedBiasKind(AnyDimsKind):

@@ -125,9 +125,10 @@ TIMM: Dict[str, PlainCase] = {
     **_timm('ecaresnet26t', 'efficientvit_m0'),
     **_timm('botnet26t_256', 'halonet26t', 'lambda_resnet26t', size=256),
     **_timm('gmlp_s16_224', img_size=64),
-    **_timm('pit_ti_224', 'hiera_tiny_224', 'davit_tiny', img_size=64),
+    **_timm('pit_ti_224', 'hiera_tiny_224', img_size=64),
     **_timm('convit_tiny', img_size=64, depth=4, local_up_to_layer=3),
     **_timm('fasternet_t0', 'lcnetv2_small', 'xception41', 'mobileone_s0'),
+    **_timm('davit_tiny'),
     **_timm('coat_tiny', 'gcvit_xxtiny', 'mvitv2_tiny', img_size=64),
 }
 TORCHVISION: Dict[str, PlainCase] = {
