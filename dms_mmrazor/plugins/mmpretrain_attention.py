@@ -1,24 +1,17 @@
-"""Attentions of mmpretrain's BEiT, Swin V2, DaViT and XCiT."""
+"""Attentions of mmpretrain's BEiT, Swin V2 and XCiT."""
 
 from typing import ClassVar, Mapping, Optional, Tuple
 
-from mmpretrain.models.backbones.davit import (
-    ChannelAttention,
-    DaViTWindowMSA,
-)
 from mmpretrain.models.backbones.xcit import XCA, ClassAttntion
 from mmpretrain.models.utils.attention import BEiTAttention, WindowMSAV2
 from torch import Tensor, nn
 
 from dms_mmrazor.layers.any_dims import (
-    AnyDims,
-    AnyDimsKind,
     ClassAsks,
     CrossCovariance,
     CrossCovarianceKind,
     OncePerTokenKind,
 )
-from dms_mmrazor.layers.attention import split_heads
 from dms_mmrazor.layers.block import register_block
 from dms_mmrazor.layers.joined_bias import (
     BeitOfAnyDims,
@@ -27,7 +20,6 @@ from dms_mmrazor.layers.joined_bias import (
     CosinesOfAnyDims,
     JoinedBiasKind,
 )
-from dms_mmrazor.layers.window_attention import masked_scores
 from dms_mmrazor.registry import MODELS
 
 
@@ -47,29 +39,6 @@ class SlimBEiTAttention(SharedBias, BEiTAttention):
 
 class SlimWindowMSAV2(CosinesOfAnyDims, WindowMSAV2):
     """What the attention of Swin V2 becomes in an exported model."""
-
-
-class SlimDaViTWindowMSA(AnyDims, DaViTWindowMSA):
-    """What DaViT's attention within windows becomes in an exported model."""
-
-    def forward(self, x: Tensor, mask: Optional[Tensor] = None) -> Tensor:
-        """Attention within windows, as of :class:`WindowsOfAnyDims`."""
-        query, key, value = split_heads(self, x)
-        scores = (query * self.scale) @ key.transpose(-2, -1)
-        weights = self.softmax(masked_scores(scores, mask))
-        x = self.attn_drop(weights) @ value
-        return self.project(x.transpose(1, 2).flatten(2))
-
-
-class SlimChannelAttention(AnyDims, ChannelAttention):
-    """What DaViT's attention among channels becomes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Attention among the dims of each head of [B, N, C]."""
-        query, key, value = split_heads(self, x)
-        scores = (key * self.scale).transpose(-2, -1) @ value
-        x = query @ scores.softmax(dim=-1).transpose(-2, -1)
-        return self.proj(x.transpose(1, 2).flatten(2))
 
 
 class SlimCrossCovariance(CrossCovariance, XCA):
@@ -110,23 +79,6 @@ class WindowMSAV2Kind(CosinesKind):
     def stock_calls(self, block: nn.Module) -> bool:
         """Never, even without a bias."""
         return False
-
-
-@register_block
-class DaViTWindowsKind(AnyDimsKind):
-    """The attention of DaViT within windows, without position biases."""
-
-    types = (DaViTWindowMSA,)
-    slim = SlimDaViTWindowMSA
-
-
-@register_block
-class ChannelAttentionKind(CrossCovarianceKind):
-    """The attention of DaViT among channels."""
-
-    types = (ChannelAttention,)
-    slim = SlimChannelAttention
-    by_head: ClassVar[Tuple[str, ...]] = ()
 
 
 @register_block
