@@ -42,12 +42,9 @@ def test_convnext(family, kwargs):
     assert [blocks for _, blocks in report.stages] == [2, 2, 3, 2]
 
 
-def test_feature_maps_that_the_head_does_not_use_stay_whole(family):
+def test_feature_maps_that_the_head_does_not_use_hold_nothing(family):
     search = family.search(convnext(out_indices=[2, 3]), SIZE)
-    left = search.mutator.report().unsearched
-    assert [layer.name for layer in left] == [
-        f'backbone.stages.2.{i}.depthwise_conv' for i in range(3)
-    ]
+    assert not search.mutator.report().unsearched
     family.structures(search, SIZE, number=3)
 
 
