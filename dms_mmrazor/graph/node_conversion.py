@@ -46,7 +46,7 @@ from dms_mmrazor.graph.node_values import (
 )
 from dms_mmrazor.graph.recorder import written
 from dms_mmrazor.graph.training_pass import read_in_training
-from dms_mmrazor.graph.unread_values import UnreadNode, unread
+from dms_mmrazor.graph.unread_values import unread
 from dms_mmrazor.layers import is_attention, is_layer, kind_of, masked_form
 from dms_mmrazor.layers.block import block_kind_of
 from dms_mmrazor.layers.channel_holder import channel_dim
@@ -243,7 +243,8 @@ def _function_node(node: TracedNode) -> Optional[ChannelNode]:
         reason = 'what runs only in training reads its channels'
         return FixedChannelNode(node.name, f'{UNFOLLOWED}{reason}', 1)
     if node.val is unread:
-        return UnreadNode(node.name, node.val)
+        # It has no reason to hold what it reads.
+        return FixedChannelNode(node.name, 'unread', 1)
     if node.val is F.normalize and _divides_channels(traced):
         place = place_of(traced)
         reason = f'{UNFOLLOWED}{place} divides by the norm of all channels'

@@ -6,11 +6,9 @@ goes on with its class token alone, ties nothing to the outputs; what it joins
 is tied as before, since the line still runs.
 """
 
-from typing import Any, List, Set, Tuple
+from typing import Any, Set, Tuple
 
 import torch
-from mmrazor.structures.graph.channel_flow import ChannelTensor
-from mmrazor.structures.graph.channel_nodes import MixChannelNode
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten
 
@@ -30,26 +28,6 @@ _WRITERS = ('iadd', 'isub', 'imul', 'itruediv', 'setitem', 'written')
 def unread(value: Any) -> Any:
     """Stands in a trace for who would read a value that nobody reads."""
     return value
-
-
-class UnreadNode(MixChannelNode):
-    """Reads any channels, and ties them to nothing."""
-
-    def channel_forward(self, tensors: List[ChannelTensor]) -> ChannelTensor:
-        """What it gives is a single channel of its own."""
-        self.in_channel_tensor = ChannelTensor.cat(tensors)
-        self.out_channel_tensor = ChannelTensor(1)
-        return self.out_channel_tensor
-
-    def check_channel(self) -> None:
-        """Whatever it reads fits."""
-
-    def _get_in_channels_by_prev_nodes(self, prev_nodes: List[Any]) -> int:
-        return sum(node.out_channels for node in prev_nodes)
-
-    @property
-    def _out_channels(self) -> int:
-        return 1
 
 
 def read_unread(trace: fx.Graph, model: nn.Module, demo: DemoInput) -> None:

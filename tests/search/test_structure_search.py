@@ -318,7 +318,7 @@ def test_bad_settings_are_named(build, settings, words):
     mutator = build({}).mutator
     with pytest.raises(DMSError) as error:
         StructureSearch(mutator, settings)
-    for word in ('structure_step', *words):
+    for word in ('`structure_step', *words):
         assert word in str(error.value)
 
 
